@@ -1,0 +1,67 @@
+"""MONAI's DynUNet as a backbone: the architecture of the embedded models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.nets import DynUNet
+from torch import Tensor, nn
+
+from .base import Backbone
+
+
+class DynamicUNet(Backbone):
+    """A 3D U-Net with batch normalisation whose every decoder level is a feature level.
+
+    Batch statistics are frozen with the rest of the backbone, so that a voxel's features do not
+    depend on what else lies in the same window. The network itself is MONAI's ``DynUNet`` (the
+    nnU-Net architecture: Isensee et al., Nature Methods 18, 2021).
+
+    Args:
+        filters: channels from the finest level down to the bottleneck; each level below the first
+            halves the resolution.
+        out_channels: channels of the published 1x1x1 head; the known classes are its first rows.
+    """
+
+    def __init__(
+        self, filters: Sequence[int] = (16, 32, 64, 128, 192), out_channels: int = 1
+    ) -> None:
+        super().__init__()
+        depth = len(filters)
+        strides = [1] + [2] * (depth - 1)
+        self.net = DynUNet(
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=out_channels,
+            kernel_size=[3] * depth,
+            strides=strides,
+            upsample_kernel_size=strides[1:],
+            filters=list(filters),
+            norm_name=("batch", {}),
+            act_name=("relu", {"inplace": True}),
+        )
+        self.channels = tuple(filters)
+        self.strides = tuple(2**level for level in range(depth))
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """See :meth:`Backbone.features`; the last level is the bottleneck."""
+        net = self.net
+        skips = [net.input_block(image)]
+        for block in net.downsamples:
+            skips.append(block(skips[-1]))
+        levels = [net.bottleneck(skips[-1])]
+        for block, skip in zip(net.upsamples, reversed(skips), strict=True):
+            levels.insert(0, block(levels[0], skip))
+        return levels
+
+    @property
+    def head(self) -> nn.Module:
+        """The 1x1x1 convolution on the finest level."""
+        return self.net.output_block.conv.conv
+
+    def head_weights(self) -> tuple[Tensor, Tensor]:
+        """See :meth:`Backbone.head_weights`."""
+        weight, bias = self.head.weight, self.head.bias
+        bias = torch.zeros(len(weight)) if bias is None else bias
+        return weight.detach().flatten(1), bias.detach()

@@ -1,0 +1,27 @@
+"""The errors that a user can act on. Each message says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class FewShotSegError(Exception):
+    """Base of every error that is the input's or the machine's, not the program's.
+
+    Its message is one sentence (or two) for a person. The command line prints it and exits with
+    status 2; the Slicer module shows it on the panel. No result file has been touched.
+    """
+
+
+class InputError(FewShotSegError):
+    """A file, a volume, an annotation or an option can't be used as it is."""
+
+
+class ModelError(FewShotSegError):
+    """A foundation model is unknown, missing, damaged, or not the one an adapter was made for."""
+
+
+class StorageError(FewShotSegError):
+    """A disk is full or a place can't be written to."""
+
+
+class Cancelled(FewShotSegError):
+    """The user stopped the work; what was there before is as it was."""

@@ -1,0 +1,51 @@
+"""What the engine says while it works: one dictionary an event, one JSON line each on stdout.
+
+Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch). Kinds:
+
+==============  ===============================================================================
+``started``     ``command``, ``version``, ``pid``
+``phase``       ``phase`` (``read``, ``features``, ``train``, ``refine``, ``segment``, ``write``),
+                ``total`` (steps, or null) and, where it helps, ``subject``
+``progress``    ``phase``, ``done``, ``total``
+``epoch``       one epoch of training or refinement: ``phase``, ``epoch``, ``epochs``, ``loss`` and
+                its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure
+``warning``     ``message``: something a person should know; the work goes on
+``result``      ``path`` of a file that is now complete, ``kind`` (``adapter``, ``segmentation``,
+                ``probability``, ``report``, ``overlay``)
+``finished``    the command succeeded; ``seconds``
+``failed``      ``message``, ``kind`` (the error's class); nothing follows
+``cancelled``   ``message``; nothing follows
+==============  ===============================================================================
+
+This module imports nothing outside the standard library, so that both sides of the process
+boundary can share it before torch is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+EventSink = Callable[[dict[str, Any]], None]
+"""Takes one event. Sinks never raise for an event they don't know."""
+
+
+def make_event(kind: str, **fields: Any) -> dict[str, Any]:
+    """An event of a kind, stamped with the time."""
+    return {"event": kind, "time": round(time.time(), 3), **fields}
+
+
+def ignore(event: dict[str, Any]) -> None:
+    """The sink of callers who don't listen."""
+
+
+def json_lines(stream: IO[str]) -> EventSink:
+    """A sink that writes each event as one line of JSON and flushes it."""
+
+    def write(event: dict[str, Any]) -> None:
+        stream.write(json.dumps(event) + "\n")
+        stream.flush()
+
+    return write

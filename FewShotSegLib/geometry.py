@@ -1,0 +1,106 @@
+"""Voxel grids: where an array lies in the patient. Everything else carries one of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+TOLERANCE_MM = 1e-3
+"""Two grids are the same where no corner voxel's centre differs by more than this part of a voxel,
+or this many millimetres, whichever is larger: what a float32 header can lose."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular, possibly oblique, anisotropic or left-handed voxel grid.
+
+    The numbers are kept as ITK states them, so that a result is written with exactly the header
+    numbers of its query.
+
+    Attributes:
+        shape: voxels along the array's axes (i, j, k).
+        spacing: mm between voxel centres along i, j, k.
+        origin: centre of voxel (0, 0, 0) in LPS mm.
+        direction: 3x3 LPS direction cosines, row-major; column a is the direction of axis a.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def from_affine(cls, shape: tuple[int, ...], affine: np.ndarray) -> Grid:
+        """The grid of an array whose 4x4 ``affine`` maps indices (i, j, k, 1) to RAS mm.
+
+        Raises:
+            ValueError: the affine is not 4x4, not finite, or singular.
+        """
+        affine = np.asarray(affine, np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise ValueError("an affine is a finite 4x4 matrix")
+        lps = LPS_TO_RAS @ affine
+        spacing = np.linalg.norm(lps[:3, :3], axis=0)
+        if (spacing == 0).any() or abs(np.linalg.det(lps[:3, :3] / spacing)) < 1e-6:
+            raise ValueError("the affine is singular")
+        return cls(
+            tuple(int(n) for n in shape),
+            tuple(spacing.tolist()),
+            tuple(lps[:3, 3].tolist()),
+            tuple((lps[:3, :3] / spacing).ravel().tolist()),
+        )
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4x4 float64, indices (i, j, k, 1) to RAS mm."""
+        lps = np.eye(4)
+        lps[:3, :3] = np.reshape(self.direction, (3, 3)) * np.asarray(self.spacing)
+        lps[:3, 3] = self.origin
+        return LPS_TO_RAS @ lps
+
+    @property
+    def voxel_volume(self) -> float:
+        """mm^3 of one voxel, obliqueness and shear included."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def offset_in(self, other: Grid) -> tuple[int, int, int] | None:
+        """Where this grid starts within ``other``, in voxels, if both share one lattice.
+
+        Returns:
+            The index in ``other`` of this grid's voxel (0, 0, 0) (it may be negative), or None
+            where spacing, directions or phase differ.
+        """
+        corners = np.array(np.meshgrid(*[[0, n - 1] for n in self.shape], indexing="ij"))
+        corners = np.vstack([corners.reshape(3, -1), np.ones(8)])
+        index = (np.linalg.inv(other.affine) @ self.affine @ corners)[:3]
+        offset = np.rint(index[:, 0])
+        error = np.abs(index - (corners[:3] + offset[:, None]))
+        allowed = np.maximum(TOLERANCE_MM, TOLERANCE_MM / np.asarray(other.spacing))
+        if (error.max(axis=1) > allowed).any():
+            return None
+        return tuple(int(n) for n in offset)
+
+    def same_as(self, other: Grid) -> bool:
+        """Whether both grids have the same voxels in the same places."""
+        return self.shape == other.shape and self.offset_in(other) == (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scalar image and its grid.
+
+    Attributes:
+        array: (i, j, k), any real dtype, finite.
+        grid: where it lies.
+        modality: ``"CT"``, ``"MR"`` or None where the file does not say.
+    """
+
+    array: np.ndarray
+    grid: Grid
+    modality: str | None = None
+
+    def __post_init__(self) -> None:
+        if tuple(self.array.shape) != tuple(self.grid.shape):
+            raise ValueError(f"array {self.array.shape} on a grid of {self.grid.shape}")
