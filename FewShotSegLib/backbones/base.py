@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+
+from ..errors import ModelError
 
 
 class Backbone(nn.Module, ABC):
@@ -39,3 +42,54 @@ class Backbone(nn.Module, ABC):
 
         Its rows are in the order of the registry entry's classes.
         """
+
+    def import_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load weights as their makers publish them, with every name accounted for.
+
+        A backbone whose published names differ from its own translates them, then calls this.
+        Only the batch counters of batch normalisation may be absent (files written before PyTorch
+        0.4.1 have none, and a frozen network doesn't read them), and names of a tensor that is
+        there under another name.
+
+        Args:
+            state: tensors by name, on any device.
+
+        Raises:
+            ModelError: names are missing, unknown, or of another shape; nothing was loaded.
+        """
+        if not isinstance(state, Mapping):
+            raise ModelError("The weights file holds no state dict (tensors by name).")
+        own = self.state_dict(keep_vars=True)
+        given = {id(own[name]) for name in state if name in own}
+        missing = [
+            name
+            for name, tensor in own.items()
+            if id(tensor) not in given and not name.endswith("num_batches_tracked")
+        ]
+        unknown = [str(name) for name in state if name not in own]
+        reshaped = [
+            name
+            for name, tensor in own.items()
+            if name in state and getattr(state[name], "shape", None) != tensor.shape
+        ]
+        faults = [
+            f"{word}: {_some(names)}"
+            for word, names in (
+                ("missing", missing),
+                ("not part of this architecture", unknown),
+                ("of another shape", reshaped),
+            )
+            if names
+        ]
+        if faults:
+            raise ModelError(
+                f"These weights are not of the architecture {type(self).__name__}. "
+                f"Tensors {'; '.join(faults)}. Check the entry's architecture and weights file."
+            )
+        self.load_state_dict(state, strict=False)
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    """Names for a message, which stays readable where all of a network's are wrong."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,76 @@
+"""What every adapter shares: standardised features in, one score a structure and level out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+RARE = -4.0
+"""First bias of a structure that the foundation model does not know: a voxel is rarely in it."""
+
+
+class Adapter(nn.Module, ABC):
+    """The trained phi of the paper, which replaces the class head of a frozen backbone.
+
+    Each feature level is adapted and classified at its own resolution; the scores of the levels
+    are interpolated to the model grid and added (:mod:`FewShotSegLib.tiles` does that). Over the
+    last level alone that is the published adapter.
+
+    Features are standardised by the supports' mean and deviation, which the adapter keeps.
+
+    Args:
+        channels: channels of each level that is adapted.
+        structures: number of structures, each with its own sigmoid.
+    """
+
+    halo: int
+    """Level voxels on each side that a score depends on."""
+    learning_rate: float
+    """A good first step size, found on the benchmark."""
+
+    def __init__(self, channels: Sequence[int], structures: int) -> None:
+        super().__init__()
+        self.classifiers = nn.ModuleList(nn.Conv3d(c, structures, 1) for c in channels)
+        for level, (classifier, width) in enumerate(zip(self.classifiers, channels, strict=True)):
+            nn.init.normal_(classifier.weight, std=0.01)
+            nn.init.constant_(classifier.bias, RARE if level == 0 else 0.0)
+            self.register_buffer(f"mean{level}", torch.zeros(width))
+            self.register_buffer(f"deviation{level}", torch.ones(width))
+
+    @abstractmethod
+    def adapt(self, level: int, features: Tensor) -> Tensor:
+        """Standardised features (B, C, i, j, k) of one level, adapted; the same shape."""
+
+    def level_scores(self, level: int, features: Tensor) -> Tensor:
+        """Scores (B, structures, i, j, k) that one level adds, from its raw features."""
+        shape = (1, -1, 1, 1, 1)
+        mean = getattr(self, f"mean{level}").view(shape)
+        deviation = getattr(self, f"deviation{level}").view(shape)
+        return self.classifiers[level](self.adapt(level, (features - mean) / deviation))
+
+    def standardise_by(self, level: int, mean: Tensor, deviation: Tensor) -> None:
+        """Keep the supports' feature statistics (channels,) of one level."""
+        getattr(self, f"mean{level}").copy_(mean)
+        getattr(self, f"deviation{level}").copy_(deviation.clamp(min=1e-3))
+
+    @torch.no_grad()
+    def start_from(self, structure: int, weight: Tensor, bias: Tensor) -> None:
+        """Begin a known organ's score as the foundation model's own (its zero-shot result).
+
+        Call after :meth:`standardise_by`. ``weight`` (channels[0],) and ``bias`` () are the
+        published head's; every coarser level starts at zero for this structure.
+        """
+        for level, classifier in enumerate(self.classifiers):
+            classifier.weight[structure] = 0
+            classifier.bias[structure] = 0
+            if level == 0:
+                mean, deviation = self.mean0, self.deviation0
+                classifier.weight[structure] = (weight * deviation).view(-1, 1, 1, 1)
+                classifier.bias[structure] = bias + weight @ mean
+
+    def trained_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

@@ -1,0 +1,90 @@
+"""The state of an unfinished training: one safetensors file, replaced atomically, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from .adapters.base import Adapter
+from .atomic import replacing
+from .errors import InputError
+
+SAVE_EVERY_SECONDS = 5.0
+
+
+class Checkpoint:
+    """Keeps and restores the state of one training.
+
+    Args:
+        path: the file; it belongs to exactly this training.
+        recipe: everything the training depends on (a hash). A checkpoint of another recipe is
+            refused rather than continued.
+    """
+
+    def __init__(self, path: Path, recipe: str) -> None:
+        self.path, self.recipe = Path(path), recipe
+        self._last = 0.0
+
+    def save(
+        self,
+        adapter: Adapter,
+        optimizer: torch.optim.Optimizer,
+        history: list[dict[str, Any]],
+    ) -> None:
+        """Replace the file, at most every few seconds."""
+        if time.monotonic() - self._last < SAVE_EVERY_SECONDS:
+            return
+        tensors = {f"adapter.{k}": v.detach().cpu().clone() for k, v in adapter.state_dict().items()}
+        for number, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value).cpu().clone()
+        metadata = {"recipe": self.recipe, "history": json.dumps(history)}
+        with replacing(self.path) as partial:
+            save_file(tensors, partial, metadata)
+        self._last = time.monotonic()
+
+    def restore(
+        self, adapter: Adapter, optimizer: torch.optim.Optimizer
+    ) -> list[dict[str, Any]]:
+        """Load the state if there is one. Returns the history of the epochs that it holds.
+
+        Raises:
+            InputError: the file is damaged, or belongs to a training with other inputs.
+        """
+        if not self.path.exists():
+            return []
+        try:
+            with safetensors.safe_open(self.path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+            history = json.loads(metadata["history"])
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            raise InputError(
+                f"The checkpoint {self.path} is damaged. Remove it to start again."
+            ) from error
+        if metadata.get("recipe") != self.recipe:
+            raise InputError(
+                f"The checkpoint {self.path} is of a training with other supports or settings. "
+                "Repeat the command as it was, or remove the file to start again."
+            )
+        adapter.load_state_dict(
+            {k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")}
+        )
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, number, name = key.split(".")
+                state.setdefault(int(number), {})[name] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        return history
+
+    def remove(self) -> None:
+        """The training is complete."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,229 @@
+"""How well a segmentation matches a reference: overlap, surface distances and size.
+
+Everything is computed on the original grid, in mm and ml, one structure at a time. Structures may
+overlap. What was not annotated is unknown, never background, so it is listed and not scored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+from .errors import InputError
+from .geometry import Grid
+
+TOLERANCE_MM = 2.0
+"""How far apart two surfaces may lie and still agree: about the spread between human raters."""
+_NAN = math.nan
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How one structure of a prediction compares with the reference.
+
+    A score that is not defined is NaN, or an infinite distance; both are ``null`` in JSON. NaN is
+    left out of means. The cases:
+
+    ===================================  ========  =========  ============  ====================
+    case                                 ``dice``  ``hd95_``  ``surface_``  volumes
+    ===================================  ========  =========  ============  ====================
+    one of the two is not given          NaN       NaN        NaN           NaN where not given
+    both are empty                       NaN       NaN        NaN           0
+    the reference alone has voxels       0         infinite   0             error is -100 %
+    the prediction alone has voxels      0         infinite   0             percentage is NaN
+    ===================================  ========  =========  ============  ====================
+
+    Both empty is a right answer, yet there is no overlap to measure: 1 would let structures that
+    aren't there raise a mean (Maier-Hein, Reinke et al., Nature Methods 21, 2024).
+
+    Attributes:
+        dice: 2 |A & B| / (|A| + |B|), in [0, 1].
+        hd95_mm: the larger of the two directed 95th percentiles of the distance from one surface
+            to the other, mm. Surfaces are voxel centres at the border of the mask.
+        surface_dice: part of both surfaces' area, in [0, 1], that lies within the tolerance of the
+            other (Nikolov et al., JMIR 23(7), 2021).
+        volume_ml, reference_ml: size of the prediction and of the reference.
+        volume_error_ml: prediction less reference.
+        volume_error_percent: the same in percent of the reference.
+    """
+
+    dice: float = _NAN
+    hd95_mm: float = _NAN
+    surface_dice: float = _NAN
+    volume_ml: float = _NAN
+    reference_ml: float = _NAN
+    volume_error_ml: float = _NAN
+    volume_error_percent: float = _NAN
+
+    @property
+    def scored(self) -> bool:
+        """Whether there was something to compare."""
+        return not math.isnan(self.dice)
+
+    @property
+    def note(self) -> str:
+        """What a reader should know about a special case, or an empty text."""
+        if math.isnan(self.reference_ml):
+            return "not annotated"
+        if math.isnan(self.volume_ml):
+            return "not predicted"
+        if self.reference_ml == 0:
+            return "rightly empty" if self.volume_ml == 0 else "reference is empty"
+        return "missed" if self.volume_ml == 0 else ""
+
+    def to_json(self) -> dict[str, float | None]:
+        """By attribute name; None for what is not defined. Numbers have four decimals."""
+        return {
+            name: round(value, 4) if math.isfinite(value) else None
+            for name, value in asdict(self).items()
+        }
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Dice coefficient of two boolean arrays of one shape; NaN where both are empty."""
+    size = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2 * np.count_nonzero(np.logical_and(a, b)) / size if size else _NAN
+
+
+def evaluate(
+    reference: Mapping[str, np.ndarray],
+    prediction: Mapping[str, np.ndarray],
+    grid: Grid,
+    tolerance_mm: float = TOLERANCE_MM,
+) -> dict[str, Scores]:
+    """Compare two sets of masks, structure by structure.
+
+    A structure that one side lacks is not scored. An *empty* mask is different: it states that
+    the structure isn't there.
+
+    Args:
+        reference: boolean arrays (i, j, k) on ``grid`` of what was annotated, by structure.
+        prediction: the same for what was predicted. Names are compared ignoring case.
+        grid: the grid of all arrays; its axes are taken to be at right angles.
+        tolerance_mm: for surface Dice, in mm, not negative.
+
+    Returns:
+        the reference's structures in its order and spelling, then those of the prediction alone.
+
+    Raises:
+        InputError: a mask isn't on the grid, or a name occurs twice.
+    """
+    pairs: dict[str, list[np.ndarray | None]] = {}
+    spelling: dict[str, str] = {}
+    for side, (word, masks) in enumerate([("reference", reference), ("prediction", prediction)]):
+        for name, mask in masks.items():
+            if tuple(np.shape(mask)) != tuple(grid.shape):
+                raise InputError(
+                    f"'{name}' has {_times(np.shape(mask))} voxels in the {word}, the volume "
+                    f"{_times(grid.shape)}. Compare both on the grid of the volume."
+                )
+            key = name.casefold()
+            spelling.setdefault(key, name)
+            pair = pairs.setdefault(key, [None, None])
+            if pair[side] is not None:
+                raise InputError(f"The {word} has '{name}' twice. Rename one of the two.")
+            pair[side] = np.asarray(mask, bool)
+    return {spelling[key]: _scores(*pair, grid, tolerance_mm) for key, pair in pairs.items()}
+
+
+def format_table(scores: Mapping[str, Scores]) -> str:
+    """A table for a terminal, ASCII but for the structures' names, without a final newline.
+
+    The last line has the mean of what was scored, if that is more than one structure. A structure
+    that was missed makes the mean HD95 infinite: without it, a miss would improve the mean.
+    """
+    header = ["structure", "Dice", "HD95 mm", "surface Dice", "ml", "reference ml", "error", ""]
+    rows = [
+        [
+            name,
+            _text(s.dice, ".3f"),
+            _text(s.hd95_mm, ".1f"),
+            _text(s.surface_dice, ".3f"),
+            _text(s.volume_ml, ".2f"),
+            _text(s.reference_ml, ".2f"),
+            _text(s.volume_error_percent, "+.1f", " %"),
+            s.note,
+        ]
+        for name, s in scores.items()
+    ]
+    scored = [s for s in scores.values() if s.scored]
+    if len(scored) > 1:
+        mean = [f"mean of {len(scored)}"]
+        for field, digits in (("dice", ".3f"), ("hd95_mm", ".1f"), ("surface_dice", ".3f")):
+            mean.append(_text(sum(getattr(s, field) for s in scored) / len(scored), digits))
+        rows.append(mean + [""] * (len(header) - len(mean)))
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    rule = "-" * (sum(widths[:-1]) + 2 * (len(widths) - 2))
+    lines = [_line(row, widths) for row in [header, *rows]]
+    lines.insert(1, rule)
+    if len(scored) > 1:
+        lines.insert(-1, rule)
+    return "\n".join(lines)
+
+
+def _scores(
+    reference: np.ndarray | None, prediction: np.ndarray | None, grid: Grid, tolerance_mm: float
+) -> Scores:
+    """The scores of one structure; see :class:`Scores` for what is not defined."""
+    ml = grid.voxel_volume / 1000
+    volume = _NAN if prediction is None else np.count_nonzero(prediction) * ml
+    size = _NAN if reference is None else np.count_nonzero(reference) * ml
+    if reference is None or prediction is None or volume == size == 0:
+        error = volume - size
+        return Scores(volume_ml=volume, reference_ml=size, volume_error_ml=error)
+    sizes = {
+        "volume_ml": volume,
+        "reference_ml": size,
+        "volume_error_ml": volume - size,
+        "volume_error_percent": 100 * (volume - size) / size if size else _NAN,
+    }
+    if volume == 0 or size == 0:
+        return Scores(0.0, math.inf, 0.0, **sizes)
+    # Distances are between surfaces, so that the space around both masks costs time and adds
+    # nothing; MONAI pads what touches the border.
+    box = _bounding_box(reference, prediction)
+    a, b = (torch.from_numpy(mask[box].copy())[None, None] for mask in (prediction, reference))
+    hd95 = compute_hausdorff_distance(
+        a, b, include_background=True, percentile=95, spacing=grid.spacing
+    )
+    surface = compute_surface_dice(
+        a,
+        b,
+        [tolerance_mm],
+        include_background=True,
+        spacing=grid.spacing,
+        use_subvoxels=True,
+    )
+    return Scores(dice(reference, prediction), hd95.item(), surface.item(), **sizes)
+
+
+def _bounding_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box with every voxel of both, and one voxel around where there is one."""
+    box = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        used = np.flatnonzero(a.any(axis=others) | b.any(axis=others))
+        box.append(slice(max(0, int(used[0]) - 1), int(used[-1]) + 2))
+    return tuple(box)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)
+
+
+def _text(value: float, digits: str, unit: str = "") -> str:
+    if math.isnan(value):
+        return "-"
+    return format(value, digits) + unit if math.isfinite(value) else "inf"
+
+
+def _line(row: list[str], widths: list[int]) -> str:
+    """Names to the left, numbers to the right, then the note."""
+    cells = [row[0].ljust(widths[0])]
+    cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
+    return "  ".join([*cells, row[-1]]).rstrip()

@@ -1,0 +1,181 @@
+"""Frozen features on disk: half precision, memory-mapped, bounded, shared by processes.
+
+One folder an entry, named by the hash of everything the features depend on. An entry appears by
+one rename, so that it is whole or absent; the least recently used entries go when the store is
+over its size. Only numbers derived from images are stored, never names or paths; the folder is
+private to the user.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from .errors import StorageError
+
+DEFAULT_MAX_BYTES = 20 * 2**30
+HALF_MAX = 6.0e4
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class VolumeFeatures:
+    """The features of one volume.
+
+    Attributes:
+        levels: for each level, finest first, a (channels, i, j, k) float16 array (usually a
+            memory map); times ``scales[l]`` they are the backbone's output.
+        scales: one factor a level, 1 unless half precision would have overflowed.
+        strides: model voxels that a voxel of each level spans.
+        shape: the model grid without padding. Level l covers ``padded / strides[l]`` voxels.
+        key: the store's name for them.
+    """
+
+    levels: tuple[np.ndarray, ...]
+    scales: tuple[float, ...]
+    strides: tuple[int, ...]
+    shape: tuple[int, int, int]
+    key: str
+
+
+class FeatureStore:
+    """A folder of features.
+
+    Args:
+        folder: made when first written to, readable by the user alone.
+        max_bytes: least recently used entries beyond this are removed.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.folder = Path(folder)
+        self.max_bytes = max_bytes
+
+    def lock(self, key: str) -> FileLock:
+        """Held while an entry is computed, so that a second process waits instead of repeating."""
+        self._make_folder()
+        return FileLock(self.folder / f"{key}.lock")
+
+    def get(self, key: str) -> VolumeFeatures | None:
+        """The entry of this name, or None. Marks it as just used."""
+        folder = self.folder / key
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+            levels = tuple(
+                np.load(folder / f"level{number}.npy", mmap_mode="r")
+                for number in range(len(meta["strides"]))
+            )
+            os.utime(folder)
+        except (OSError, ValueError, KeyError):
+            return None
+        return VolumeFeatures(
+            levels, tuple(meta["scales"]), tuple(meta["strides"]), tuple(meta["shape"]), key
+        )
+
+    def put(
+        self,
+        key: str,
+        levels: Sequence[Tensor],
+        strides: Sequence[int],
+        shape: Sequence[int],
+    ) -> VolumeFeatures:
+        """Store the levels (channels, i, j, k) of one volume and give them back memory-mapped.
+
+        Raises:
+            StorageError: the disk is full or the folder can't be written to. Nothing is left.
+        """
+        self._make_folder()
+        meta = {"scales": [], "strides": list(strides), "shape": list(shape)}
+        needed = sum(level.numel() * 2 for level in levels)
+        try:
+            partial = Path(tempfile.mkdtemp(prefix="partial-", dir=self.folder))
+        except OSError as error:
+            raise self._storage_error(error, needed) from error
+        try:
+            for number, level in enumerate(levels):
+                largest = float(level.abs().max())
+                scale = max(1.0, largest / HALF_MAX)
+                meta["scales"].append(scale)
+                np.save(partial / f"level{number}.npy", (level / scale).half().numpy())
+            (partial / "meta.json").write_text(json.dumps(meta))
+            target = self.folder / key
+            if target.exists():  # damaged, or stored by another process meanwhile
+                shutil.rmtree(target)
+            partial.rename(target)
+        except OSError as error:
+            raise self._storage_error(error, needed) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        self.evict(keep=key)
+        stored = self.get(key)
+        if stored is None:
+            raise StorageError(
+                f"Features written to {self.folder} could not be read back. Choose another "
+                "cache folder with --cache."
+            )
+        return stored
+
+    def evict(self, keep: str | None = None) -> None:
+        """Remove the least recently used entries until the store is within its size."""
+        entries = []
+        for folder in self.folder.iterdir():
+            # Left by a process that was killed; a live one holds its entry's lock for minutes.
+            meta = folder / "meta.json"
+            if folder.is_dir() and meta.exists() and not folder.name.startswith("partial-"):
+                size = sum(file.stat().st_size for file in folder.iterdir())
+                entries.append((folder.stat().st_mtime, size, folder))
+        total = sum(size for _, size, _ in entries)
+        for _, size, folder in sorted(entries, key=lambda entry: entry[0]):
+            if total <= self.max_bytes:
+                break
+            if folder.name != keep and self._remove(folder):
+                total -= size
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        if not self.folder.exists():
+            return 0
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+    def clear(self) -> None:
+        """Remove every entry."""
+        if self.folder.exists():
+            for folder in self.folder.iterdir():
+                if folder.is_dir():
+                    self._remove(folder)
+
+    def _remove(self, folder: Path) -> bool:
+        """Remove an entry unless another process is just writing it."""
+        try:
+            with FileLock(self.folder / f"{folder.name}.lock", timeout=0):
+                shutil.rmtree(folder)
+            (self.folder / f"{folder.name}.lock").unlink(missing_ok=True)
+        except (OSError, Timeout):
+            return False  # in use on a system that does not remove open files
+        return True
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise self._storage_error(error, 0) from error
+
+    def _storage_error(self, error: OSError, needed: int) -> StorageError:
+        if error.errno in _FULL:
+            return StorageError(
+                f"The disk of the feature cache {self.folder} is full ({needed / 2**20:.0f} MB "
+                "were needed). Free some space, or choose another folder with --cache."
+            )
+        return StorageError(
+            f"The feature cache {self.folder} can't be written to ({error.strerror}). Choose "
+            "another folder with --cache."
+        )

@@ -1,0 +1,214 @@
+"""Foundation models as data: one JSON entry each, weights beside it, loaded only when run.
+
+Entries are read from ``Resources/Models`` of this project and from ``models`` in the user's
+FewShotSeg folder (``FEWSHOTSEG_HOME``, by default ``~/.fewshotseg``); a path to any other entry
+works as well. ``Resources/Models/README.md`` documents the fields.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from .backbones import ARCHITECTURES
+from .backbones.base import Backbone
+from .errors import ModelError
+from .preprocessing import Preprocessing
+
+EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "Resources" / "Models"
+DEFAULT_MODEL = "standin-small"
+
+
+def home_folder() -> Path:
+    """The user's FewShotSeg folder, for models and cached features; it need not exist."""
+    return Path(os.environ.get("FEWSHOTSEG_HOME") or Path.home() / ".fewshotseg")
+
+
+def same_class(a: str, b: str) -> bool:
+    """Whether two class names mean the same: "Left kidney", "kidney_left" and "kidney-left" do."""
+    return sorted(re.findall(r"[a-z0-9]+", a.lower())) == sorted(
+        re.findall(r"[a-z0-9]+", b.lower())
+    )
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One foundation model of the registry. See ``Resources/Models/README.md`` for the fields."""
+
+    id: str
+    title: str
+    modality: tuple[str, ...]
+    architecture: dict[str, Any]
+    preprocessing: dict[str, Preprocessing]
+    classes: dict[str, int]
+    activation: str
+    weights: Path
+    window: tuple[int, int, int]
+    overlap: float
+    licence: str
+    citation: str
+    source_url: str
+    sha256: str | None
+    size: int | None
+    description: str = ""
+    standin: bool = False
+    background: int | None = field(default=None)
+
+    @classmethod
+    def read(cls, path: Path) -> ModelEntry:
+        """Read and check one entry.
+
+        Raises:
+            ModelError: not JSON, a field missing, unknown or out of range.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"The model entry {path} can't be read: {error}") from error
+        try:
+            data["modality"] = tuple(data["modality"])
+            data["preprocessing"] = {
+                modality: Preprocessing.from_json(value)
+                for modality, value in data["preprocessing"].items()
+            }
+            data["weights"] = path.parent / data["weights"]
+            data["window"] = tuple(int(n) for n in data["window"])
+            entry = cls(**data)
+            known = ARCHITECTURES[entry.architecture["name"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"The model entry {path} is not complete or has a field that is not known: "
+                f"{error}. Resources/Models/README.md lists the fields."
+            ) from error
+        if set(entry.preprocessing) != set(entry.modality) or known is None:
+            raise ModelError(f"{path}: 'preprocessing' must have one part for each modality.")
+        if not 0 <= entry.overlap < 1 or entry.activation not in ("sigmoid", "softmax"):
+            raise ModelError(f"{path}: overlap is in [0, 1), activation sigmoid or softmax.")
+        return entry
+
+    def class_named(self, name: str) -> str | None:
+        """The model's own name of a class that a person calls ``name``, or None if unknown."""
+        return next((known for known in self.classes if same_class(known, name)), None)
+
+
+class Model:
+    """A registry entry whose weights are checked and loaded when first needed."""
+
+    def __init__(self, entry: ModelEntry) -> None:
+        self.entry = entry
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the weights file, compared with the entry's.
+
+        Raises:
+            ModelError: the file is missing, or is not the one that the entry describes.
+        """
+        entry = self.entry
+        try:
+            with entry.weights.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256") if hasattr(
+                    hashlib, "file_digest"
+                ) else hashlib.sha256(file.read())
+        except OSError as error:
+            raise ModelError(
+                f"The weights of '{entry.id}' are not at {entry.weights}. Download them from "
+                f"{entry.source_url} and put them there."
+            ) from error
+        if entry.sha256 and digest.hexdigest() != entry.sha256:
+            raise ModelError(
+                f"The weights of '{entry.id}' at {entry.weights} are damaged or another version "
+                "(their sha256 differs from the registry's). Get the file again."
+            )
+        return digest.hexdigest()
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen network, in evaluation mode on the CPU.
+
+        Raises:
+            ModelError: the weights are missing, damaged or of another architecture.
+        """
+        entry = self.entry
+        _ = self.weights_sha256
+        options = {k: v for k, v in entry.architecture.items() if k != "name"}
+        backbone = ARCHITECTURES[entry.architecture["name"]](**options)
+        backbone.import_state_dict(_read_state(entry.weights))
+        return backbone.eval().requires_grad_(False)
+
+    def class_head(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Weights (channels[0],) and bias () that score a known class against the rest.
+
+        With a softmax head that is the class's row less the background's, so that a sigmoid of
+        the score is the probability of the class against background.
+
+        Returns:
+            None where the model does not know the class.
+        """
+        known = self.entry.class_named(name)
+        if known is None:
+            return None
+        weights, biases = self.backbone.head_weights()
+        row, background = self.entry.classes[known], self.entry.background
+        if background is None:
+            return weights[row].clone(), biases[row].clone()
+        return weights[row] - weights[background], biases[row] - biases[background]
+
+
+def list_entries() -> list[ModelEntry]:
+    """Every entry of the project's and the user's folders, the default first.
+
+    Raises:
+        ModelError: an entry can't be read, or two have one id.
+    """
+    entries: dict[str, ModelEntry] = {}
+    for folder in (EMBEDDED_FOLDER, home_folder() / "models"):
+        for path in sorted(folder.glob("*.json")):
+            entry = ModelEntry.read(path)
+            if entry.id in entries:
+                raise ModelError(f"Two models are called '{entry.id}'. Rename the one in {path}.")
+            entries[entry.id] = entry
+    return sorted(entries.values(), key=lambda entry: entry.id != DEFAULT_MODEL)
+
+
+def find_model(name: str = DEFAULT_MODEL) -> Model:
+    """The model with an id, or described by the entry at a path that ends in ``.json``.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if name.endswith(".json"):
+        return Model(ModelEntry.read(Path(name)))
+    entries = list_entries()
+    for entry in entries:
+        if entry.id == name:
+            return Model(entry)
+    known = ", ".join(entry.id for entry in entries) or "none"
+    raise ModelError(f"There is no model '{name}'. Known models: {known}.")
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, unwrapped; never with a pickle that can run code."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        raise ModelError(f"The weights file {path} can't be read: {error}") from error
+    except Exception as error:  # pickle.UnpicklingError and whatever a damaged archive raises
+        raise ModelError(f"The weights file {path} is not a plain state dict: {error}") from error
+    for wrapper in ("state_dict", "net", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return state

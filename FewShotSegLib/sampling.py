@@ -1,0 +1,48 @@
+"""Where training looks: crops around every annotated structure, and the background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .support_set import PreparedSupport
+from .tiles import Box
+
+
+def draw_crops(
+    rng: np.random.Generator, supports: Sequence[PreparedSupport], crops: int, size: int
+) -> list[tuple[PreparedSupport, Box]]:
+    """The crops of one step, alternately on a structure and anywhere (1:1, as published).
+
+    Structures take turns, so that a small or rarely annotated one is seen as often as a large one;
+    among the supports that annotate it, one is drawn.
+
+    Args:
+        crops: how many. size: model voxels a side; less where a volume is smaller.
+    """
+    count = len(supports[0].centres)
+    first = int(rng.integers(count))
+    drawn = []
+    for number in range(crops):
+        if number % 2 == 0:
+            structure = (first + number // 2) % count
+            having = [support for support in supports if len(support.centres[structure])]
+            support = having[rng.integers(len(having))]
+            voxels = support.centres[structure]
+            # Off-centre, so that a structure's surroundings are learned on every side.
+            centre = voxels[rng.integers(len(voxels))] + rng.integers(-size // 4, size // 4 + 1, 3)
+        else:
+            support = supports[rng.integers(len(supports))]
+            centre = rng.integers(0, support.features.shape)
+        drawn.append((support, _box_around(centre, size, support.features.shape)))
+    return drawn
+
+
+def _box_around(centre: np.ndarray, size: int, shape: Sequence[int]) -> Box:
+    box = []
+    for middle, extent in zip(centre, shape, strict=True):
+        side = min(size, extent)
+        start = int(np.clip(middle - side // 2, 0, extent - side))
+        box.append(slice(start, start + side))
+    return tuple(box)

@@ -1,0 +1,115 @@
+"""How large a structure is expected to be, and what a size outside that costs: eq. (2).
+
+All sizes are mm^3, so that volumes of different spacing and field of view can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+DEFAULT_GAMMA = 0.3
+STRAY_VOXELS = 10
+"""A predicted structure with fewer voxels in a face of the field of view is not called cut off."""
+
+
+@dataclass(frozen=True)
+class SizePrior:
+    """The expected size S of one structure and the tolerance around it.
+
+    Attributes:
+        mean: S in mm^3, the mean over the supports that annotate the structure.
+        deviation: standard deviation over them, mm^3; 0 for a single one.
+        count: how many supports that is; 0 for a volume that the user gave.
+        gamma: the tolerated range is [(1 - gamma) S, (1 + gamma) S].
+        cut_off: some support's field of view cuts the structure off, so that S may be too small
+            and a query may rightly hold less: the lower bound is not trusted.
+        enabled: False switches the prior off.
+    """
+
+    mean: float
+    deviation: float = 0.0
+    count: int = 0
+    gamma: float = DEFAULT_GAMMA
+    cut_off: bool = False
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.mean) and self.mean > 0):
+            raise InputError(f"A prior volume must be above 0 ml, not {self.mean / 1000:g}.")
+        if not 0 <= self.gamma:
+            raise InputError(f"The tolerance gamma must be 0 or more, not {self.gamma:g}.")
+
+    def bounds(self, query_cut_off: bool = False) -> tuple[float, float]:
+        """The tolerated sizes in mm^3. A bound that is not trusted is 0 or infinite."""
+        if not self.enabled:
+            return 0.0, float("inf")
+        low = 0.0 if self.cut_off or query_cut_off else max(0.0, (1 - self.gamma) * self.mean)
+        return low, (1 + self.gamma) * self.mean
+
+    def to_json(self) -> dict[str, Any]:
+        """The form kept in an adapter file."""
+        return asdict(self)
+
+
+def size_penalty(size: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """L_TI of eq. (2), element by element: 0 within [low, high], else the distance to the bound.
+
+    Args:
+        size: soft sizes S^ of the query prediction; any unit, any shape.
+        low: (1 - gamma) S, in the same unit. high: (1 + gamma) S.
+    """
+    below = (low - size).clamp(min=0)
+    above = torch.where(torch.isfinite(high), size - high, torch.zeros_like(size)).clamp(min=0)
+    return below + above
+
+
+def prior_from_sizes(
+    sizes: Sequence[float], cut_off: bool, gamma: float = DEFAULT_GAMMA
+) -> SizePrior:
+    """The prior of a structure with these sizes (mm^3) in the supports."""
+    deviation = float(np.std(sizes, ddof=1)) if len(sizes) > 1 else 0.0
+    return SizePrior(float(np.mean(sizes)), deviation, len(sizes), gamma, cut_off)
+
+
+def field_of_view(array: np.ndarray) -> tuple[slice, slice, slice]:
+    """The box of an image (i, j, k) without constant outer slices, which are padding.
+
+    A scan is often blanked beyond the treated region; a structure that ends there is cut off just
+    as at the edge of the array.
+    """
+    box = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        varying = np.flatnonzero(array.max(axis=others) != array.min(axis=others))
+        box.append(slice(varying[0], varying[-1] + 1) if len(varying) else slice(0, None))
+    return tuple(box)
+
+
+def touches_border(
+    mask: np.ndarray, view: tuple[slice, slice, slice] | None = None, at_least: int = 1
+) -> bool:
+    """Whether a mask (i, j, k) reaches the outermost layer of voxels of the field of view.
+
+    ``at_least`` voxels in one face count; use :data:`STRAY_VOXELS` for predictions.
+    """
+    inside = mask[view] if view is not None else mask
+    faces = [inside.take(end, axis) for axis in range(3) for end in (0, -1)]
+    return any(int(np.count_nonzero(face)) >= at_least for face in faces)
+
+
+def bounds_tensors(
+    priors: Sequence[SizePrior], query_cut_off: Mapping[int, bool], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lower and upper bounds, and S, of all structures: three (K,) float32 tensors in mm^3."""
+    pairs = [prior.bounds(query_cut_off.get(k, False)) for k, prior in enumerate(priors)]
+    low, high = (torch.tensor(side, dtype=torch.float32, device=device) for side in zip(*pairs))
+    mean = torch.tensor([prior.mean for prior in priors], dtype=torch.float32, device=device)
+    return low, high, mean
