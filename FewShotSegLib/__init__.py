@@ -1,0 +1,41 @@
+"""FewShotSeg's engine: few-shot segmentation of 3D medical images with frozen foundation models.
+
+    import FewShotSegLib as fss
+
+    adapter = fss.adapt([("ct1.nii.gz", "seg1.nii.gz"), ("ct2.nii.gz", "seg2.nii.gz")],
+                        structures="4=parotid_right,5=parotid_left", out="parotids.fseft")
+    result = fss.segment(adapter, "ct3.nii.gz", out="ct3_seg.nii.gz")
+    print(result.report["structures"]["parotid_left"]["volume_ml"])
+
+Importing this package loads neither torch nor any of the rooms that need it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "adapt": ".pipeline",
+    "segment": ".pipeline",
+    "read_support": ".pipeline",
+    "Segmentation": ".pipeline",
+    "evaluate": ".evaluation",
+    "TrainedAdapter": ".adapter_file",
+    "TrainingSettings": ".training",
+    "Support": ".support_set",
+    "Structure": ".annotation",
+    "Annotation": ".annotation",
+    "Volume": ".geometry",
+    "Grid": ".geometry",
+    "FewShotSegError": ".errors",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name], __name__), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

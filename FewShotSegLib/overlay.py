@@ -468,8 +468,10 @@ def _smoothed(
     zoom = [float(np.clip(mm * scale / 1.5, 1, 10)) for mm in pixel]
     if max(zoom) > 1.5:
         blurred = ndimage.gaussian_filter(field, 0.6)
-        # Blurring would take away what is only a voxel wide.
-        field = blurred if blurred.max() > 0.6 else field
+        # Blurring would take away a piece that is only a voxel wide.
+        pieces, count = ndimage.label(field)
+        lost = np.append(False, ndimage.maximum(blurred, pieces, range(1, count + 1)) < 0.6)
+        field = np.where(lost[pieces], field, blurred)
         field = ndimage.zoom(field, zoom, order=3, mode="nearest", grid_mode=True)
     shape = np.asarray(part.shape) + 4
     y, x = (

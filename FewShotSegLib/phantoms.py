@@ -185,7 +185,8 @@ class _Canvas:
         hu: (i, j, k) float32, painted on.
         points: body coordinates x, y, z in mm of every voxel, each (i, j, k) float32: pose and
             deformation undone.
-        height: patient's y in mm (i, j, k), pose not undone: gas rises along it.
+        height, across: the scanner's y and x in mm (i, j, k): gas rises along the first.
+        edge: width in mm over which a shape's border mixes.
     """
 
     def __init__(self, grid: Grid, rng: np.random.Generator) -> None:

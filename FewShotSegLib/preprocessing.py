@@ -157,6 +157,18 @@ class Placement:
         """The inverse: an array on the model grid, float32 on the original, in its axis order."""
         return self.part_to_original(array, tuple(slice(0, n) for n in self.shape), kernel)[1]
 
+    def box_to_model(self, box: tuple[slice, slice, slice]) -> tuple[slice, slice, slice]:
+        """The model voxels that lie wholly or half within a box of original voxels."""
+        result = []
+        for source, flip, size in zip(self.sources, self.flips, self.shape, strict=True):
+            original = self.grid.shape[source]
+            start, stop, _ = box[source].indices(original)
+            if flip:
+                start, stop = original - stop, original - start
+            first = min(size - 1, round(start * size / original))
+            result.append(slice(first, max(first + 1, round(stop * size / original))))
+        return tuple(result)
+
     def part_to_original(
         self, part: Tensor, box: tuple[slice, slice, slice], kernel: str = "cubic"
     ) -> tuple[tuple[slice, slice, slice], Tensor]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import math
 import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,8 +28,12 @@ MAX_SLICE_SHIFT = 0.1
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}
 _POSITION, _ORIENTATION = "0020|0032", "0020|0037"
 _MODALITY, _DESCRIPTION = "0008|0060", "0008|103e"
+_ROWS, _COLUMNS, _SAMPLES, _BITS = "0028|0010", "0028|0011", "0028|0002", "0028|0100"
+_FRAMES = "0028|0008"
+_PIXELS = b"\xe0\x7f\x10\x00"
 
 
 def read_image(path: str | Path) -> Volume:
@@ -68,11 +73,7 @@ def read_image(path: str | Path) -> Volume:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        count = array.size - np.count_nonzero(np.isfinite(array))
-        raise InputError(
-            f"{path} has {count} voxels that are not numbers (NaN or infinite); replace them,"
-            " for instance by the background's value, and save the image again."
-        )
+        raise _not_numbers(path, array.size - np.count_nonzero(np.isfinite(array)))
     return Volume(array, grid, modality)
 
 
@@ -81,7 +82,7 @@ def read_file(path: str | Path) -> sitk.Image:
 
     Raises:
         InputError: there is no such file, its kind is unknown, it is damaged or cut short, it is
-            not 3-D, or its values are complex.
+            not 3-D, or its values are complex or (in NIfTI) not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -113,7 +114,7 @@ def read_file(path: str | Path) -> sitk.Image:
         if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
             raise InputError(f"{path} has complex values; save its magnitude as the image.")
         if extension.startswith(".nii"):
-            _require_complete_nifti(path)
+            _require_sound_nifti(path)
         try:
             return reader.Execute()
         except RuntimeError as error:
@@ -191,35 +192,49 @@ def _require_right_angles(path: Path, grid: Grid) -> None:
         raise _skewed(path)
 
 
-def _require_complete_nifti(path: Path) -> None:
-    """ITK fills what is missing of a NIfTI file with zeros and says nothing; this does say.
+def _not_numbers(path: Path, count: int) -> InputError:
+    return InputError(
+        f"{path} has {count} voxels that are not numbers (NaN or infinite); replace them, for"
+        " instance by the background's value, and save it again."
+    )
+
+
+def _require_sound_nifti(path: Path) -> None:
+    """ITK reads zeros for NaN, infinity and whatever is missing of a NIfTI file, without a word.
 
     Raises:
-        InputError: the voxels end early, or the compressed data are damaged.
+        InputError: the voxels end early or aren't finite, or the compressed data are damaged.
     """
     with open(path, "rb") as stream:
         compressed = stream.read(2) == _GZIP_MAGIC
+    size, bad = 0, 0
     try:
         with gzip.open(path, "rb") if compressed else open(path, "rb") as stream:
             header = stream.read(348)
             order = "<" if struct.unpack("<i", header[:4])[0] == 348 else ">"
             dim = struct.unpack(f"{order}8h", header[40:56])
-            (bits,) = struct.unpack(f"{order}h", header[72:74])
+            code, bits = struct.unpack(f"{order}2h", header[70:74])
             (start,) = struct.unpack(f"{order}f", header[108:112])
-            size = len(header)
+            stream.read(int(start) - len(header))
             # To the very end, so that gzip's checksum is compared too.
             while chunk := stream.read(_CHUNK):
                 size += len(chunk)
+                if code in _NIFTI_FLOATS:
+                    whole = len(chunk) // (bits // 8) * (bits // 8)
+                    values = np.frombuffer(chunk[:whole], order + _NIFTI_FLOATS[code])
+                    bad += values.size - np.count_nonzero(np.isfinite(values))
     except (EOFError, OSError, zlib.error, struct.error) as error:
         raise InputError(
             f"{path} is damaged or cut short (its compressed data end early or fail their"
             " checksum); copy or export it again."
         ) from error
-    if size < start + int(np.prod(dim[1 : dim[0] + 1], dtype=np.int64)) * bits // 8:
+    if size < int(np.prod(dim[1 : dim[0] + 1], dtype=np.int64)) * bits // 8:
         raise InputError(
             f"{path} is cut short: it has fewer voxels than its header says; copy or export it"
             " again."
         )
+    if bad:
+        raise _not_numbers(path, bad)
 
 
 def _read_dicom(folder: Path) -> tuple[sitk.Image, str | None]:
@@ -259,6 +274,7 @@ def _read_dicom(folder: Path) -> tuple[sitk.Image, str | None]:
             raise InputError(
                 f"The folder {folder} has a single slice; give one with a whole series."
             )
+        _require_complete_slices(folder, files, header)
         try:
             if len(files) == 1:
                 image = sitk.ReadImage(files[0])
@@ -282,6 +298,28 @@ def _read_dicom(folder: Path) -> tuple[sitk.Image, str | None]:
 
 def _tag(source: sitk.ImageFileReader, tag: str) -> str:
     return source.GetMetaData(tag).strip() if source.HasMetaDataKey(tag) else ""
+
+
+def _require_complete_slices(
+    folder: Path, files: Sequence[str], header: sitk.ImageFileReader
+) -> None:
+    """GDCM reads on where uncompressed pixels end early; compressed ones it refuses by itself.
+
+    Raises:
+        InputError: a file ends before its pixels do.
+    """
+    numbers = [int(_tag(header, tag) or 1) for tag in (_ROWS, _COLUMNS, _SAMPLES, _FRAMES)]
+    size = math.prod(numbers) * int(_tag(header, _BITS) or 8) // 8
+    length = struct.pack("<I", size + size % 2)
+    for file in files:
+        data = Path(file).read_bytes()
+        for representation in (b"OW\0\0", b"OB\0\0", b""):
+            start = data.rfind(_PIXELS + representation + length)
+            if start >= 0 and len(data) < start + len(_PIXELS + representation + length) + size:
+                raise InputError(
+                    f"The DICOM slice {Path(file).name} in {folder} is cut short; copy or export"
+                    " the series again."
+                )
 
 
 def _require_stack(folder: Path, reader: sitk.ImageSeriesReader, count: int) -> None:

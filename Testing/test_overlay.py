@@ -16,6 +16,7 @@ from FewShotSegLib.geometry import Grid, Volume
 from FewShotSegLib.overlay import (
     PLANES,
     Panel,
+    _smoothed,
     choose_slices,
     draw_overlay,
     orientation_of,
@@ -173,7 +174,17 @@ class PictureTests(unittest.TestCase):
         pure = Structure("right_one", 1, (1.0, 0.0, 1.0))
         picture = self.draw([Panel("Adapter", {"right_one": mask})], [pure])
         red, green, blue = np.moveaxis(picture[:, :1300], -1, 0)
-        self.assertGreater(np.count_nonzero((red > 0.8) & (green < 0.3) & (blue > 0.8)), 50)
+        alone = np.count_nonzero((red > 0.8) & (green < 0.3) & (blue > 0.8))
+        self.assertGreater(alone, 50)
+
+    def test_nor_beside_a_large_piece(self) -> None:
+        field = np.zeros((20, 20), bool)
+        field[3:10, 3:10] = field[15, 15] = True
+        x, y, level = _smoothed(field, (2.0, 2.0), 8.0)
+        near = np.ix_(np.abs(y - 31) < 1.5, np.abs(x - 31) < 1.5)
+        self.assertGreater(level[near].max(), 0.6)
+        corner = np.ix_(np.abs(y - 13) < 3, np.abs(x - 13) < 3)
+        self.assertGreater(level[corner].min(), 0.8)
 
     def test_eight_empty_structures_in_a_flat_mri(self) -> None:
         self.image = Volume(np.zeros(SIZE, np.float32), self.grid, "MR")

@@ -2,5 +2,11 @@
 
 from __future__ import annotations
 
+from .base import Backbone
 from .dynamic_unet import DynamicUNet
+from .obelisk_unet import ObeliskUNet
 
+ARCHITECTURES: dict[str, type[Backbone]] = {
+    "DynamicUNet": DynamicUNet,
+    "ObeliskUNet": ObeliskUNet,
+}

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from FewShotSegLib.backbones.dynamic_unet import DynamicUNet  # noqa: E402
 
 ORGANS = ["brainstem", "spinal_cord", "mandible"]
-CROP = (96, 96, 80)
+CROP = (80, 80, 64)
 SPACING = 3.0
 HU_WINDOW = (-200.0, 300.0)
 TISSUE_EDGES = (-700.0, -150.0, -20.0, 150.0)

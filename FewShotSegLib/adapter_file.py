@@ -1,0 +1,199 @@
+"""The ``.fseft`` file: one trained adapter as safetensors with JSON metadata.
+
+The file's header holds one key, ``fewshotseg``, whose JSON has:
+
+=====================  ======================================================================
+``format``             1; a reader refuses a higher one
+``version``            of the FewShotSeg that wrote it
+``model``              id, title and ``weights_sha256`` of the frozen backbone
+``modality``           which of the model's preprocessings was used, and ``preprocessing`` itself
+``method``             adapter name; ``features`` (``multi`` or ``last``), ``channels``
+``structures``         name, value, colour and terminology of each, in the order of the scores
+``exclusive``          whether a voxel belongs to one structure at most
+``priors``             by structure name: mean and deviation in mm^3, count, gamma, cut_off, enabled
+``training``           the settings, seed, epochs run, stopped_early, final loss, seconds
+``supports``           for each: shape, spacing, modality, sizes, and a hash of its voxel values;
+                       no name, path, date or other identifier
+=====================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+
+from . import __version__
+from .adapters import ADAPTERS
+from .adapters.base import Adapter
+from .annotation import Structure
+from .atomic import replacing
+from .errors import InputError, ModelError
+from .geometry import Volume
+from .model_registry import Model, find_model
+from .preprocessing import Preprocessing
+from .size_prior import SizePrior
+from .tiles import select_levels
+
+FORMAT = 1
+KEY = "fewshotseg"
+EXTENSION = ".fseft"
+
+
+@dataclass
+class TrainedAdapter:
+    """An adapter with everything that is needed to use it again. Fields as in the file."""
+
+    adapter: Adapter
+    method: str
+    features: str
+    channels: tuple[int, ...]
+    structures: list[Structure]
+    priors: dict[str, SizePrior]
+    model_id: str
+    weights_sha256: str
+    modality: str
+    preprocessing: Preprocessing
+    exclusive: bool = True
+    model_title: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    supports: list[dict[str, Any]] = field(default_factory=list)
+    version: str = __version__
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The backbone's feature levels that the adapter uses, finest first."""
+        return select_levels(self.channels, self.features)
+
+    def metadata(self) -> dict[str, Any]:
+        """What the file's header says."""
+        return {
+            "format": FORMAT,
+            "version": self.version,
+            "model": {
+                "id": self.model_id,
+                "title": self.model_title,
+                "weights_sha256": self.weights_sha256,
+            },
+            "modality": self.modality,
+            "preprocessing": self.preprocessing.to_json(),
+            "method": self.method,
+            "features": self.features,
+            "channels": list(self.channels),
+            "trained_parameters": self.adapter.trained_parameters(),
+            "structures": [asdict(structure) for structure in self.structures],
+            "exclusive": self.exclusive,
+            "priors": {name: prior.to_json() for name, prior in self.priors.items()},
+            "training": self.training,
+            "supports": self.supports,
+        }
+
+    def content_sha256(self) -> str:
+        """A hash of the trained numbers and of all that they mean, in memory or on disk alike."""
+        digest = hashlib.sha256(json.dumps(self.metadata(), sort_keys=True).encode())
+        for key, value in sorted(self.adapter.state_dict().items()):
+            digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; what was there is replaced only once the new one is complete.
+
+        Raises:
+            StorageError: the disk is full or the place can't be written to.
+        """
+        tensors = {
+            key: value.detach().cpu().contiguous()
+            for key, value in self.adapter.state_dict().items()
+        }
+        with replacing(path) as partial:
+            safetensors.torch.save_file(
+                tensors, partial, {KEY: json.dumps(self.metadata(), sort_keys=True)}
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainedAdapter:
+        """Read a file.
+
+        Raises:
+            InputError: it is missing, damaged, no adapter, or from a newer FewShotSeg.
+        """
+        data = read_metadata(path)
+        try:
+            method, features = data["method"], data["features"]
+            channels = tuple(data["channels"])
+            structures = [
+                Structure(**{**s, "color": tuple(s["color"]) if s["color"] else None})
+                for s in data["structures"]
+            ]
+            used = [channels[level] for level in select_levels(channels, features)]
+            adapter = ADAPTERS[method](used, len(structures))
+            adapter.load_state_dict(safetensors.torch.load_file(path))
+            return cls(
+                adapter=adapter.eval(),
+                method=method,
+                features=features,
+                channels=channels,
+                structures=structures,
+                priors={name: SizePrior(**prior) for name, prior in data["priors"].items()},
+                model_id=data["model"]["id"],
+                weights_sha256=data["model"]["weights_sha256"],
+                modality=data["modality"],
+                preprocessing=Preprocessing.from_json(data["preprocessing"]),
+                exclusive=data["exclusive"],
+                model_title=data["model"]["title"],
+                training=data["training"],
+                supports=data["supports"],
+                version=data["version"],
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"The adapter {path} is damaged: {error}.") from error
+
+    def find_model(self, name: str | None = None) -> Model:
+        """The foundation model that this adapter was trained on, or the one called ``name``.
+
+        Raises:
+            ModelError: it is not installed, or its weights are not the ones of the training.
+        """
+        model = find_model(name or self.model_id)
+        if model.weights_sha256 != self.weights_sha256:
+            raise ModelError(
+                f"This adapter was trained on '{self.model_id}' (weights "
+                f"{self.weights_sha256[:12]}), but '{model.entry.id}' here has weights "
+                f"{model.weights_sha256[:12]}. Use the same model, or train the adapter again."
+            )
+        return model
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The header of an adapter file alone.
+
+    Raises:
+        InputError: as :meth:`TrainedAdapter.load`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no adapter file at {path}.")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            data = json.loads((file.metadata() or {})[KEY])
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"{path} is not a FewShotSeg adapter, or is damaged. Train it again or get a whole copy."
+        ) from error
+    if data.get("format", 0) > FORMAT:
+        raise InputError(
+            f"{path} was written by a newer FewShotSeg ({data.get('version')}). Update this one."
+        )
+    return data
+
+
+def content_hash(volume: Volume) -> str:
+    """A hash of a volume's voxel values, to recognise it without naming it."""
+    return hashlib.sha256(np.ascontiguousarray(volume.array.T)).hexdigest()[:16]
+

@@ -1,0 +1,152 @@
+"""``report.json``: what a result rests on, beside the result, one part for each file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import monai
+import numpy as np
+import torch
+
+from . import __version__
+from .adapter_file import TrainedAdapter
+from .atomic import write_json
+from .errors import InputError
+from .evaluation import dice
+from .features import FeatureSource
+from .model_registry import Model
+
+if TYPE_CHECKING:
+    from .pipeline import Segmentation
+
+NAME = "report.json"
+FORMAT = "fewshotseg-report-1"
+
+
+def make_report(
+    result: Segmentation,
+    trained: TrainedAdapter,
+    model: Model,
+    transductive: bool,
+    refinement: dict[str, Any] | None,
+    warnings: list[str],
+    seconds: dict[str, float],
+    source: FeatureSource,
+    seed: int,
+) -> dict[str, Any]:
+    """The report of one segmentation; JSON-ready. Volumes are ml on the original grid."""
+    voxel = result.grid.voxel_volume / 1000
+    structures, notes = {}, list(warnings)
+    for structure in result.structures:
+        name = structure.name
+        mask, before = result.masks[name], result.unrefined[name]
+        refined = (refinement or {}).get("structures", {}).get(name, {})
+        prior = trained.priors[name]
+        low = refined.get("lower_bound_ml", prior.bounds()[0] / 1000)
+        high = refined.get("upper_bound_ml", prior.bounds()[1] / 1000)
+        volume = float(np.count_nonzero(mask)) * voxel
+        trusted = refined.get("lower_bound_trusted", not prior.cut_off)
+        within = low is None or high is None or low <= volume <= high
+        structures[name] = {
+            "label": structure.value,
+            "volume_ml": round(volume, 4),
+            "prior": {
+                "mean_ml": round(prior.mean / 1000, 4),
+                "sd_ml": round(prior.deviation / 1000, 4),
+                "supports": prior.count,
+                "gamma": prior.gamma,
+                "lower_ml": low,
+                "upper_ml": _finite(high),
+                "lower_bound_trusted": trusted,
+                "enabled": prior.enabled,
+            },
+            "within_prior": within,
+            "transduction": {
+                "volume_before_ml": round(float(np.count_nonzero(before)) * voxel, 4),
+                "changed_voxels": int(np.count_nonzero(mask ^ before)),
+                "dice_with_unrefined": _finite(dice(mask, before)),
+                **refined,
+            }
+            if transductive
+            else None,
+        }
+        if not mask.any():
+            notes.append(f"No voxel was found to be {name}.")
+        elif not within:
+            notes.append(
+                f"{name} is {volume:.1f} ml, outside the expected {low:.1f} to {high:.1f} ml."
+            )
+        if not trusted:
+            where = "this query" if refined.get("query_cut_off") else "a support"
+            notes.append(
+                f"{name} reaches the border of the field of view of {where}, so that its smallest "
+                "expected volume is not trusted."
+            )
+    return {
+        "structures": structures,
+        "transductive": transductive,
+        "refined_epochs": (refinement or {}).get("epochs", 0),
+        "refined_with_supports": (refinement or {}).get("with_supports", False),
+        "warnings": notes,
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
+        "backbone_passes": source.passes,
+        "device": str(source.device),
+        "seed": seed,
+        "training_seed": trained.training.get("seed"),
+        "model": {"id": model.entry.id, "weights_sha256": model.weights_sha256},
+        "adapter": {
+            "method": trained.method,
+            "features": trained.features,
+            "sha256": trained.content_sha256(),
+        },
+        "versions": {
+            "fewshotseg": __version__,
+            "torch": torch.__version__,
+            "monai": monai.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def write_report(out: str | os.PathLike[str], report: dict[str, Any]) -> Path:
+    """Put one result's report into the ``report.json`` of its folder; others there are kept.
+
+    Returns:
+        the path of the file.
+
+    Raises:
+        InputError: a ``report.json`` of something else is in the way.
+    """
+    path = Path(out).parent / NAME
+    results = read_reports(path)
+    results[Path(out).name] = report
+    write_json(path, {"format": FORMAT, "results": results})
+    return path
+
+
+def read_reports(path: Path) -> dict[str, Any]:
+    """The reports in a ``report.json``, by result file name; none if there is no such file.
+
+    Raises:
+        InputError: it is not one of ours.
+    """
+    if not path.exists():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError("another format")
+        return dict(data["results"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a FewShotSeg report and would be overwritten. Move it, or choose "
+            "another output folder."
+        ) from error
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None
