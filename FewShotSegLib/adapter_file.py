@@ -184,7 +184,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             data = json.loads((file.metadata() or {})[KEY])
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
-            f"{path} is not a FewShotSeg adapter, or is damaged. Train it again or get a whole copy."
+            f"{path} is not a FewShotSeg adapter, or is damaged. Train it again, or copy it again."
         ) from error
     if data.get("format", 0) > FORMAT:
         raise InputError(
@@ -196,4 +196,3 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 def content_hash(volume: Volume) -> str:
     """A hash of a volume's voxel values, to recognise it without naming it."""
     return hashlib.sha256(np.ascontiguousarray(volume.array.T)).hexdigest()[:16]
-

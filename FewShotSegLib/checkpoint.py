@@ -1,4 +1,4 @@
-"""The state of an unfinished training: one safetensors file, replaced atomically, never a pickle."""
+"""The state of an unfinished training: one safetensors file, replaced atomically; no pickle."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class Checkpoint:
         """Replace the file, at most every few seconds."""
         if time.monotonic() - self._last < SAVE_EVERY_SECONDS:
             return
-        tensors = {f"adapter.{k}": v.detach().cpu().clone() for k, v in adapter.state_dict().items()}
+        tensors = {
+            f"adapter.{k}": v.detach().cpu().clone() for k, v in adapter.state_dict().items()
+        }
         for number, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value).cpu().clone()
@@ -49,9 +51,7 @@ class Checkpoint:
             save_file(tensors, partial, metadata)
         self._last = time.monotonic()
 
-    def restore(
-        self, adapter: Adapter, optimizer: torch.optim.Optimizer
-    ) -> list[dict[str, Any]]:
+    def restore(self, adapter: Adapter, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
         """Load the state if there is one. Returns the history of the epochs that it holds.
 
         Raises:

@@ -39,9 +39,7 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"There is no device '{name}' here. Use --device auto or cpu."
-        ) from error
+        raise InputError(f"There is no device '{name}' here. Use --device auto or cpu.") from error
     return device
 
 
@@ -108,7 +106,9 @@ def extract_features(
     roi = [min(-(-n // largest) * largest, p) for n, p in zip(window, padded, strict=True)]
     # Windows start on multiples of the largest stride, where every level has a voxel.
     starts = [
-        1 if p == r else -(-(p - r) // max(largest, int(r * (1 - overlap)) // largest * largest)) + 1
+        1
+        if p == r
+        else -(-(p - r) // max(largest, int(r * (1 - overlap)) // largest * largest)) + 1
         for r, p in zip(roi, padded, strict=True)
     ]
     overlaps = [

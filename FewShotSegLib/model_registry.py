@@ -118,9 +118,11 @@ class Model:
         entry = self.entry
         try:
             with entry.weights.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256") if hasattr(
-                    hashlib, "file_digest"
-                ) else hashlib.sha256(file.read())
+                digest = (
+                    hashlib.file_digest(file, "sha256")
+                    if hasattr(hashlib, "file_digest")
+                    else hashlib.sha256(file.read())
+                )
         except OSError as error:
             raise ModelError(
                 f"The weights of '{entry.id}' are not at {entry.weights}. Download them from "

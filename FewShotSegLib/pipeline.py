@@ -217,16 +217,33 @@ def adapt(
     checkpoint = None
     if out is not None:
         recipe = _recipe(
-            prepared, [s.name for s in chosen], method, features, settings, seed, priors,
-            transductive.features.key if transductive else "", source.device.type,
+            prepared,
+            [s.name for s in chosen],
+            method,
+            features,
+            settings,
+            seed,
+            priors,
+            transductive.features.key if transductive else "",
+            source.device.type,
         )
         checkpoint = Checkpoint(Path(f"{os.fspath(out)}.partial"), recipe)
         if not resume:
             checkpoint.remove()
     with clock.phase("train", settings.epochs):
         result = fit(
-            adapter, levels, prepared, settings, source.device, seed, transductive,
-            [priors[s.name] for s in chosen], "train", runtime.events, runtime.check, checkpoint,
+            adapter,
+            levels,
+            prepared,
+            settings,
+            source.device,
+            seed,
+            transductive,
+            [priors[s.name] for s in chosen],
+            "train",
+            runtime.events,
+            runtime.check,
+            checkpoint,
             [s.name for s in chosen],
         )
     trained = TrainedAdapter(
@@ -338,9 +355,17 @@ def segment(
             priors = override_priors(trained.priors, gamma, priors_ml)
             target = _make_query(volume, source, trained.levels, runtime)
             refined, refined_report = refine(
-                trained.adapter, trained.levels, target, priors,
-                refinement or RefinementSettings(), source.device, prepared,
-                _settings_of(trained), seed, runtime.events, runtime.check,
+                trained.adapter,
+                trained.levels,
+                target,
+                priors,
+                refinement or RefinementSettings(),
+                source.device,
+                prepared,
+                _settings_of(trained),
+                seed,
+                runtime.events,
+                runtime.check,
             )
             if refined is not trained.adapter:
                 scores = model_probabilities(
@@ -363,8 +388,15 @@ def segment(
         with clock.phase("write", None):
             write_segmentation(result, out, None if isinstance(query, Volume) else query, runtime)
     result.report = make_report(
-        result, trained, foundation, transductive, refined_report, warnings, clock.times,
-        source, seed,
+        result,
+        trained,
+        foundation,
+        transductive,
+        refined_report,
+        warnings,
+        clock.times,
+        source,
+        seed,
     )
     if out is not None:
         path = write_report(out, result.report)

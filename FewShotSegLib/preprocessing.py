@@ -181,7 +181,9 @@ class Placement:
             the original voxels that the box covers, and their values.
         """
         places, matrices = [], []
-        for source, flip, size, piece in zip(self.sources, self.flips, self.shape, box, strict=True):
+        for source, flip, size, piece in zip(
+            self.sources, self.flips, self.shape, box, strict=True
+        ):
             original = self.grid.shape[source]
             first = int(np.floor(piece.start * original / size))
             last = int(np.ceil(piece.stop * original / size))

@@ -54,7 +54,9 @@ class Query:
         masses, labels = [], None
         for box in self.boxes:
             self.check()
-            probability = box_scores(adapter, self.features, self.levels, box, self.device).sigmoid()
+            probability = box_scores(
+                adapter, self.features, self.levels, box, self.device
+            ).sigmoid()
             masses.append(probability.sum((1, 2, 3)).cpu())
             if labels is None:
                 labels = np.zeros((len(probability), *self.features.shape), bool)

@@ -67,7 +67,9 @@ def refine(
     refined = copy.deepcopy(adapter)
     before = query.sweep(refined)
     bounds = [prior.bounds(query.cut_off.get(k, False)) for k, prior in enumerate(values)]
-    within = [low <= size <= high for (low, high), size in zip(bounds, before.tolist(), strict=True)]
+    within = [
+        low <= size <= high for (low, high), size in zip(bounds, before.tolist(), strict=True)
+    ]
     epochs = 0
     if not all(within):
         base = training or TrainingSettings()
@@ -81,8 +83,18 @@ def refine(
             warm_up=0,
         )
         result = fit(
-            refined, levels, supports, rule, device, seed, query, values, "refine", events,
-            check, names=names,
+            refined,
+            levels,
+            supports,
+            rule,
+            device,
+            seed,
+            query,
+            values,
+            "refine",
+            events,
+            check,
+            names=names,
         )
         epochs = result.epochs
     after = query.sweep(refined) if epochs else before

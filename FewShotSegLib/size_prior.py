@@ -110,6 +110,6 @@ def bounds_tensors(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lower and upper bounds, and S, of all structures: three (K,) float32 tensors in mm^3."""
     pairs = [prior.bounds(query_cut_off.get(k, False)) for k, prior in enumerate(priors)]
-    low, high = (torch.tensor(side, dtype=torch.float32, device=device) for side in zip(*pairs))
+    low, high = (torch.tensor(side, dtype=torch.float32, device=device) for side in zip(*pairs, strict=True))
     mean = torch.tensor([prior.mean for prior in priors], dtype=torch.float32, device=device)
     return low, high, mean

@@ -115,8 +115,7 @@ def choose_structures(
     if len(set(values)) < len(values):
         # Named segments number themselves anew in every file.
         chosen = [
-            Structure(s.name, number, s.color, s.terminology)
-            for number, s in enumerate(chosen, 1)
+            Structure(s.name, number, s.color, s.terminology) for number, s in enumerate(chosen, 1)
         ]
     return chosen
 
@@ -150,7 +149,9 @@ def prepare_support(
     )
 
 
-def standardise(adapter: Adapter, supports: Sequence[PreparedSupport], levels: Sequence[int]) -> None:
+def standardise(
+    adapter: Adapter, supports: Sequence[PreparedSupport], levels: Sequence[int]
+) -> None:
     """Give the adapter the supports' feature statistics of each level that it uses."""
     for number, level in enumerate(levels):
         samples = []

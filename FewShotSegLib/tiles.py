@@ -65,9 +65,7 @@ def box_scores(
         scores = adapter.level_scores(number, crop)
         scores = scores[
             (...,)
-            + tuple(
-                slice(i[0] - o[0], i[1] - o[0]) for i, o in zip(inner, outer, strict=True)
-            )
+            + tuple(slice(i[0] - o[0], i[1] - o[0]) for i, o in zip(inner, outer, strict=True))
         ]
         if stride > 1:
             scores = F.interpolate(

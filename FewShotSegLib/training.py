@@ -119,9 +119,7 @@ def fit(
     start_time = time.perf_counter()
     adapter.to(device).train()
     rate = settings.learning_rate or adapter.learning_rate
-    optimizer = torch.optim.AdamW(
-        adapter.parameters(), lr=rate, weight_decay=settings.weight_decay
-    )
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=rate, weight_decay=settings.weight_decay)
     history: list[dict[str, Any]] = []
     if checkpoint is not None:
         history = checkpoint.restore(adapter, optimizer)
@@ -148,9 +146,7 @@ def fit(
             record |= _query_step(adapter, optimizer, query, priors, settings, names, device)
             record["loss"] += settings.size_weight * record["size_loss"]
         history.append(record)
-        events(
-            make_event("epoch", phase=phase, epoch=epoch + 1, epochs=settings.epochs, **record)
-        )
+        events(make_event("epoch", phase=phase, epoch=epoch + 1, epochs=settings.epochs, **record))
         stopped = _settled(history, settings) if supports else record.get("size_loss") == 0.0
         if checkpoint is not None:
             checkpoint.save(adapter, optimizer, history)

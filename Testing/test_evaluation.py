@@ -184,9 +184,7 @@ class CasesWithoutANumber(unittest.TestCase):
         )
         self.assertEqual(list(scores), ["Liver", "spleen", "colon"])
         self.assertEqual([s.scored for s in scores.values()], [True, False, False])
-        self.assertEqual(
-            [s.note for s in scores.values()], ["", "not predicted", "not annotated"]
-        )
+        self.assertEqual([s.note for s in scores.values()], ["", "not predicted", "not annotated"])
         self.assertGreater(scores["colon"].volume_ml, 0)
         self.assertIsNone(scores["colon"].to_json()["reference_ml"])
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from FewShotSegLib.backbones.dynamic_unet import DynamicUNet  # noqa: E402
+from FewShotSegLib.backbones.dynamic_unet import DynamicUNet
 
 ORGANS = ["brainstem", "spinal_cord", "mandible"]
 CROP = (80, 80, 64)
@@ -32,8 +32,18 @@ HU_WINDOW = (-200.0, 300.0)
 TISSUE_EDGES = (-700.0, -150.0, -20.0, 150.0)
 # FreeSurfer label values of each group; left and right are one class here.
 BRAIN_GROUPS = [
-    (2, 41), (3, 42), (4, 5, 14, 15, 43, 44), (10, 49), (11, 50), (12, 51), (13, 52), (16,),
-    (17, 53), (18, 54), (7, 8, 46, 47), (24,),
+    (2, 41),
+    (3, 42),
+    (4, 5, 14, 15, 43, 44),
+    (10, 49),
+    (11, 50),
+    (12, 51),
+    (13, 52),
+    (16,),
+    (17, 53),
+    (18, 54),
+    (7, 8, 46, 47),
+    (24,),
 ]
 HEADS = {"organs": 3, "tissue": 5, "position": 3, "clean": 1, "brain": 13, "brain_position": 3}
 OUT_CHANNELS = sum(HEADS.values())
@@ -72,7 +82,10 @@ def prepare_ct(data: Path, out: Path) -> None:
         if 1 in annotated and (seg == 1).any():
             centre = np.argwhere(seg == 1).mean(0)
         np.savez(
-            target, ct=ct.astype(np.int16), seg=seg.astype(np.uint8), centre=centre,
+            target,
+            ct=ct.astype(np.int16),
+            seg=seg.astype(np.uint8),
+            centre=centre,
             annotated=np.array([k in annotated for k in (1, 2, 3)]),
         )
 
@@ -177,8 +190,12 @@ class Sampler:
         ).permute(3, 0, 1, 2)
         known = torch.tensor(float(np.isfinite(case["centre"]).all()))
         return {
-            "image": image, "labels": labels, "tissue": tissue, "clean": clean,
-            "position": position.nan_to_num(), "position_mask": (hu > -400).float() * known,
+            "image": image,
+            "labels": labels,
+            "tissue": tissue,
+            "clean": clean,
+            "position": position.nan_to_num(),
+            "position_mask": (hu > -400).float() * known,
             "annotated": torch.from_numpy(case["annotated"]).float(),
         }
 
@@ -205,7 +222,8 @@ class Sampler:
         image = ((image - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)
         position = ((index - case["centre"]) / 100).astype(np.float32)
         return {
-            "image": image, "groups": groups,
+            "image": image,
+            "groups": groups,
             "position": torch.from_numpy(position).permute(3, 0, 1, 2),
         }
 
@@ -316,9 +334,7 @@ def main() -> None:
             logits = [model.head(levels[0])]
             logits += [layer(x) for layer, x in zip(side, levels[1:4], strict=True)]
         function = brain_loss if brain else ct_loss
-        losses = [
-            function(split_heads(z.float()), sample, 2**i) for i, z in enumerate(logits)
-        ]
+        losses = [function(split_heads(z.float()), sample, 2**i) for i, z in enumerate(logits)]
         loss = losses[0] + 0.3 * sum(losses[1:])
         optimizer.zero_grad()
         loss.backward()
@@ -344,8 +360,10 @@ def main() -> None:
             print(f"step {step} {shown} {seconds:.2f} s/step", flush=True)
         if (step + 1) % 100 == 0 or step + 1 == args.steps:
             state = {
-                "model": everything.state_dict(), "optimizer": optimizer.state_dict(),
-                "average": average, "step": step + 1,
+                "model": everything.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average,
+                "step": step + 1,
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
