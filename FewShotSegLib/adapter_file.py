@@ -42,6 +42,8 @@ from .size_prior import SizePrior
 from .tiles import select_levels
 
 FORMAT = 1
+MEASURED = ("seconds", "backbone_seconds", "backbone_passes", "device")
+"""What ``training`` says of the run alone: another run of the same training differs in it."""
 KEY = "fewshotseg"
 EXTENSION = ".fseft"
 
@@ -95,8 +97,13 @@ class TrainedAdapter:
         }
 
     def content_sha256(self) -> str:
-        """A hash of the trained numbers and of all that they mean, in memory or on disk alike."""
-        digest = hashlib.sha256(json.dumps(self.metadata(), sort_keys=True).encode())
+        """A hash of the trained numbers and of all that they mean, in memory or on disk alike.
+
+        The same training gives the same hash, however long it took.
+        """
+        data = self.metadata()
+        data["training"] = {k: v for k, v in self.training.items() if k not in MEASURED}
+        digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
         for key, value in sorted(self.adapter.state_dict().items()):
             digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -151,8 +158,18 @@ class TrainedAdapter:
                 supports=data["supports"],
                 version=data["version"],
             )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"The adapter {path} is damaged: {error}.") from error
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            IndexError,
+            RuntimeError,
+            safetensors.SafetensorError,
+        ) as error:
+            raise InputError(
+                f"The adapter {path} is damaged. Train it again, or copy it again."
+            ) from error
 
     def find_model(self, name: str | None = None) -> Model:
         """The foundation model that this adapter was trained on, or the one called ``name``.
@@ -182,11 +199,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             data = json.loads((file.metadata() or {})[KEY])
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            newer = int(data["format"]) > FORMAT
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
             f"{path} is not a FewShotSeg adapter, or is damaged. Train it again, or copy it again."
         ) from error
-    if data.get("format", 0) > FORMAT:
+    if newer:
         raise InputError(
             f"{path} was written by a newer FewShotSeg ({data.get('version')}). Update this one."
         )

@@ -28,7 +28,11 @@ _GOLDEN_RATIO = 0.6180339887498949
 
 
 def read_annotation(
-    path: str | Path, grid: Grid, structures: Sequence[Structure] | None = None
+    path: str | Path,
+    grid: Grid,
+    structures: Sequence[Structure] | None = None,
+    *,
+    may_be_empty: bool = False,
 ) -> Annotation:
     """Read what was annotated on the image that lies on ``grid``.
 
@@ -43,6 +47,7 @@ def read_annotation(
         structures: those wanted, or None for all that are annotated. Without them label map
             structures are named ``label_<value>``; segments keep their label values where these are
             distinct and are numbered in file order where not; masks are numbered by name.
+        may_be_empty: for a prediction, which may rightly have found nothing.
 
     Returns:
         Boolean masks (i, j, k) on ``grid`` for the structures that have voxels here. A segment,
@@ -63,7 +68,7 @@ def read_annotation(
             annotation, found = _read_segments(path, image, segments, grid, structures)
         else:
             annotation, found = _read_label_map(path, image, grid, structures)
-    if not annotation.masks:
+    if not annotation.masks and not may_be_empty:
         if structures is None or not found:
             raise InputError(
                 f"The segmentation {path} is empty: nothing is annotated on the image; annotate at"

@@ -10,14 +10,19 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import binary_dilation
 
+from .annotation import Structure
+from .annotation_files import read_annotation
 from .errors import InputError
 from .geometry import Grid
+from .volume_files import grid_of, read_file
 
 TOLERANCE_MM = 2.0
 """How far apart two surfaces may lie and still agree, in mm; best set from the raters' spread."""
@@ -48,7 +53,8 @@ class Scores:
         hd95_mm: the larger of the two directed 95th percentiles of the distance from one surface
             to the other, mm. Surfaces are voxel centres at the border of the mask.
         surface_dice: part of both surfaces' area, in [0, 1], that lies within the tolerance of the
-            other (Nikolov et al., JMIR 23(7), 2021).
+            other (Nikolov et al., JMIR 23(7), 2021). By that definition surface elements are as
+            thick as a voxel, so that surfaces count as up to half a voxel closer than they are.
         volume_ml, reference_ml: size of the prediction and of the reference.
         volume_error_ml: prediction less reference.
         volume_error_percent: the same in percent of the reference.
@@ -131,6 +137,42 @@ def evaluate(
                 raise InputError(f"The {word} has '{name}' twice. Rename one of the two.")
             pair[side] = np.asarray(mask, bool)
     return {spelling[key]: _scores(*pair, grid, tolerance_mm) for key, pair in pairs.items()}
+
+
+def evaluate_files(
+    reference: str | Path,
+    prediction: str | Path,
+    structures: Sequence[Structure] | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
+) -> dict[str, Scores]:
+    """Compare two segmentation files on the reference's grid.
+
+    Label maps are compared by label value, segments by name. What the reference does not hold was
+    not annotated; what the prediction does not hold was found to be absent.
+
+    Args:
+        structures: which to score; None for all that either file holds.
+
+    Raises:
+        InputError: a file can't be read, the grids differ, or the reference is empty.
+    """
+    grid = grid_of(read_file(reference))
+    truth = read_annotation(reference, grid, structures)
+    found = read_annotation(prediction, grid, structures, may_be_empty=True)
+    nothing = np.zeros(grid.shape, bool)
+    masks = {name.casefold(): (name, nothing) for name in truth.masks}
+    masks |= {name.casefold(): (name, mask) for name, mask in found.masks.items()}
+    return evaluate(truth.masks, dict(masks.values()), grid, tolerance_mm)
+
+
+def scores_json(scores: Mapping[str, Scores], tolerance_mm: float = TOLERANCE_MM) -> dict[str, Any]:
+    """Scores by structure and the mean Dice of those scored, JSON-ready."""
+    scored = [s.dice for s in scores.values() if s.scored]
+    return {
+        "tolerance_mm": tolerance_mm,
+        "structures": {name: {**s.to_json(), "note": s.note} for name, s in scores.items()},
+        "mean_dice": round(float(np.mean(scored)), 4) if scored else None,
+    }
 
 
 def format_table(scores: Mapping[str, Scores]) -> str:

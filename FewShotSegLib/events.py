@@ -32,7 +32,7 @@ EventSink = Callable[[dict[str, Any]], None]
 """Takes one event. Sinks never raise for an event they don't know."""
 
 
-def make_event(kind: str, **fields: Any) -> dict[str, Any]:
+def make_event(kind: str, /, **fields: Any) -> dict[str, Any]:
     """An event of a kind, stamped with the time."""
     return {"event": kind, "time": round(time.time(), 3), **fields}
 

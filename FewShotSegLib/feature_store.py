@@ -12,8 +12,8 @@ import errno
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from .errors import StorageError
 
 DEFAULT_MAX_BYTES = 20 * 2**30
 HALF_MAX = 6.0e4
+PARTIAL = "partial-"
+"""How the name of a half-written entry begins; the entry's own follows."""
+WAIT_SECONDS = 0.2
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -60,10 +63,30 @@ class FeatureStore:
         self.folder = Path(folder)
         self.max_bytes = max_bytes
 
-    def lock(self, key: str) -> FileLock:
-        """Held while an entry is computed, so that a second process waits instead of repeating."""
+    @contextmanager
+    def lock(self, key: str, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Held while an entry is computed, so that a second process waits instead of repeating.
+
+        Args:
+            check: called many times a second while waiting; raises to stop.
+
+        Raises:
+            StorageError: the folder can't be written to.
+        """
         self._make_folder()
-        return FileLock(self.folder / f"{key}.lock")
+        lock = FileLock(self.folder / f"{key}.lock")
+        while True:
+            try:
+                lock.acquire(timeout=WAIT_SECONDS)
+                break
+            except Timeout:
+                check()
+            except OSError as error:
+                raise self._storage_error(error, 0) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def get(self, key: str) -> VolumeFeatures | None:
         """The entry of this name, or None. Marks it as just used."""
@@ -75,11 +98,11 @@ class FeatureStore:
                 for number in range(len(meta["strides"]))
             )
             os.utime(folder)
-        except (OSError, ValueError, KeyError):
-            return None
-        return VolumeFeatures(
-            levels, tuple(meta["scales"]), tuple(meta["strides"]), tuple(meta["shape"]), key
-        )
+            scales, strides = tuple(meta["scales"]), tuple(meta["strides"])
+            shape = tuple(meta["shape"])
+        except (OSError, EOFError, ValueError, KeyError, TypeError):
+            return None  # absent or damaged
+        return VolumeFeatures(levels, scales, strides, shape, key)
 
     def put(
         self,
@@ -90,14 +113,19 @@ class FeatureStore:
     ) -> VolumeFeatures:
         """Store the levels (channels, i, j, k) of one volume and give them back memory-mapped.
 
+        Call it holding the entry's :meth:`lock`: whatever is half written without a lock is taken
+        for the leavings of a killed process.
+
         Raises:
             StorageError: the disk is full or the folder can't be written to. Nothing is left.
         """
         self._make_folder()
         meta = {"scales": [], "strides": list(strides), "shape": list(shape)}
         needed = sum(level.numel() * 2 for level in levels)
+        partial = self.folder / f"{PARTIAL}{key}"
         try:
-            partial = Path(tempfile.mkdtemp(prefix="partial-", dir=self.folder))
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(mode=0o700)
         except OSError as error:
             raise self._storage_error(error, needed) from error
         try:
@@ -125,14 +153,20 @@ class FeatureStore:
         return stored
 
     def evict(self, keep: str | None = None) -> None:
-        """Remove the least recently used entries until the store is within its size."""
+        """Remove the least recently used entries until the store is within its size.
+
+        What killed processes left half written goes in any case.
+        """
         entries = []
-        for folder in self.folder.iterdir():
-            # Left by a process that was killed; a live one holds its entry's lock for minutes.
-            meta = folder / "meta.json"
-            if folder.is_dir() and meta.exists() and not folder.name.startswith("partial-"):
+        for folder in self._folders():
+            if folder.name.startswith(PARTIAL):
+                self._remove(folder)
+                continue
+            try:
                 size = sum(file.stat().st_size for file in folder.iterdir())
                 entries.append((folder.stat().st_mtime, size, folder))
+            except OSError:
+                continue  # another process is just removing it
         total = sum(size for _, size, _ in entries)
         for _, size, folder in sorted(entries, key=lambda entry: entry[0]):
             if total <= self.max_bytes:
@@ -149,16 +183,25 @@ class FeatureStore:
     def clear(self) -> None:
         """Remove every entry."""
         if self.folder.exists():
-            for folder in self.folder.iterdir():
-                if folder.is_dir():
-                    self._remove(folder)
+            for folder in self._folders():
+                self._remove(folder)
+
+    def _folders(self) -> list[Path]:
+        """The entries and what is half written; anything else in the folder is the user's."""
+        return [
+            folder
+            for folder in self.folder.iterdir()
+            if (folder.name.startswith(PARTIAL) and folder.is_dir())
+            or (folder / "meta.json").is_file()
+        ]
 
     def _remove(self, folder: Path) -> bool:
-        """Remove an entry unless another process is just writing it."""
+        """Remove an entry, or a half-written one, unless another process is just writing it."""
+        lock = self.folder / f"{folder.name.removeprefix(PARTIAL)}.lock"
         try:
-            with FileLock(self.folder / f"{folder.name}.lock", timeout=0):
+            with FileLock(lock, timeout=0):
                 shutil.rmtree(folder)
-            (self.folder / f"{folder.name}.lock").unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
         except (OSError, Timeout):
             return False  # in use on a system that does not remove open files
         return True
@@ -170,7 +213,8 @@ class FeatureStore:
             raise self._storage_error(error, 0) from error
 
     def _storage_error(self, error: OSError, needed: int) -> StorageError:
-        if error.errno in _FULL:
+        # Where the disk fills up in the middle of an array, numpy's error has no number.
+        if error.errno in _FULL or error.errno is None:
             return StorageError(
                 f"The disk of the feature cache {self.folder} is full ({needed / 2**20:.0f} MB "
                 "were needed). Free some space, or choose another folder with --cache."

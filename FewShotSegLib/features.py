@@ -105,15 +105,10 @@ def extract_features(
     )
     roi = [min(-(-n // largest) * largest, p) for n, p in zip(window, padded, strict=True)]
     # Windows start on multiples of the largest stride, where every level has a voxel.
-    starts = [
-        1
-        if p == r
-        else -(-(p - r) // max(largest, int(r * (1 - overlap)) // largest * largest)) + 1
-        for r, p in zip(roi, padded, strict=True)
-    ]
-    overlaps = [
-        max(0.0, 1 - max(largest, int(r * (1 - overlap)) // largest * largest) / r) for r in roi
-    ]
+    steps = [max(largest, int(r * (1 - overlap)) // largest * largest) for r in roi]
+    starts = [-(-(p - r) // step) + 1 for r, p, step in zip(roi, padded, steps, strict=True)]
+    # MONAI rounds r * (1 - overlap) down; the half keeps it from ending one below the step.
+    overlaps = [max(0.0, 1 - (step + 0.5) / r) for r, step in zip(roi, steps, strict=True)]
     total, done = int(np.prod(starts)), 0
     dtype = autocast_dtype(device)
     backbone = backbone.to(device=device, memory_format=torch.channels_last_3d)
@@ -172,7 +167,7 @@ class FeatureSource:
             InputError: the image makes the backbone overflow.
         """
         key = feature_key(volume, self.model, self.preprocessing)
-        with self.store.lock(key):
+        with self.store.lock(key, self.check):
             features = self.store.get(key)
             if features is not None:
                 self.hits += 1

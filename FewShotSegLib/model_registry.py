@@ -2,7 +2,8 @@
 
 Entries are read from ``Resources/Models`` of this project and from ``models`` in the user's
 FewShotSeg folder (``FEWSHOTSEG_HOME``, by default ``~/.fewshotseg``); a path to any other entry
-works as well. ``Resources/Models/README.md`` documents the fields.
+works as well. ``Resources/Models/README.md`` documents the fields. Weights that aren't beside
+their entry are looked for in that same ``models`` folder.
 """
 
 from __future__ import annotations
@@ -74,28 +75,47 @@ class ModelEntry:
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"The model entry {path} can't be read: {error}") from error
+        except OSError as error:
+            raise ModelError(f"There is no model entry at {path} ({error.strerror}).") from error
+        except ValueError as error:
+            raise ModelError(f"The model entry {path} is not JSON: {error}.") from error
         try:
             data["modality"] = tuple(data["modality"])
             data["preprocessing"] = {
                 modality: Preprocessing.from_json(value)
                 for modality, value in data["preprocessing"].items()
             }
-            data["weights"] = path.parent / data["weights"]
+            data["weights"] = _installed(path.parent, data["weights"])
             data["window"] = tuple(int(n) for n in data["window"])
+            data["overlap"] = float(data["overlap"])
             entry = cls(**data)
-            known = ARCHITECTURES[entry.architecture["name"]]
+            name = entry.architecture["name"]
+            rows = [*entry.classes.values(), entry.background or 0]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(
                 f"The model entry {path} is not complete or has a field that is not known: "
                 f"{error}. Resources/Models/README.md lists the fields."
             ) from error
-        if set(entry.preprocessing) != set(entry.modality) or known is None:
+        if name not in ARCHITECTURES:
+            raise ModelError(
+                f"{path}: the architecture '{name}' is not known; there are "
+                f"{', '.join(ARCHITECTURES)}."
+            )
+        if set(entry.preprocessing) != set(entry.modality):
             raise ModelError(f"{path}: 'preprocessing' must have one part for each modality.")
         if not 0 <= entry.overlap < 1 or entry.activation not in ("sigmoid", "softmax"):
             raise ModelError(f"{path}: overlap is in [0, 1), activation sigmoid or softmax.")
+        if len(entry.window) != 3 or min(entry.window) < 1:
+            raise ModelError(f"{path}: 'window' is three numbers of voxels.")
+        if not all(isinstance(row, int) and row >= 0 for row in rows):
+            raise ModelError(f"{path}: 'classes' and 'background' are rows of the head, 0 or more.")
         return entry
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry for other programs; ``weights`` is the path on this machine."""
+        data = {**vars(self), "modality": list(self.modality), "weights": str(self.weights)}
+        data["preprocessing"] = {k: p.to_json() for k, p in self.preprocessing.items()}
+        return {**data, "window": list(self.window), "installed": self.weights.is_file()}
 
     def class_named(self, name: str) -> str | None:
         """The model's own name of a class that a person calls ``name``, or None if unknown."""
@@ -125,8 +145,8 @@ class Model:
                 )
         except OSError as error:
             raise ModelError(
-                f"The weights of '{entry.id}' are not at {entry.weights}. Download them from "
-                f"{entry.source_url} and put them there."
+                f"The weights of '{entry.id}' are not here. Get {entry.weights.name} from "
+                f"{entry.source_url} and put it into {entry.weights.parent}."
             ) from error
         if entry.sha256 and digest.hexdigest() != entry.sha256:
             raise ModelError(
@@ -145,8 +165,19 @@ class Model:
         entry = self.entry
         _ = self.weights_sha256
         options = {k: v for k, v in entry.architecture.items() if k != "name"}
-        backbone = ARCHITECTURES[entry.architecture["name"]](**options)
+        try:
+            backbone = ARCHITECTURES[entry.architecture["name"]](**options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"The architecture of '{entry.id}' can't be built: {_one_line(error)}. "
+                "Resources/Models/README.md lists what each architecture takes."
+            ) from error
         backbone.import_state_dict(_read_state(entry.weights))
+        rows = len(backbone.head_weights()[0])
+        if max([*entry.classes.values(), entry.background or 0]) >= rows:
+            raise ModelError(
+                f"The entry of '{entry.id}' has a class beyond the {rows} rows of its head."
+            )
         return backbone.eval().requires_grad_(False)
 
     def class_head(self, name: str) -> tuple[Tensor, Tensor] | None:
@@ -197,7 +228,20 @@ def find_model(name: str = DEFAULT_MODEL) -> Model:
         if entry.id == name:
             return Model(entry)
     known = ", ".join(entry.id for entry in entries) or "none"
-    raise ModelError(f"There is no model '{name}'. Known models: {known}.")
+    raise ModelError(
+        f"There is no model '{name}'. Known models: {known}; or give the path of an entry (.json)."
+    )
+
+
+def _installed(folder: Path, name: str) -> Path:
+    """Where an entry's weights are: beside it, else in the user's folder (or to be put there)."""
+    beside = folder / name
+    return beside if beside.is_file() else home_folder() / "models" / name
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of an error: torch writes paragraphs, and advice to load pickles."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -207,9 +251,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise ModelError(f"The weights file {path} can't be read: {error}") from error
+        raise ModelError(f"The weights file {path} can't be read: {_one_line(error)}.") from error
     except Exception as error:  # pickle.UnpicklingError and whatever a damaged archive raises
-        raise ModelError(f"The weights file {path} is not a plain state dict: {error}") from error
+        raise ModelError(
+            f"The weights file {path} is not a plain state dict: {_one_line(error)}."
+        ) from error
     for wrapper in ("state_dict", "net", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ from .prediction import model_probabilities, original_masks, original_probabilit
 from .preprocessing import Placement, Preprocessing
 from .query import Query
 from .refinement import RefinementSettings, refine
-from .report import make_report, write_report
+from .report import NAME as REPORT
+from .report import make_report, read_reports, write_report
 from .result_files import (
     check_output_name,
     write_label_map,
@@ -56,6 +58,7 @@ from .volume_files import read_image
 
 PathLike = str | os.PathLike[str]
 SupportLike = Support | tuple[PathLike, PathLike]
+UNSAFE_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
 LOWEST_MR = -200
 """No MR image goes below this; every CT that shows air does."""
 
@@ -268,6 +271,7 @@ def adapt(
             "joint_query": query_volume is not None,
             "started_from_classes": started_from,
             "backbone_passes": source.passes,
+            "backbone_seconds": round(source.seconds, 3),
             "seconds": clock.seconds(),
             "device": str(source.device),
         },
@@ -318,13 +322,17 @@ def segment(
     clock = Clock(runtime.events)
     if out is not None:
         check_output_name(out)
+        if not isinstance(query, Volume) and _is_same_file(out, query):
+            raise InputError(f"{out} is the query itself. Give the result another name.")
         require_writable(out)
+        read_reports(Path(out).parent / REPORT)  # refuses one of somebody else's
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
     if out is not None and not trained.exclusive and not os.fspath(out).endswith(".seg.nrrd"):
         raise InputError(
             "This adapter's structures may overlap, which a label map can't hold. End the "
             "output's name with .seg.nrrd."
         )
+    priors = override_priors(trained.priors, gamma, priors_ml)
     foundation = trained.find_model(model)
     with clock.phase("read", 1):
         volume = _read(query)
@@ -352,7 +360,6 @@ def segment(
     masks, refined_report = unrefined, None
     if transductive:
         with clock.phase("refine", None):
-            priors = override_priors(trained.priors, gamma, priors_ml)
             target = _make_query(volume, source, trained.levels, runtime)
             refined, refined_report = refine(
                 trained.adapter,
@@ -390,6 +397,7 @@ def segment(
     result.report = make_report(
         result,
         trained,
+        priors,
         foundation,
         transductive,
         refined_report,
@@ -418,7 +426,8 @@ def write_segmentation(
     stem = os.fspath(out)[: -len(extension)]
     image_extension = ".nii.gz" if extension == ".seg.nrrd" else extension
     for name, probability in result.probabilities.items():
-        path = f"{stem}_prob_{name}{image_extension}"
+        # A segment that was named in Slicer may hold what no file's name can.
+        path = f"{stem}_prob_{re.sub(UNSAFE_IN_NAMES, '_', name)}{image_extension}"
         write_probability(path, probability, result.grid, like=query)
         runtime.events(make_event("result", kind="probability", path=path))
     if extension == ".seg.nrrd":
@@ -503,6 +512,10 @@ class Clock:
 
 def _read(query: PathLike | Volume) -> Volume:
     return query if isinstance(query, Volume) else read_image(query)
+
+
+def _is_same_file(a: PathLike, b: PathLike) -> bool:
+    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
 def _make_query(

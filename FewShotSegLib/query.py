@@ -1,26 +1,34 @@
-"""The query during transduction: its soft sizes, exact, and cheap enough to differentiate.
+"""The query during transduction: its soft sizes, cheap enough to differentiate.
 
-A prediction's size needs every voxel, but nearly all of its gradient comes from the few tiles that
-hold some of the structure. A sweep without gradients measures every tile; steps then recompute the
-tiles that matter and add the rest as it was last measured.
+A prediction's size needs every voxel, but nearly all of its gradient comes from the few boxes that
+hold some of the structure. A sweep without gradients measures the whole volume; steps then
+recompute those boxes and add the rest as it was last measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from .adapters.base import Adapter
 from .feature_store import VolumeFeatures
+from .features import autocast_dtype
+from .prediction import model_probabilities
 from .size_prior import STRAY_VOXELS, touches_border
-from .tiles import box_scores, iterate_boxes
+from .tiles import Box, box_scores, iterate_boxes
 
-TILE = 40
+BLOCK = 8
+"""Model voxels a side of the blocks that boxes are made of."""
 COVERED = 0.98
-MAX_ACTIVE = 10
+"""The part of a structure's size that its boxes hold, if they may be so large."""
+MAX_SIDE = 40
+MAX_VOXELS = 400_000
+"""Voxels that one step differentiates, in equal parts a structure; one box each at least."""
 
 
 class Query:
@@ -30,6 +38,10 @@ class Query:
         features: of the volume. levels: those that the adapter uses.
         voxel_volume: mm^3 of a model voxel.
         view: the field of view in model voxels; what reaches its border may be cut off.
+
+    Attributes:
+        measured: whether :meth:`sweep` or :meth:`measure` was called.
+        cut_off: by structure number, whether the field of view cuts it off.
     """
 
     def __init__(
@@ -43,55 +55,85 @@ class Query:
     ) -> None:
         self.features, self.levels, self.voxel_volume = features, levels, voxel_volume
         self.view, self.device, self.check = view, device, check
-        self.boxes = list(iterate_boxes(features.shape, TILE))
-        self.masses = torch.zeros(0)
-        self.active: list[int] = []
+        self.measured = False
         self.cut_off: dict[int, bool] = {}
+        self._boxes: list[tuple[int, Box]] = []
+        self._rest = torch.zeros(0)
 
-    @torch.no_grad()
     def sweep(self, adapter: Adapter) -> Tensor:
-        """Measure every tile. Returns the soft sizes (K,) in mm^3."""
-        masses, labels = [], None
-        for box in self.boxes:
-            self.check()
-            probability = box_scores(
-                adapter, self.features, self.levels, box, self.device
-            ).sigmoid()
-            masses.append(probability.sum((1, 2, 3)).cpu())
-            if labels is None:
-                labels = np.zeros((len(probability), *self.features.shape), bool)
-            labels[(slice(None), *box)] = (probability > 0.5).cpu().numpy()
-        self.masses = torch.stack(masses) * self.voxel_volume
-        self.active = self._choose_active()
+        """Measure the whole volume. Returns the soft sizes (K,) in mm^3, float32 on the CPU."""
+        probability = model_probabilities(
+            adapter, self.features, self.levels, self.device, lambda done, total: self.check()
+        )
+        return self.measure(probability)
+
+    def measure(self, probability: Tensor) -> Tensor:
+        """:meth:`sweep` with the adapter's probabilities (K, i, j, k) at hand."""
         self.cut_off = {
-            k: touches_border(mask, self.view, STRAY_VOXELS) for k, mask in enumerate(labels)
+            k: touches_border((p > 0.5).numpy(), self.view, STRAY_VOXELS)
+            for k, p in enumerate(probability)
         }
-        return self.masses.sum(0)
+        sizes = probability.sum((1, 2, 3), dtype=torch.float32) * self.voxel_volume
+        self._boxes = self._choose_boxes(probability)
+        self._rest = sizes.clone()
+        for k, box in self._boxes:
+            self._rest[k] -= probability[(k, *box)].sum(dtype=torch.float32) * self.voxel_volume
+        self.measured = True
+        return sizes
 
     def sizes(self, adapter: Adapter) -> Tensor:
-        """Soft sizes (K,) in mm^3 with a gradient through the tiles that matter.
+        """Soft sizes (K,) in mm^3 with a gradient through the boxes that matter.
 
         Call :meth:`sweep` first, and again after the adapter has moved far.
         """
-        rest = self.masses.sum(0) - self.masses[self.active].sum(0)
-        total = rest.to(self.device)
-        for number in self.active:
+        sizes = list(self._rest.to(self.device))
+        dtype = autocast_dtype(self.device)
+        for k, box in self._boxes:
             self.check()
-            scores = box_scores(
-                adapter, self.features, self.levels, self.boxes[number], self.device
-            )
-            mass = scores.sigmoid().sum((1, 2, 3)) * self.voxel_volume
-            self.masses[number] = mass.detach().cpu()
-            total = total + mass
-        return total
+            with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
+                scores = box_scores(adapter, self.features, self.levels, box, self.device)
+            sizes[k] = sizes[k] + scores[k].sigmoid().sum() * self.voxel_volume
+        return torch.stack(sizes)
 
-    def _choose_active(self) -> list[int]:
-        """Tiles that hold nearly all of each structure, at most a few of them."""
-        share = self.masses / self.masses.sum(0).clamp(min=1e-9)
-        needed: dict[int, float] = {}
-        for k in range(share.shape[1]):
-            order = share[:, k].argsort(descending=True)
-            before = share[order, k].cumsum(0) - share[order, k]
-            for tile in order[before < COVERED].tolist():
-                needed[tile] = max(needed.get(tile, 0.0), float(share[tile, k]))
-        return sorted(sorted(needed, key=needed.get, reverse=True)[:MAX_ACTIVE])
+    def _choose_boxes(self, probability: Tensor) -> list[tuple[int, Box]]:
+        """Boxes that hold nearly all of each structure; the fullest where that is too much."""
+        chosen = []
+        for k, p in enumerate(probability):
+            boxes = _boxes_around(p)
+            boxes.sort(key=lambda box, p=p: -float(p[box].sum(dtype=torch.float32)))
+            sizes = [np.prod([part.stop - part.start for part in box]) for box in boxes]
+            fitting = int((np.cumsum(sizes) <= MAX_VOXELS / len(probability)).sum())
+            chosen += [(k, box) for box in boxes[: max(1, fitting)]]
+        return chosen
+
+
+def _boxes_around(probability: Tensor) -> list[Box]:
+    """Boxes of at most ``MAX_SIDE`` voxels a side around where one structure (i, j, k) is."""
+    shape = probability.shape
+    padding = [n for size in reversed(shape) for n in (0, -size % BLOCK)]
+    blocks = torch.nn.functional.pad(probability.float(), padding)[None, None]
+    blocks = torch.nn.functional.avg_pool3d(blocks, BLOCK)[0, 0]
+    total = float(blocks.sum())
+    if total == 0:
+        return []
+    order = blocks.flatten().argsort(descending=True)
+    share = blocks.flatten()[order].cumsum(0) / total
+    count = int((share < COVERED).sum()) + 1
+    active = torch.zeros(blocks.numel(), dtype=torch.bool)
+    active[order[:count]] = True
+    labels, _ = ndimage.label(active.view(blocks.shape).numpy(), np.ones((3, 3, 3)))
+    boxes = []
+    for found in ndimage.find_objects(labels):
+        whole = [
+            slice(part.start * BLOCK, min(part.stop * BLOCK, size))
+            for part, size in zip(found, shape, strict=True)
+        ]
+        sides = [part.stop - part.start for part in whole]
+        for inner in iterate_boxes(sides, MAX_SIDE):
+            boxes.append(
+                tuple(
+                    slice(outer.start + part.start, outer.start + part.stop)
+                    for outer, part in zip(whole, inner, strict=True)
+                )
+            )
+    return boxes

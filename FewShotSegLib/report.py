@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from .errors import InputError
 from .evaluation import dice
 from .features import FeatureSource
 from .model_registry import Model
+from .size_prior import SizePrior
 
 if TYPE_CHECKING:
     from .pipeline import Segmentation
@@ -30,6 +32,7 @@ FORMAT = "fewshotseg-report-1"
 def make_report(
     result: Segmentation,
     trained: TrainedAdapter,
+    priors: Mapping[str, SizePrior],
     model: Model,
     transductive: bool,
     refinement: dict[str, Any] | None,
@@ -38,14 +41,17 @@ def make_report(
     source: FeatureSource,
     seed: int,
 ) -> dict[str, Any]:
-    """The report of one segmentation; JSON-ready. Volumes are ml on the original grid."""
+    """The report of one segmentation; JSON-ready. Volumes are ml on the original grid.
+
+    ``priors`` are those that were used: the adapter's, or the user's in their place.
+    """
     voxel = result.grid.voxel_volume / 1000
     structures, notes = {}, list(warnings)
     for structure in result.structures:
         name = structure.name
         mask, before = result.masks[name], result.unrefined[name]
         refined = (refinement or {}).get("structures", {}).get(name, {})
-        prior = trained.priors[name]
+        prior = priors[name]
         low = refined.get("lower_bound_ml", prior.bounds()[0] / 1000)
         high = refined.get("upper_bound_ml", prior.bounds()[1] / 1000)
         volume = float(np.count_nonzero(mask)) * voxel
@@ -94,6 +100,7 @@ def make_report(
         "warnings": notes,
         "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
         "backbone_passes": source.passes,
+        "backbone_seconds": round(source.seconds, 3),
         "device": str(source.device),
         "seed": seed,
         "training_seed": trained.training.get("seed"),

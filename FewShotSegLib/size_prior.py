@@ -66,8 +66,9 @@ def size_penalty(size: Tensor, low: Tensor, high: Tensor) -> Tensor:
         size: soft sizes S^ of the query prediction; any unit, any shape.
         low: (1 - gamma) S, in the same unit. high: (1 + gamma) S.
     """
-    below = (low - size).clamp(min=0)
-    above = torch.where(torch.isfinite(high), size - high, torch.zeros_like(size)).clamp(min=0)
+    # relu, unlike clamp, has no gradient at 0: a size exactly at a bound is left alone.
+    below = (low - size).relu()
+    above = torch.where(torch.isfinite(high), size - high, torch.zeros_like(size)).relu()
     return below + above
 
 
@@ -110,6 +111,5 @@ def bounds_tensors(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lower and upper bounds, and S, of all structures: three (K,) float32 tensors in mm^3."""
     pairs = [prior.bounds(query_cut_off.get(k, False)) for k, prior in enumerate(priors)]
-    low, high = (torch.tensor(side, dtype=torch.float32, device=device) for side in zip(*pairs, strict=True))
-    mean = torch.tensor([prior.mean for prior in priors], dtype=torch.float32, device=device)
-    return low, high, mean
+    columns = (*zip(*pairs, strict=True), [prior.mean for prior in priors])
+    return tuple(torch.tensor(c, dtype=torch.float32, device=device) for c in columns)

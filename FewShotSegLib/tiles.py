@@ -60,7 +60,7 @@ def box_scores(
             last = min(size, -(-part.stop // stride) + margin)
             inner.append((first, last))
             outer.append((max(0, first - adapter.halo), min(size, last + adapter.halo)))
-        crop = np.ascontiguousarray(array[(slice(None), *[slice(*part) for part in outer])])
+        crop = np.array(array[(slice(None), *[slice(*part) for part in outer])])
         crop = torch.from_numpy(crop).to(device)[None].float() * features.scales[level]
         scores = adapter.level_scores(number, crop)
         scores = scores[

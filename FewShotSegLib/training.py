@@ -123,8 +123,8 @@ def fit(
     history: list[dict[str, Any]] = []
     if checkpoint is not None:
         history = checkpoint.restore(adapter, optimizer)
-    stopped = False
-    for epoch in range(len(history), settings.epochs):
+    stopped = bool(supports) and _settled(history, settings)
+    for epoch in range(len(history), len(history) if stopped else settings.epochs):
         rng = np.random.default_rng([seed, epoch])
         for group in optimizer.param_groups:
             group["lr"] = rate * _schedule(epoch, settings)
@@ -141,14 +141,15 @@ def fit(
         record |= {"dice_loss": dice_sum, "cross_entropy": entropy_sum}
         record["loss"] = dice_sum + settings.cross_entropy * entropy_sum
         if query is not None and epoch >= settings.size_from * settings.epochs:
-            if not len(query.masses) or epoch % SWEEP_EVERY == 0:
+            if not query.measured or epoch % SWEEP_EVERY == 0:
                 query.sweep(adapter)
             record |= _query_step(adapter, optimizer, query, priors, settings, names, device)
             record["loss"] += settings.size_weight * record["size_loss"]
         history.append(record)
         events(make_event("epoch", phase=phase, epoch=epoch + 1, epochs=settings.epochs, **record))
         stopped = _settled(history, settings) if supports else record.get("size_loss") == 0.0
-        if checkpoint is not None:
+        # A query's tiles are measured anew after these epochs: nothing else need be kept of it.
+        if checkpoint is not None and (query is None or (epoch + 1) % SWEEP_EVERY == 0):
             checkpoint.save(adapter, optimizer, history)
         if stopped and epoch + 1 < settings.epochs:
             break

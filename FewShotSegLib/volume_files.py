@@ -34,6 +34,7 @@ _MODALITY, _DESCRIPTION = "0008|0060", "0008|103e"
 _ROWS, _COLUMNS, _SAMPLES, _BITS = "0028|0010", "0028|0011", "0028|0002", "0028|0100"
 _FRAMES = "0028|0008"
 _PIXELS = b"\xe0\x7f\x10\x00"
+_CLASS, _CLASS_IN_FILE = "0008|0016", b"\2\0\2\0UI"
 
 
 def read_image(path: str | Path) -> Volume:
@@ -274,6 +275,7 @@ def _read_dicom(folder: Path) -> tuple[sitk.Image, str | None]:
             raise InputError(
                 f"The folder {folder} has a single slice; give one with a whole series."
             )
+        _require_all_listed(folder, files, header)
         _require_complete_slices(folder, files, header)
         try:
             if len(files) == 1:
@@ -300,10 +302,31 @@ def _tag(source: sitk.ImageFileReader, tag: str) -> str:
     return source.GetMetaData(tag).strip() if source.HasMetaDataKey(tag) else ""
 
 
+def _require_all_listed(folder: Path, files: Sequence[str], header: sitk.ImageFileReader) -> None:
+    """GDCM leaves out files that it can't parse: a series would end a slice early, unnoticed.
+
+    Raises:
+        InputError: a file that says to be of the series' class is not in the series.
+    """
+    uid = _tag(header, _CLASS).encode()
+    uid += b"\0" * (len(uid) % 2)
+    wanted = _CLASS_IN_FILE + struct.pack("<H", len(uid)) + uid
+    listed = {Path(file).name for file in files}
+    for file in sorted(folder.iterdir()):
+        if file.name in listed or not file.is_file():
+            continue
+        with file.open("rb") as stream:
+            if wanted in stream.read(512):
+                raise InputError(
+                    f"The DICOM slice {file.name} in {folder} is damaged or cut short; copy or"
+                    " export the series again."
+                )
+
+
 def _require_complete_slices(
     folder: Path, files: Sequence[str], header: sitk.ImageFileReader
 ) -> None:
-    """GDCM reads on where uncompressed pixels end early; compressed ones it refuses by itself.
+    """Older GDCMs read on where uncompressed pixels end early; compressed ones they refuse.
 
     Raises:
         InputError: a file ends before its pixels do.

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from monai.metrics import compute_dice, compute_surface_dice
 from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.spatial import cKDTree
 
 from FewShotSegLib.errors import InputError
-from FewShotSegLib.evaluation import dice, evaluate, format_table
+from FewShotSegLib.evaluation import Scores, dice, evaluate, format_table
 from FewShotSegLib.geometry import Grid
 
 SPACING = (0.7, 1.5, 3.0)
@@ -48,6 +49,42 @@ def hd95_by_scipy(a: np.ndarray, b: np.ndarray) -> float:
     from_a = distance_transform_edt(~edge_b, sampling=SPACING)[edge_a]
     from_b = distance_transform_edt(~edge_a, sampling=SPACING)[edge_b]
     return max(np.percentile(from_a, 95), np.percentile(from_b, 95))
+
+
+def score_spheres(
+    centres: list[np.ndarray], radius: float, spacing: np.ndarray, tolerance: float
+) -> Scores:
+    """The scores of two spheres (mm) within a cube of 34 mm."""
+    shape = tuple(int(n) for n in np.ceil(34 / spacing))
+    grid = Grid(shape, tuple(spacing.tolist()), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    x, y, z = np.ogrid[tuple(slice(n) for n in shape)]
+    x, y, z = x * spacing[0], y * spacing[1], z * spacing[2]
+    masks = [(x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2 < radius**2 for a, b, c in centres]
+    return evaluate({"a": masks[0]}, {"a": masks[1]}, grid, tolerance)["a"]
+
+
+def sampled_surface_dice(
+    centres: list[np.ndarray], radius: float, spacing: np.ndarray, tolerance: float
+) -> float:
+    """Surface Dice of two spheres from points spread evenly over their true surfaces.
+
+    A point belongs to the surface element between eight voxel centres that it lies in; the
+    distance of elements is that of their middles, as in the definition by Nikolov et al.
+    """
+    count = 200_000
+    number = np.arange(count) + 0.5
+    height, turn = 1 - 2 * number / count, np.pi * (1 + 5**0.5) * number
+    around = np.sqrt(1 - height**2)
+    points = radius * np.stack([around * np.cos(turn), around * np.sin(turn), height], -1)
+    elements = [
+        np.unique(np.floor((points + centre) / spacing), axis=0, return_counts=True)
+        for centre in centres
+    ]
+    within = 0
+    for (own, areas), (other, _) in (elements, elements[::-1]):
+        distance, _ = cKDTree(other * spacing).query(own * spacing)
+        within += areas[distance <= tolerance].sum()
+    return within / (2 * count)
 
 
 def as_monai(*masks: np.ndarray) -> list[torch.Tensor]:
@@ -100,20 +137,29 @@ class KnownNumbers(unittest.TestCase):
 
         By Archimedes' hat-box theorem the area between two planes is proportional to their
         distance; the planes are where the distance to the other centre is R - t and R + t.
+
+        Surface elements are as thick as a voxel, so that two of them are up to half a voxel
+        closer than the surfaces are. That part of a score goes with the size of the voxels: it
+        is told by putting the spheres' true surfaces into the same elements, and is gone where
+        two voxel sizes are extrapolated to none.
         """
-        spacing = (0.5, 0.6, 0.8)
-        grid = Grid((68, 58, 44), spacing, (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-        points = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1) * spacing
+        shift, radius = 4.0, 12.0
         for axis in range(3):
-            shift = 4.0 * np.eye(3)[axis]
-            centre = np.array([17.0, 17.0, 17.0]) - shift / 2
-            spheres = [np.linalg.norm(points - c, axis=-1) < 12 for c in (centre, centre + shift)]
-            for tolerance in (1.0, 2.0, 3.0, 4.2):
+            first = np.full(3, 17.0)
+            first[axis] -= shift / 2
+            centres = [first, first + shift * np.eye(3)[axis]]
+            for tolerance in (1.0, 2.5):
                 with self.subTest(axis=axis, tolerance=tolerance):
-                    scores = evaluate({"a": spheres[0]}, {"a": spheres[1]}, grid, tolerance)["a"]
-                    expected = min(1.0, tolerance / 4)
-                    self.assertAlmostEqual(scores.surface_dice, expected, delta=0.06)
-                    self.assertAlmostEqual(scores.hd95_mm, 3.8, delta=0.2)
+                    found = []
+                    for voxel in (1.0, 0.5):
+                        spacing = voxel * np.array([0.5, 0.6, 0.8])
+                        scores = score_spheres(centres, radius, spacing, tolerance)
+                        sampled = sampled_surface_dice(centres, radius, spacing, tolerance)
+                        self.assertAlmostEqual(scores.surface_dice, sampled, delta=0.03)
+                        self.assertAlmostEqual(scores.hd95_mm, 3.8, delta=0.2)
+                        found.append(scores.surface_dice)
+                    expected = tolerance / shift
+                    self.assertAlmostEqual(2 * found[1] - found[0], expected, delta=0.03)
 
     def test_cutting_gaps_changes_nothing(self) -> None:
         a, b = blobs(self.grid)
@@ -239,11 +285,11 @@ class Speed(unittest.TestCase):
             for d in (0, 3)
         ]
         masks[1][510, 510, 198] = True
-        start = time.perf_counter()
+        start = time.process_time()
         scores = evaluate({"liver": masks[0]}, {"liver": masks[1]}, grid)["liver"]
         self.assertGreater(scores.dice, 0.95)
-        # About 3 s on two busy cores; the limit is for machines that do more than this.
-        self.assertLess(time.perf_counter() - start, 30)
+        # About 9 s of both cores together; what else the machine does is not counted.
+        self.assertLess(time.process_time() - start, 30)
 
 
 if __name__ == "__main__":

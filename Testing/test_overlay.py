@@ -149,10 +149,13 @@ class PictureTests(unittest.TestCase):
         one = self.draw([Panel("Adapter", {"right_one": self.mask})], STRUCTURES[:1])
         dice = {"right_one": 0.8, "upper_one": float("nan")}
         two = self.draw(
-            [Panel("Adapter", {"right_one": self.mask}, dice), Panel("Refined", {}, {})],
+            [
+                Panel("Adapter", {"right_one": self.mask}, dice),
+                Panel("Refined", {"right_one": ~self.mask}, {}),
+            ],
             STRUCTURES,
             reference={"upper_one": self.mask},
-            prior_ml={"right_one": (1.0, 1.5), "upper_one": (0.0, 0.0)},
+            prior_ml={"right_one": (0.0, 1.5), "upper_one": (0.0, 0.0)},
             title="A query with a rather long name " * 8,
             subtitle="From 5 volumes",
         )

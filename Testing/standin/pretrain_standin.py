@@ -5,11 +5,13 @@ partially labelled head-and-neck CT (eq. 1: an organ counts only where it was co
 organs, tissue classes and body coordinates, and, on synthetic contrasts painted onto brain label
 maps, twelve groups of brain structures, so that MR images are not foreign to it. It never sees
 `openkbp/dev`, a parotid contour or a hippocampus case. Resumable: run the same command again.
+With `--export`, the averaged weights of the last checkpoint are written as the registry entry.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -20,6 +22,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -270,15 +273,40 @@ def brain_loss(out: dict[str, Tensor], sample: dict[str, Tensor], factor: int) -
     return entropy + dice + 2 * (distance * mask).sum() / (3 * mask.sum() + 1)
 
 
+def export(work: Path, folder: Path) -> None:
+    """The averaged weights in half precision, and their registry entry with its hash."""
+    state = torch.load(work / "checkpoint.pt", weights_only=True)
+    model = DynamicUNet(out_channels=OUT_CHANNELS)
+    model.load_state_dict(state["average"])
+    tensors, seen = {}, set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen and tensor.is_floating_point():
+            seen.add(id(tensor))
+            tensors[name] = tensor.detach().half().contiguous()
+    weights = folder / "standin-small.safetensors"
+    save_file(tensors, weights, {"steps": str(state["step"])})
+    entry = json.loads((folder / "standin-small.json").read_text(encoding="utf-8"))
+    entry["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    entry["size"] = weights.stat().st_size
+    text = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
+    (folder / "standin-small.json").write_text(text, encoding="utf-8")
+    print(f"{weights}: {entry['size']} bytes after {state['step']} steps")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--start-from", type=Path, help="weights of an earlier run")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--freeze-statistics-at", type=float, default=0.3)
+    parser.add_argument("--export", type=Path, help="the folder Resources/Models; no training")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    if args.export:
+        export(args.work, args.export)
+        return
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     prepare_ct(args.data, args.work / "ct")
     prepare_brains(args.data, args.work / "brain")

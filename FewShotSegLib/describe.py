@@ -1,0 +1,126 @@
+"""Adapters, models and results as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .model_registry import DEFAULT_MODEL, ModelEntry
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
+    """A header, a rule and rows, each column as wide as it needs.
+
+    Args:
+        right: one character a column, ``>`` for flush right; others are flush left.
+    """
+    widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
+    flags = right.ljust(len(header))
+    lines = []
+    for row in [header, ["-" * width for width in widths], *rows]:
+        cells = [
+            cell.rjust(width) if flag == ">" else cell.ljust(width)
+            for cell, width, flag in zip(row, widths, flags, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def adapter_text(data: Mapping[str, Any]) -> str:
+    """What an adapter's metadata say, for a person."""
+    training, settings = data["training"], data["training"].get("settings", {})
+    levels = len(data["channels"]) if data["features"] == "multi" else 1
+    lines = [
+        f"Method            {data['method']} over {levels} feature level(s), "
+        f"{data['trained_parameters']:,} trained parameters",
+        f"Foundation model  {data['model']['title'] or data['model']['id']} "
+        f"[{data['model']['id']}], weights {data['model']['weights_sha256'][:12]}",
+        f"Images            {data['modality']}, {_preprocessing_text(data['preprocessing'])}",
+        f"Trained           {training.get('epochs', 0)} of {settings.get('epochs', 0)} epochs"
+        f"{' (stopped early)' if training.get('stopped_early') else ''}, seed "
+        f"{training.get('seed')}, on {len(data['supports'])} support(s), "
+        f"{training.get('seconds', {}).get('total', 0):.0f} s on {training.get('device', '?')}",
+        f"Written by        FewShotSeg {data['version']}, format {data['format']}",
+        "",
+    ]
+    rows = []
+    for structure in data["structures"]:
+        prior = data["priors"][structure["name"]]
+        rows.append([structure["name"], str(structure["value"]), *_prior_cells(prior)])
+    header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", ""]
+    lines.append(table(header, rows, " >>>>>"))
+    return "\n".join(lines)
+
+
+def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
+    """The structures of one ``report.json`` entry: size, expectation, what transduction did."""
+    rows = []
+    for name, found in structures.items():
+        prior = found["prior"]
+        upper = prior["upper_ml"]
+        expected = "-" if upper is None else f"{prior['lower_ml']:.1f} to {upper:.1f}"
+        change = found["transduction"]
+        before = f"{change['volume_before_ml']:.2f}" if change else "-"
+        note = "" if found["within_prior"] else "outside the expected range"
+        rows.append(
+            [name, str(found["label"]), f"{found['volume_ml']:.2f}", before, expected, note]
+        )
+    header = ["structure", "label", "ml", "unrefined ml", "expected ml", ""]
+    return table(header, rows, " >>>>")
+
+
+def models_text(entries: Sequence[ModelEntry]) -> str:
+    """The registry, for a person: what there is, whether it is here, and under which licence."""
+    rows = []
+    for entry in entries:
+        size = entry.weights.stat().st_size if entry.weights.is_file() else entry.size
+        notes = [
+            text
+            for text, applies in (
+                ("default", entry.id == DEFAULT_MODEL),
+                ("stand-in", entry.standin),
+                ("weights missing", not entry.weights.is_file()),
+            )
+            if applies
+        ]
+        rows.append(
+            [
+                entry.id,
+                entry.title,
+                "/".join(entry.modality),
+                f"{size / 2**20:.1f} MB" if size else "?",
+                entry.licence,
+                ", ".join(notes),
+            ]
+        )
+    lines = [table(["id", "title", "images", "weights", "licence", ""], rows, "   >")]
+    for entry in entries:
+        lines += ["", f"{entry.id}: {entry.description or entry.title}"]
+        lines += [f"  known classes: {', '.join(entry.classes) or 'none'}"]
+        lines += [f"  cite: {entry.citation}", f"  from: {entry.source_url}"]
+    return "\n".join(lines)
+
+
+def _prior_cells(prior: Mapping[str, Any]) -> list[str]:
+    """Supports, mean, deviation, expected range and a remark."""
+    low = 0.0 if prior["cut_off"] else max(0.0, (1 - prior["gamma"]) * prior["mean"] / 1000)
+    high = (1 + prior["gamma"]) * prior["mean"] / 1000
+    remark = "lower bound not trusted: cut off in a support" if prior["cut_off"] else ""
+    expected = f"{low:.1f} to {high:.1f}" if prior["enabled"] else "prior off"
+    return [
+        str(prior["count"]) if prior["count"] else "given",
+        f"{prior['mean'] / 1000:.2f}",
+        f"{prior['deviation'] / 1000:.2f}",
+        expected,
+        remark,
+    ]
+
+
+def _preprocessing_text(data: Mapping[str, Any]) -> str:
+    spacing = " x ".join(f"{s:g}" for s in data["spacing"])
+    text = f"{data['orientation']} at {spacing} mm"
+    if data["intensity"] == "window":
+        return f"{text}, window {data['low']:g} to {data['high']:g}"
+    if data["intensity"] == "percentiles":
+        return f"{text}, percentiles {data['low']:g} to {data['high']:g}"
+    return f"{text}, intensities as they are"

@@ -1,0 +1,78 @@
+"""Events for people: bars on a terminal, plain lines where the output goes to a file."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO, Any
+
+from tqdm import tqdm
+
+_LABELS = {
+    "read": "reading",
+    "features": "foundation model",
+    "train": "training adapter",
+    "refine": "transduction",
+    "segment": "segmenting",
+    "write": "writing",
+}
+_QUICK = ("read", "write")
+"""Phases without a bar of their own: they are over before anybody has read it."""
+
+
+class Progress:
+    """An event sink with one bar at a time.
+
+    Args:
+        stream: standard error unless said otherwise. Where it is no terminal, a phase is one line.
+    """
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self._bar: tqdm | None = None
+        self._said = ""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event; kinds that a person need not see are passed over."""
+        kind = event["event"]
+        if kind == "phase" and event["phase"] not in _QUICK:
+            self._start(event["phase"], event.get("subject", ""))
+        elif kind == "progress":
+            self._advance(event["phase"], event["done"], event["total"], "")
+        elif kind == "epoch":
+            note = f"loss {event['loss']:.3f}"
+            self._advance(event["phase"], event["epoch"], event["epochs"], note)
+        elif kind == "warning":
+            self.say(f"Note: {event['message']}")
+        elif kind in ("finished", "failed", "cancelled"):
+            self.close()
+
+    def say(self, text: str) -> None:
+        """One line that does not tear the bar."""
+        self.close()
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _start(self, phase: str, subject: str) -> None:
+        self.close()
+        label = _LABELS.get(phase, phase) + (f": {subject}" if subject else "")
+        if self.stream.isatty():
+            self._bar = tqdm(
+                desc=label, file=self.stream, leave=False, dynamic_ncols=True, unit="", total=0
+            )
+        elif label != self._said:
+            self.stream.write(label + "\n")
+            self.stream.flush()
+        self._said = label
+
+    def _advance(self, phase: str, done: int, total: int, note: str) -> None:
+        if self._bar is None:
+            return
+        self._bar.total, self._bar.n = total, done
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.refresh()

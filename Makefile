@@ -1,0 +1,35 @@
+# make demo   everything from nothing: set-up, then adapt, segment and draw (DATA=DIR for your own)
+# make test   set-up and the tests         make lint   ruff         make setup   the environment
+
+PYTHON ?= python3
+# Another build of torch, for instance: make setup TORCH="torch --index-url URL"
+TORCH ?= torch==2.13.0
+OUT ?= demo-output
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: setup demo test lint clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Python 3.10 or newer is needed; say which: make PYTHON=python3.12 setup"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: setup
+	$(BIN)/fewshotseg demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)") \
+	    $(if $(STRUCTURES),--structures "$(STRUCTURES)")
+
+test: setup
+	$(BIN)/python -m pytest -q Testing
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv demo-output build dist *.egg-info
