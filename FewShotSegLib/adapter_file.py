@@ -10,7 +10,8 @@ The file's header holds one key, ``fewshotseg``, whose JSON has:
 ``method``             adapter name; ``features`` (``multi`` or ``last``), ``channels``
 ``structures``         name, value, colour and terminology of each, in the order of the scores
 ``exclusive``          whether a voxel belongs to one structure at most
-``priors``             by structure name: mean and deviation in mm^3, count, gamma, cut_off, enabled
+``priors``             by structure name: mean and deviation in mm^3, count, gamma, cut_off,
+                       upper_trusted, enabled
 ``training``           the settings, seed, epochs run, stopped_early, final loss, seconds
 ``supports``           for each: shape, spacing, modality, sizes, and a hash of its voxel values;
                        no name, path, date or other identifier

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .model_registry import DEFAULT_MODEL, ModelEntry
+from .size_prior import SizePrior
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
@@ -103,10 +104,15 @@ def models_text(entries: Sequence[ModelEntry]) -> str:
 
 def _prior_cells(prior: Mapping[str, Any]) -> list[str]:
     """Supports, mean, deviation, expected range and a remark."""
-    low = 0.0 if prior["cut_off"] else max(0.0, (1 - prior["gamma"]) * prior["mean"] / 1000)
-    high = (1 + prior["gamma"]) * prior["mean"] / 1000
-    remark = "lower bound not trusted: cut off in a support" if prior["cut_off"] else ""
-    expected = f"{low:.1f} to {high:.1f}" if prior["enabled"] else "prior off"
+    low, high = (bound / 1000 for bound in SizePrior(**prior).bounds())
+    if not prior["enabled"]:
+        expected, remark = "prior off", ""
+    elif not prior["upper_trusted"]:
+        expected, remark = "-", "not known: cut off in every support"
+    elif prior["cut_off"]:
+        expected, remark = f"up to {high:.1f}", "may be less: cut off in a support"
+    else:
+        expected, remark = f"{low:.1f} to {high:.1f}", ""
     return [
         str(prior["count"]) if prior["count"] else "given",
         f"{prior['mean'] / 1000:.2f}",

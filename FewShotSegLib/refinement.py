@@ -9,6 +9,7 @@ already plausible is left exactly as it was.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,7 +107,7 @@ def refine(
                 "soft_size_before_ml": before[k].item() / 1000,
                 "soft_size_after_ml": after[k].item() / 1000,
                 "lower_bound_ml": bounds[k][0] / 1000 if values[k].enabled else None,
-                "upper_bound_ml": bounds[k][1] / 1000 if values[k].enabled else None,
+                "upper_bound_ml": bounds[k][1] / 1000 if math.isfinite(bounds[k][1]) else None,
                 "lower_bound_trusted": not (values[k].cut_off or query.cut_off.get(k, False)),
                 "query_cut_off": query.cut_off.get(k, False),
                 "within_before": within[k],

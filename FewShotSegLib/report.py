@@ -68,6 +68,7 @@ def make_report(
                 "lower_ml": low,
                 "upper_ml": _finite(high),
                 "lower_bound_trusted": trusted,
+                "upper_bound_trusted": prior.upper_trusted,
                 "enabled": prior.enabled,
             },
             "within_prior": within,
@@ -88,9 +89,12 @@ def make_report(
             )
         if not trusted:
             where = "this query" if refined.get("query_cut_off") else "a support"
+            what = "smallest expected volume is" if prior.upper_trusted else "expected volume is"
+            if not prior.upper_trusted:
+                where = "every support"
             notes.append(
-                f"{name} reaches the border of the field of view of {where}, so that its smallest "
-                "expected volume is not trusted."
+                f"{name} reaches the border of the field of view of {where}, so that its {what} "
+                "not trusted."
             )
     return {
         "structures": structures,

@@ -29,8 +29,10 @@ class SizePrior:
         deviation: standard deviation over them, mm^3; 0 for a single one.
         count: how many supports that is; 0 for a volume that the user gave.
         gamma: the tolerated range is [(1 - gamma) S, (1 + gamma) S].
-        cut_off: some support's field of view cuts the structure off, so that S may be too small
-            and a query may rightly hold less: the lower bound is not trusted.
+        cut_off: some support's field of view cuts the structure off, so that a query may rightly
+            hold only a part of it as well: the lower bound is not trusted.
+        upper_trusted: False where every support cuts it off: S is then too small, and a query that
+            shows the whole structure may rightly hold more.
         enabled: False switches the prior off.
     """
 
@@ -39,6 +41,7 @@ class SizePrior:
     count: int = 0
     gamma: float = DEFAULT_GAMMA
     cut_off: bool = False
+    upper_trusted: bool = True
     enabled: bool = True
 
     def __post_init__(self) -> None:
@@ -52,7 +55,7 @@ class SizePrior:
         if not self.enabled:
             return 0.0, float("inf")
         low = 0.0 if self.cut_off or query_cut_off else max(0.0, (1 - self.gamma) * self.mean)
-        return low, (1 + self.gamma) * self.mean
+        return low, (1 + self.gamma) * self.mean if self.upper_trusted else float("inf")
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in an adapter file."""
@@ -73,11 +76,19 @@ def size_penalty(size: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def prior_from_sizes(
-    sizes: Sequence[float], cut_off: bool, gamma: float = DEFAULT_GAMMA
+    sizes: Sequence[float], cut_off: Sequence[bool], gamma: float = DEFAULT_GAMMA
 ) -> SizePrior:
-    """The prior of a structure with these sizes (mm^3) in the supports."""
-    deviation = float(np.std(sizes, ddof=1)) if len(sizes) > 1 else 0.0
-    return SizePrior(float(np.mean(sizes)), deviation, len(sizes), gamma, cut_off)
+    """The prior of a structure from its sizes in the supports.
+
+    S is the mean over the supports that show the whole structure; over all where none does.
+
+    Args:
+        sizes: mm^3, at least one. cut_off: for each, whether the field of view cuts it off.
+    """
+    whole = [size for size, cut in zip(sizes, cut_off, strict=True) if not cut]
+    used = whole or list(sizes)
+    deviation = float(np.std(used, ddof=1)) if len(used) > 1 else 0.0
+    return SizePrior(float(np.mean(used)), deviation, len(used), gamma, any(cut_off), bool(whole))
 
 
 def field_of_view(array: np.ndarray) -> tuple[slice, slice, slice]:

@@ -78,7 +78,7 @@ class SupportSet:
         for structure in self.structures:
             having = [s for s in self.supports if structure.name in s.sizes]
             sizes = [support.sizes[structure.name] for support in having]
-            cut_off = any(structure.name in support.cut_off for support in having)
+            cut_off = [structure.name in support.cut_off for support in having]
             priors[structure.name] = prior_from_sizes(sizes, cut_off, gamma)
         return priors
 

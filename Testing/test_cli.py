@@ -38,7 +38,7 @@ class CommandTestCase(TinyWorld):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.adapter = cls.world / "trained.fseft"
-        cls.trained = run(*cls.adapt_arguments(cls, cls.adapter, epochs=20))
+        cls.trained = run(*cls.adapt_arguments(cls.adapter, epochs=20))
 
     def setUp(self) -> None:
         super().setUp()
@@ -117,7 +117,15 @@ class WholeJob(CommandTestCase):
         for text in ("bean", "pea", "A small random network", "seed 0, on 2 support", "expected"):
             self.assertIn(text, self.trained.out)
         self.assertTrue(self.trained.out.endswith(f"{self.adapter}\n"))
-        self.assertEqual(self.trained.err.splitlines(), ["foundation model", "training adapter"])
+        self.assertEqual(
+            self.trained.err.splitlines(),
+            [
+                "foundation model",
+                "foundation model: support0.nii.gz",
+                "foundation model: support1.nii.gz",
+                "training adapter",
+            ],
+        )
         trained = TrainedAdapter.load(self.adapter)
         self.assertEqual([(s.value, s.name) for s in trained.structures], [(4, "bean"), (5, "pea")])
         self.assertEqual(trained.training["settings"]["epochs"], 20)
@@ -276,7 +284,7 @@ class Options(CommandTestCase):
         self.assertGreater(changed[1], 0)
 
     def test_seed_and_supports(self) -> None:
-        report = self.report("--seed", "5", "--prior", "bean=9", *self.support_arguments)
+        report = self.report("--seed", "5", "--prior", "bean=9", *self.support_arguments())
         self.assertEqual(report["seed"], 5)
         self.assertTrue(report["refined_with_supports"])
 
@@ -417,10 +425,7 @@ class MagneticResonance(CommandTestCase):
 
     def test_mr(self) -> None:
         supports = [write_patient(self.folder, f"mr{n}", n, modality="MR") for n in range(2)]
-        flags = [t for s in supports for t in ("--support", str(s.image), str(s.segmentation))]
-        usual = self.adapt_arguments(self.folder / "a.fseft", epochs=1)
-        rest = usual[1 + len(self.support_arguments) :]
-        self.done("adapt", *flags, *rest)
+        self.done(*self.adapt_arguments(self.folder / "a.fseft", supports=supports, epochs=1))
         self.assertEqual(TrainedAdapter.load(self.folder / "a.fseft").modality, "MR")
 
 

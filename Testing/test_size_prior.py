@@ -121,12 +121,24 @@ class FromSizes(unittest.TestCase):
     """S is the mean over the supports."""
 
     def test_mean_and_spread(self) -> None:
-        prior = prior_from_sizes([1000.0, 2000.0, 3000.0], cut_off=False, gamma=0.2)
+        prior = prior_from_sizes([1000.0, 2000.0, 3000.0], cut_off=[False] * 3, gamma=0.2)
         self.assertEqual(prior, SizePrior(2000.0, 1000.0, 3, 0.2, False, True))
 
     def test_one_support_has_no_spread(self) -> None:
-        prior = prior_from_sizes([1500.0], cut_off=True)
-        self.assertEqual(prior, SizePrior(1500.0, 0.0, 1, 0.3, True, True))
+        prior = prior_from_sizes([1500.0], cut_off=[False])
+        self.assertEqual(prior, SizePrior(1500.0, 0.0, 1, 0.3, False, True))
+
+    def test_a_part_says_nothing_of_the_whole(self) -> None:
+        prior = prior_from_sizes([1000.0, 400.0, 2000.0], cut_off=[False, True, False], gamma=0.2)
+        self.assertEqual((prior.mean, prior.count), (1500.0, 2))
+        self.assertEqual(prior.bounds(), (0.0, 1800.0))
+
+    def test_where_every_support_cuts_it_off_no_size_is_expected(self) -> None:
+        prior = prior_from_sizes([1000.0, 400.0], cut_off=[True, True])
+        self.assertEqual(prior.bounds(), (0.0, INFINITE))
+        size = torch.tensor([9000.0], requires_grad=True)
+        size_penalty(size, *(torch.tensor([bound]) for bound in prior.bounds())).sum().backward()
+        self.assertEqual(float(size.grad), 0.0)
 
     def test_json_holds_all_of_it(self) -> None:
         prior = SizePrior(2000.0, 1000.0, 3, 0.2, True, False)

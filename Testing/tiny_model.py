@@ -200,29 +200,35 @@ class TinyWorld(OneThread):
         self.folder.mkdir()
         self.addCleanup(shutil.rmtree, self.folder)
 
-    @property
-    def support_arguments(self) -> list[str]:
-        """The supports as the command takes them."""
+    @classmethod
+    def support_arguments(cls, *supports: Patient) -> list[str]:
+        """These supports, or the usual ones, as the command takes them."""
         return [
-            text for s in self.supports for text in ("--support", str(s.image), str(s.segmentation))
+            text
+            for s in supports or cls.supports
+            for text in ("--support", str(s.image), str(s.segmentation))
         ]
 
-    def adapt_arguments(self, out: Path, *more: str, epochs: int = 3) -> list[str]:
+    @classmethod
+    def adapt_arguments(
+        cls, out: Path, *more: str, supports: Sequence[Patient] = (), epochs: int = 3
+    ) -> list[str]:
         """An ``adapt`` command with the supports."""
         return [
             "adapt",
-            *self.support_arguments,
+            *cls.support_arguments(*supports),
             *("--structures", STRUCTURES, "--out", str(out)),
-            *("--model", str(self.model), "--cache", str(self.world / "cache")),
+            *("--model", str(cls.model), "--cache", str(cls.world / "cache")),
             *("--device", "cpu", "--epochs", str(epochs), "--learning-rate", "0.02"),
             *more,
         ]
 
-    def segment_arguments(self, adapter: Path, out: Path, *more: str) -> list[str]:
+    @classmethod
+    def segment_arguments(cls, adapter: Path, out: Path, *more: str) -> list[str]:
         """A ``segment`` command; ``more`` begins with the queries."""
         return [
             *("segment", "--adapter", str(adapter), "--out", str(out)),
-            *("--model", str(self.model), "--cache", str(self.world / "cache")),
+            *("--model", str(cls.model), "--cache", str(cls.world / "cache")),
             *("--device", "cpu", *more),
         ]
 
