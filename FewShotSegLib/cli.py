@@ -304,7 +304,7 @@ def _add_adapt(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--overlapping", action="store_true", help="a voxel may belong to several structures"
     )
-    _add_priors(sub, gamma=0.3)
+    _add_priors(sub, gamma="from the supports' spread, 0.3 or more")
     sub.add_argument(
         "--resume", action="store_true", help="go on from an interrupted run with the same inputs"
     )
@@ -337,7 +337,7 @@ def _add_segment(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="keep only the largest connected piece of each structure",
     )
     _add_support(sub, required=False, text="a support of the training, to steady the refinement")
-    _add_priors(sub, gamma=None)
+    _add_priors(sub, gamma="the adapter's")
     sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
     sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
     _add_runtime(sub)
@@ -368,7 +368,7 @@ def _add_model_and_seed(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
 
 
-def _add_priors(sub: argparse.ArgumentParser, gamma: float | None) -> None:
+def _add_priors(sub: argparse.ArgumentParser, gamma: str) -> None:
     sub.add_argument(
         "--prior",
         action="append",
@@ -379,10 +379,8 @@ def _add_priors(sub: argparse.ArgumentParser, gamma: float | None) -> None:
     sub.add_argument(
         "--gamma",
         type=_number(0),
-        default=gamma,
         metavar="X",
-        help="sizes within X times the expected one around it are plausible (default: "
-        + ("%(default)s)" if gamma is not None else "the adapter's)"),
+        help=f"sizes within X times the expected one around it are plausible (default: {gamma})",
     )
     sub.add_argument(
         "--lambda",

@@ -11,7 +11,7 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure
 ``warning``     ``message``: something a person should know; the work goes on
 ``result``      ``path`` of a file that is now complete, ``kind`` (``adapter``, ``segmentation``,
-                ``probability``, ``report``, ``overlay``)
+                ``probability``, ``report``, ``overlay``, ``evaluation``)
 ``finished``    the command succeeded; ``seconds``
 ``failed``      ``message``, ``kind`` (the error's class); nothing follows
 ``cancelled``   ``message``; nothing follows

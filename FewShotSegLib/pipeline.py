@@ -43,7 +43,7 @@ from .result_files import (
     write_probability,
     write_segments,
 )
-from .size_prior import DEFAULT_GAMMA, SizePrior, field_of_view
+from .size_prior import SizePrior, field_of_view
 from .support_set import (
     PreparedSupport,
     Support,
@@ -147,7 +147,7 @@ def adapt(
     modality: str = "auto",
     seed: int = 0,
     settings: TrainingSettings | None = None,
-    gamma: float = DEFAULT_GAMMA,
+    gamma: float | None = None,
     priors_ml: Mapping[str, float | None] | None = None,
     exclusive: bool = True,
     query: PathLike | Volume | None = None,
@@ -165,8 +165,9 @@ def adapt(
         features: ``multi`` adapts every level of the backbone, ``last`` the finest alone.
         modality: ``CT``, ``MR``, or ``auto`` to tell from the images.
         settings: of the training.
-        gamma: tolerance of the size priors. priors_ml: by structure name, a known volume in ml in
-            place of the supports' mean, or None to switch its prior off.
+        gamma: tolerance of the size priors; None takes it from the sizes' spread.
+        priors_ml: by structure name, a known volume in ml in place of the supports' mean, or None
+            to switch its prior off.
         exclusive: False lets structures overlap.
         query: an unlabelled volume to train for jointly (eq. 3 as published).
         resume: go on from the checkpoint that an interrupted run left beside ``out``.

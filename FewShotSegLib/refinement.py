@@ -1,9 +1,10 @@
 """Transductive refinement of a trained adapter for one new query: eq. (3) on a copy.
 
 With the supports at hand their loss holds the adapter while the query's sizes pull it. Without
-them (the usual case: an adapter file travels without patients) the copy takes small steps on the
-size penalty alone and stops as soon as every size is within its range, so that a query that is
-already plausible is left exactly as it was.
+them (the usual case: an adapter file travels without patients) the copy takes steps on the size
+penalty alone until every size is within its range, and then goes back along its way to the first
+point where they are: a bound is reached, never overshot, and a query that is already plausible is
+left exactly as it was.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ import torch
 from .adapters.base import Adapter
 from .events import EventSink, ignore
 from .query import Query
-from .size_prior import SizePrior
+from .size_prior import SizePrior, bounds_tensors, size_penalty
 from .support_set import PreparedSupport
 from .training import TrainingSettings, fit
+
+BISECTIONS = 5
+NEGLIGIBLE = 1e-3
+"""Part of a structure's expected size by which a bound may be missed."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,10 @@ def refine(
             names=names,
         )
         epochs = result.epochs
+        if not supports:
+            refined = _first_plausible(adapter, refined, query, values)
     after = query.sweep(refined) if epochs else before
+    bounds = [prior.bounds(query.cut_off.get(k, False)) for k, prior in enumerate(values)]
     report = {
         "epochs": epochs,
         "with_supports": bool(supports),
@@ -116,3 +124,28 @@ def refine(
         },
     }
     return (refined if epochs else adapter), report
+
+
+def _first_plausible(
+    start: Adapter, end: Adapter, query: Query, priors: Sequence[SizePrior]
+) -> Adapter:
+    """The point closest to ``start``, on the straight way to ``end``, with no more penalty."""
+
+    def penalty(adapter: Adapter) -> float:
+        sizes = query.sweep(adapter)
+        low, high, mean = bounds_tensors(priors, query.cut_off, sizes.device)
+        return float(size_penalty(sizes / mean, low / mean, high / mean).sum())
+
+    allowed = penalty(end) + NEGLIGIBLE
+    near, far, best = 0.0, 1.0, end
+    for _ in range(BISECTIONS):
+        middle = (near + far) / 2
+        candidate = copy.deepcopy(end)
+        with torch.no_grad():
+            for new, old in zip(candidate.parameters(), start.parameters(), strict=True):
+                new.lerp_(old.to(new.device), 1 - middle)
+        if penalty(candidate) <= allowed:
+            far, best = middle, candidate
+        else:
+            near = middle
+    return best

@@ -5,6 +5,7 @@ All sizes are mm^3, so that volumes of different spacing and field of view can b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from torch import Tensor
 from .errors import InputError
 
 DEFAULT_GAMMA = 0.3
+"""The published tolerance; never less unless somebody asks for it."""
+SINGLE_GAMMA = 0.5
+"""That of a single support, whose size says nothing of how much sizes vary."""
 STRAY_VOXELS = 10
 """A predicted structure with fewer voxels in a face of the field of view is not called cut off."""
 
@@ -76,7 +80,7 @@ def size_penalty(size: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def prior_from_sizes(
-    sizes: Sequence[float], cut_off: Sequence[bool], gamma: float = DEFAULT_GAMMA
+    sizes: Sequence[float], cut_off: Sequence[bool], gamma: float | None = None
 ) -> SizePrior:
     """The prior of a structure from its sizes in the supports.
 
@@ -84,11 +88,18 @@ def prior_from_sizes(
 
     Args:
         sizes: mm^3, at least one. cut_off: for each, whether the field of view cuts it off.
+        gamma: the tolerance. None takes it from the spread: the deviation that another patient
+            has from the mean of these (sd (1 + 1/K)^0.5), but no less than the published 0.3.
     """
     whole = [size for size, cut in zip(sizes, cut_off, strict=True) if not cut]
     used = whole or list(sizes)
     deviation = float(np.std(used, ddof=1)) if len(used) > 1 else 0.0
-    return SizePrior(float(np.mean(used)), deviation, len(used), gamma, any(cut_off), bool(whole))
+    mean = float(np.mean(used))
+    if gamma is None and len(used) == 1:
+        gamma = SINGLE_GAMMA
+    elif gamma is None:
+        gamma = max(DEFAULT_GAMMA, deviation / mean * math.sqrt(1 + 1 / len(used)))
+    return SizePrior(mean, deviation, len(used), gamma, any(cut_off), bool(whole))
 
 
 def field_of_view(array: np.ndarray) -> tuple[slice, slice, slice]:

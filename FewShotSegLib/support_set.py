@@ -16,7 +16,6 @@ from .feature_store import VolumeFeatures
 from .features import FeatureSource
 from .geometry import Volume
 from .size_prior import (
-    DEFAULT_GAMMA,
     SizePrior,
     field_of_view,
     prior_from_sizes,
@@ -72,7 +71,7 @@ class SupportSet:
     structures: list[Structure]
     supports: list[PreparedSupport] = field(default_factory=list)
 
-    def priors(self, gamma: float = DEFAULT_GAMMA) -> dict[str, SizePrior]:
+    def priors(self, gamma: float | None = None) -> dict[str, SizePrior]:
         """The size prior of each structure (eq. 2): S is the mean over its supports."""
         priors = {}
         for structure in self.structures:

@@ -53,13 +53,13 @@ def box_scores(
     total = None
     for number, level in enumerate(levels):
         stride, array = features.strides[level], features.levels[level]
-        margin = 1 if stride > 1 else 0
+        margin, halo = 1 if stride > 1 else 0, adapter.halo_of(number)
         inner, outer = [], []
         for part, size in zip(box, array.shape[1:], strict=True):
             first = max(0, part.start // stride - margin)
             last = min(size, -(-part.stop // stride) + margin)
             inner.append((first, last))
-            outer.append((max(0, first - adapter.halo), min(size, last + adapter.halo)))
+            outer.append((max(0, first - halo), min(size, last + halo)))
         crop = np.array(array[(slice(None), *[slice(*part) for part in outer])])
         crop = torch.from_numpy(crop).to(device)[None].float() * features.scales[level]
         scores = adapter.level_scores(number, crop)

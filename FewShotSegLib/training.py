@@ -47,10 +47,10 @@ class TrainingSettings:
         size_weight: lambda of eq. (3). size_from: the part of the epochs after which it acts.
     """
 
-    epochs: int = 40
+    epochs: int = 60
     steps_per_epoch: int = 4
-    crops: int = 2
-    crop_size: int = 40
+    crops: int = 4
+    crop_size: int = 32
     learning_rate: float | None = None
     weight_decay: float = 0.0
     cross_entropy: float = 1.0
@@ -141,7 +141,7 @@ def fit(
         record |= {"dice_loss": dice_sum, "cross_entropy": entropy_sum}
         record["loss"] = dice_sum + settings.cross_entropy * entropy_sum
         if query is not None and epoch >= settings.size_from * settings.epochs:
-            if not query.measured or epoch % SWEEP_EVERY == 0:
+            if not query.measured or (epoch and epoch % SWEEP_EVERY == 0):
                 query.sweep(adapter)
             record |= _query_step(adapter, optimizer, query, priors, settings, names, device)
             record["loss"] += settings.size_weight * record["size_loss"]

@@ -40,6 +40,10 @@ class Adapter(nn.Module, ABC):
             self.register_buffer(f"mean{level}", torch.zeros(width))
             self.register_buffer(f"deviation{level}", torch.ones(width))
 
+    def halo_of(self, level: int) -> int:
+        """:attr:`halo` of one level; less where it is adapted without its neighbourhood."""
+        return self.halo
+
     @abstractmethod
     def adapt(self, level: int, features: Tensor) -> Tensor:
         """Standardised features (B, C, i, j, k) of one level, adapted; the same shape."""

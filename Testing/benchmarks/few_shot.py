@@ -4,8 +4,9 @@
 
 For each draw the cases are shuffled; the first K are the supports (so that those of 5 shots are
 among those of 10) and the queries are the cases after the largest K: no query is ever a support.
-Labels of a query are read by the evaluation alone, after its result is final. Adapter + TI refines
-each trained adapter for each query with the supports at hand (eq. 3).
+Labels of a query are read by the evaluation alone, after its result is final. Adapter + TI is what
+`fewshotseg segment` does by default: a copy of the trained adapter is refined for each query by the
+size prior of its supports alone.
 
 One JSON line a result is appended to OUT/results.jsonl; what is there is not run again. The table
 shows the mean over structures, queries and draws, and the standard deviation over the draws of the
@@ -83,20 +84,17 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 print(f"{setting} trained in {seconds:.0f} s", flush=True)
                 for query in todo:
-                    results.add(
-                        setting, _run(query, trained, supports, method, structures, runtime)
-                    )
+                    results.add(setting, _run(query, trained, method, structures, runtime))
     print(results.table(args))
 
 
-def _run(query: Pair, trained, supports, method: str, structures, runtime: Runtime) -> dict:
+def _run(query: Pair, trained, method: str, structures, runtime: Runtime) -> dict:
     """Segment one query, then compare with its labels."""
     start = time.perf_counter()
     result = segment(
         trained,
         query.image,
         transductive=method == "adapter",
-        supports=supports if method == "adapter" else (),
         runtime=runtime,
     )
     seconds = time.perf_counter() - start
