@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,10 +44,7 @@ class Annotation:
         """Names of the structures that were annotated."""
         return frozenset(self.masks)
 
-    def subset(self, names: Iterable[str]) -> Annotation:
-        """The annotation of these structures alone."""
-        wanted = set(names)
-        return Annotation(
-            {name: mask for name, mask in self.masks.items() if name in wanted},
-            [s for s in self.structures if s.name in wanted],
-        )
+    def mask(self, name: str) -> np.ndarray | None:
+        """A structure's mask, its name compared ignoring case; None where it was not annotated."""
+        key = name.casefold()
+        return next((mask for own, mask in self.masks.items() if own.casefold() == key), None)

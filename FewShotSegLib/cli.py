@@ -128,8 +128,8 @@ def _segment(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], boo
     from .pipeline import read_support, segment
     from .refinement import RefinementSettings
 
-    outputs = _output_paths(args.query, args.out)
     trained = TrainedAdapter.load(args.adapter)
+    outputs = _output_paths(args.query, args.out, trained.exclusive)
     trained.find_model(args.model)  # told before any query is read
     supports = [read_support(*pair, structures=trained.structures) for pair in args.support or ()]
     failures = 0
@@ -524,8 +524,10 @@ def _priors(texts: Sequence[str]) -> dict[str, float | None]:
     return priors
 
 
-def _output_paths(queries: Sequence[str], out: str) -> list[str]:
+def _output_paths(queries: Sequence[str], out: str, exclusive: bool) -> list[str]:
     """Where each query's result goes: ``--out`` itself, or a file in that folder.
+
+    In a folder that is ``STEM_seg.nii.gz``, or ``STEM.seg.nrrd`` where structures may overlap.
 
     Raises:
         InputError: several queries for one file, two with one name for one folder, or a file of
@@ -548,7 +550,7 @@ def _output_paths(queries: Sequence[str], out: str) -> list[str]:
     for query in queries:
         name = Path(query).name
         stem = name[: -len(extension_of(name) or "") or None]
-        path = os.path.join(out, f"{stem}_seg.nii.gz")
+        path = os.path.join(out, f"{stem}_seg.nii.gz" if exclusive else f"{stem}.seg.nrrd")
         if path in paths:
             raise InputError(
                 f"{paths[path]} and {query} would both be written to {path}; segment them in two "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -96,18 +96,26 @@ def choose_structures(
     for support in supports:
         for structure in support.annotation.structures:
             if structure.name in support.annotation.annotated:
-                found.setdefault(structure.name, structure)
+                found.setdefault(structure.name.casefold(), structure)
     if wanted is None:
         chosen = sorted(found.values(), key=lambda s: s.value)
     else:
         chosen = []
         for structure in wanted:
-            if structure.name not in found:
+            known = found.get(structure.name.casefold())
+            if known is None:
+                names = ", ".join(s.name for s in found.values()) or "none"
                 raise InputError(
                     f"'{structure.name}' (label {structure.value}) is not annotated in any "
-                    f"support. Annotated are: {', '.join(found) or 'none'}."
+                    f"support. Annotated are: {names}."
                 )
-            chosen.append(found[structure.name])
+            chosen.append(
+                replace(
+                    structure,
+                    color=structure.color or known.color,
+                    terminology=structure.terminology or known.terminology,
+                )
+            )
     if not chosen:
         raise InputError("No support has an annotated structure. Annotate at least one.")
     values = [structure.value for structure in chosen]
@@ -130,7 +138,7 @@ def prepare_support(
     targets, annotated = torch.zeros(shape, dtype=torch.uint8), torch.zeros(len(structures))
     centres, sizes, cut_off = [], {}, set()
     for k, structure in enumerate(structures):
-        mask = support.annotation.masks.get(structure.name)
+        mask = support.annotation.mask(structure.name)
         if mask is None:
             centres.append(np.zeros((0, 3), np.int64))
             continue

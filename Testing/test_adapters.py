@@ -13,7 +13,7 @@ from torch.nn.functional import conv3d
 from FewShotSegLib.adapters import ADAPTERS, DEFAULT_METHOD
 from FewShotSegLib.adapters.base import RARE, Adapter
 from FewShotSegLib.adapters.linear_probe import LinearProbe
-from FewShotSegLib.adapters.spatial import MAX_WIDTH, PointwiseAdapter, SpatialAdapter
+from FewShotSegLib.adapters.spatial import HIDDEN, SPATIAL_LEVELS, PointwiseAdapter, SpatialAdapter
 from FewShotSegLib.tiles import box_scores
 
 CHANNELS = (5, 60)
@@ -166,7 +166,7 @@ class Names(unittest.TestCase):
     def test_trained_parameters(self) -> None:
         """Classifiers with a bias for each structure; convolutions without, at most so wide."""
         probe = (5 + 1) * 3 + (60 + 1) * 3
-        residual = 2 * 5 * 5 + 2 * 60 * MAX_WIDTH
+        residual = 2 * 5 * 5 + 2 * 60 * HIDDEN
         for name, expected in (
             ("linear-probe", probe),
             ("adapter-1x1", probe + residual),
@@ -174,6 +174,15 @@ class Names(unittest.TestCase):
         ):
             with self.subTest(name):
                 self.assertEqual(ADAPTERS[name](CHANNELS, 3).trained_parameters(), expected)
+
+    def test_coarse_levels_are_linear(self) -> None:
+        channels = (4, 5, 6, 7, 8)
+        probe, adapter = LinearProbe(channels, 2), SpatialAdapter(channels, 2)
+        residuals = sum(2 * 27 * width * width for width in channels[:SPATIAL_LEVELS])
+        self.assertEqual(adapter.trained_parameters(), probe.trained_parameters() + residuals)
+        self.assertEqual([adapter.halo_of(level) for level in range(5)], [2, 2, 2, 0, 0])
+        features = features_of(8)
+        self.assertTrue(torch.equal(adapter.adapt(4, features), features))
 
     def test_the_published_adapter_on_one_level(self) -> None:
         """48 features of SwinUNETR: two 3x3x3 convolutions and one output."""

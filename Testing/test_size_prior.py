@@ -126,7 +126,15 @@ class FromSizes(unittest.TestCase):
 
     def test_one_support_has_no_spread(self) -> None:
         prior = prior_from_sizes([1500.0], cut_off=[False])
-        self.assertEqual(prior, SizePrior(1500.0, 0.0, 1, 0.3, False, True))
+        self.assertEqual(prior, SizePrior(1500.0, 0.0, 1, 0.5, False, True))
+
+    def test_the_tolerance_follows_the_spread_but_is_never_below_the_published(self) -> None:
+        alike = prior_from_sizes([1000.0, 1010.0], cut_off=[False] * 2)
+        self.assertEqual(alike.gamma, 0.3)
+        varied = prior_from_sizes([500.0, 1000.0, 1500.0], cut_off=[False] * 3)
+        self.assertAlmostEqual(varied.gamma, 0.5 * math.sqrt(4 / 3))
+        asked = prior_from_sizes([500.0, 1000.0, 1500.0], cut_off=[False] * 3, gamma=0.1)
+        self.assertEqual(asked.gamma, 0.1)
 
     def test_a_part_says_nothing_of_the_whole(self) -> None:
         prior = prior_from_sizes([1000.0, 400.0, 2000.0], cut_off=[False, True, False], gamma=0.2)

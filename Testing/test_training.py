@@ -707,6 +707,18 @@ class Refinement(Training):
                 self.assertEqual({e["phase"] for e in self.events}, {"refine"})
                 self.assertEqual(report["with_supports"], False)
 
+    def test_a_bound_is_reached_and_not_overshot(self) -> None:
+        """However large the steps: eq. (2) asks for the nearer bound, and for no more."""
+        eager = {"training": replace(SETTINGS, learning_rate=0.05)}
+        for factor in (0.6, 1.5):
+            prior = SizePrior(factor * self.sizes[0], gamma=0.2)
+            nearer = prior.bounds()[1 if factor < 1 else 0]
+            with self.subTest(factor):
+                refined, report = self.refine(prior, SizePrior(1000.0, enabled=False), **eager)
+                after = report["structures"]["ball"]["soft_size_after_ml"] * 1000
+                self.assertAlmostEqual(after / nearer, 1, delta=0.04)
+                self.assertIsNot(refined, self.adapter)
+
     def test_it_stops_once_the_size_is_in_its_range(self) -> None:
         prior = SizePrior(self.sizes[0] / 1.25, gamma=0.2)
         _, report = self.refine(prior, SizePrior(1000.0, enabled=False))

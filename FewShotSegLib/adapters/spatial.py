@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from .base import Adapter
 
+PUBLISHED_HIDDEN = 48
+"""Widest hidden layer over a single level: that of the published adapter on SwinUNETR-48."""
 HIDDEN = 16
-"""Widest hidden layer. Wider ones fit the supports better and new volumes worse (measured)."""
+"""Widest over several. Wider ones fit the supports better and new volumes worse (measured)."""
 SPATIAL_LEVELS = 3
 """Levels with a residual, finest first. The voxels of coarser ones span centimetres: a
 neighbourhood there is a place in the body, which a few supports only teach by heart (measured)."""
@@ -28,10 +30,13 @@ class SpatialAdapter(Adapter):
 
     def __init__(self, channels: Sequence[int], structures: int) -> None:
         super().__init__(channels, structures)
-        self.residuals = nn.ModuleList(self._residual(width) for width in channels[:SPATIAL_LEVELS])
+        widest = PUBLISHED_HIDDEN if len(channels) == 1 else HIDDEN
+        self.residuals = nn.ModuleList(
+            self._residual(width, min(width, widest)) for width in channels[:SPATIAL_LEVELS]
+        )
 
-    def _residual(self, width: int) -> nn.Sequential:
-        hidden, pad = min(width, HIDDEN), self.kernel // 2
+    def _residual(self, width: int, hidden: int) -> nn.Sequential:
+        pad = self.kernel // 2
         first = nn.Conv3d(width, hidden, self.kernel, padding=pad, bias=False)
         second = nn.Conv3d(hidden, width, self.kernel, padding=pad, bias=False)
         nn.init.zeros_(second.weight)
