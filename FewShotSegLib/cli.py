@@ -44,7 +44,7 @@ Images: NIfTI, NRRD, MetaImage, or a folder with one DICOM series. Segmentations
 Slicer segmentation (.seg.nrrd), or a folder with one mask file a structure.
 
 Exit status: 0 done; 2 something is wrong with the input, the disk or the model, or the run was
-interrupted (one sentence on standard error says what; no result has been replaced).
+interrupted (one sentence on standard error says what; no file is ever half written).
 Features of the foundation model are cached in ~/.fewshotseg/cache (FEWSHOTSEG_HOME moves it), so
 that the same volume never costs twice. Nothing leaves this computer.
 """
@@ -62,33 +62,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sink = _sink(args)
         sink(make_event("started", command=args.command, version=__version__, pid=os.getpid()))
-        with _stoppable() as cancel:
-            status = args.run(args, sink, cancel)
+        with _stoppable():
+            status = args.run(args, sink)
         sink(make_event("finished", seconds=round(time.monotonic() - start, 2)))
         return status
-    except KeyboardInterrupt:
-        return _fail(Cancelled("Stopped."), "cancelled", sink)
-    except Cancelled as error:
-        return _fail(error, "cancelled", sink)
+    except (KeyboardInterrupt, Cancelled):
+        return _fail(_stopped(args), "cancelled", sink)
     except FewShotSegError as error:
         return _fail(error, "failed", sink)
-    except MemoryError:
-        return _fail(_out_of_memory(), "failed", sink)
     except BrokenPipeError:
         # The reader of our output went away; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            sink(make_event("failed", message=str(error), kind=type(error).__name__))
-            raise
-        return _fail(_out_of_memory(), "failed", sink)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            return _fail(_out_of_memory(), "failed", sink)
+        sink(make_event("failed", message=str(error), kind=type(error).__name__))
+        raise
 
 
 # --- the commands -----------------------------------------------------------------------------
 
 
-def _adapt(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], bool]) -> int:
+def _adapt(args: argparse.Namespace, sink: EventSink) -> int:
     from .adapter_file import EXTENSION
     from .describe import adapter_text
     from .pipeline import adapt
@@ -116,13 +112,13 @@ def _adapt(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], bool]
         exclusive=not args.overlapping,
         query=args.query,
         resume=args.resume,
-        runtime=_runtime(args, sink, cancel),
+        runtime=_runtime(args, sink),
     )
     _say(args, adapter_text(trained.metadata()) + f"\n\n{args.out}")
     return 0
 
 
-def _segment(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], bool]) -> int:
+def _segment(args: argparse.Namespace, sink: EventSink) -> int:
     from .adapter_file import TrainedAdapter
     from .describe import result_text
     from .pipeline import read_support, segment
@@ -148,7 +144,7 @@ def _segment(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], boo
                 refinement=RefinementSettings(size_weight=args.size_weight),
                 largest_component=args.largest_component,
                 seed=args.seed,
-                runtime=_runtime(args, sink, cancel),
+                runtime=_runtime(args, sink),
             )
         except InputError as error:
             if len(outputs) == 1:
@@ -165,43 +161,50 @@ def _segment(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], boo
     return 0
 
 
-def _evaluate(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], bool]) -> int:
+def _evaluate(args: argparse.Namespace, sink: EventSink) -> int:
     from .annotation_files import parse_structures
     from .atomic import write_json
     from .evaluation import evaluate_files, format_table, scores_json
 
     structures = parse_structures(args.structures) if args.structures else None
+    if args.json and {Path(args.json).resolve()} & {
+        Path(path).resolve() for path in (args.reference, args.prediction)
+    }:
+        raise InputError(f"--json {args.json} is one of the segmentations; give another name.")
     scores = evaluate_files(args.reference, args.prediction, structures, args.tolerance)
+    data = scores_json(scores, args.tolerance)
     if args.json:
-        data = scores_json(scores, args.tolerance)
         write_json(args.json, {"reference": args.reference, "prediction": args.prediction, **data})
-        sink(make_event("result", kind="evaluation", path=args.json))
+    sink(make_event("result", kind="evaluation", path=args.json, **data))
     _say(args, format_table(scores))
     return 0
 
 
-def _models(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], bool]) -> int:
+def _models(args: argparse.Namespace, sink: EventSink) -> int:
     from .describe import models_text
     from .model_registry import list_entries
 
     entries = list_entries()
+    data = [entry.to_json() for entry in entries]
+    sink(make_event("result", kind="models", path=None, models=data))
     if args.json:
-        _say(args, json.dumps([entry.to_json() for entry in entries], indent=2))
+        _say(args, json.dumps(data, indent=2))
     else:
         _say(args, models_text(entries))
     return 0
 
 
-def _inspect(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], bool]) -> int:
+def _inspect(args: argparse.Namespace, sink: EventSink) -> int:
     from .adapter_file import read_metadata
     from .describe import adapter_text
 
     data = read_metadata(args.file)
+    sink(make_event("result", kind="metadata", path=args.file, metadata=data))
     _say(args, json.dumps(data, indent=2) if args.json else adapter_text(data))
     return 0
 
 
-def _demo(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], bool]) -> int:
+def _demo(args: argparse.Namespace, sink: EventSink) -> int:
     from .demo import run_demo
 
     run_demo(
@@ -211,7 +214,7 @@ def _demo(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], bool])
         structures=args.structures,
         model=args.model or _default_model(),
         seed=args.seed,
-        runtime=_runtime(args, sink, cancel),
+        runtime=_runtime(args, sink),
         say=lambda text: _say(args, text),
     )
     return 0
@@ -388,7 +391,8 @@ def _add_priors(sub: argparse.ArgumentParser, gamma: str) -> None:
         type=_number(0),
         default=0.1,
         metavar="X",
-        help="weight of the size term in eq. 3 (default: %(default)s)",
+        help="weight of the size term in eq. 3, beside the loss of the supports: without these it "
+        "has nothing to be weighed against (default: %(default)s)",
     )
 
 
@@ -475,15 +479,14 @@ def _fail(error: Exception, kind: str, sink: EventSink) -> int:
 
 
 @contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and a polite kill ask the work to stop at its next check; a second one insists."""
-    asked = False
+def _stoppable() -> Iterator[None]:
+    """A polite kill stops the work as Ctrl-C does, wherever it is; files are replaced atomically.
+
+    Ctrl-C is armed anew because shells let background jobs ignore it.
+    """
 
     def on_signal(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
+        raise KeyboardInterrupt
 
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -492,16 +495,26 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
         except ValueError:  # not the main thread: its owner decides
             break
     try:
-        yield lambda: asked
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _runtime(args: argparse.Namespace, sink: EventSink, cancel: Callable[[], bool]) -> Runtime:
+def _stopped(args: argparse.Namespace) -> Cancelled:
+    """What is left after an interruption, and how to go on."""
+    if args.command == "adapt" and os.path.exists(f"{args.out}.partial"):
+        return Cancelled(
+            "Stopped; the same command with --resume goes on from the last checkpoint "
+            f"({args.out}.partial)."
+        )
+    return Cancelled("Stopped; nothing is half written, and what was complete before stays.")
+
+
+def _runtime(args: argparse.Namespace, sink: EventSink) -> Runtime:
     from .pipeline import Runtime
 
-    return Runtime(args.device, args.cache, int(args.cache_size * 2**30), sink, cancel)
+    return Runtime(args.device, args.cache, int(args.cache_size * 2**30), sink)
 
 
 def _default_model() -> str:
@@ -527,12 +540,15 @@ def _priors(texts: Sequence[str]) -> dict[str, float | None]:
 def _output_paths(queries: Sequence[str], out: str, exclusive: bool) -> list[str]:
     """Where each query's result goes: ``--out`` itself, or a file in that folder.
 
-    In a folder that is ``STEM_seg.nii.gz``, or ``STEM.seg.nrrd`` where structures may overlap.
+    In a folder that is ``STEM_seg.nii.gz``, or ``STEM.seg.nrrd`` where structures may overlap. Such
+    a file may be replaced only where the folder's report says that we made it: people keep their
+    own segmentations under such names.
 
     Raises:
-        InputError: several queries for one file, two with one name for one folder, or a file of
-            a kind that results can't be written as.
+        InputError: several queries for one file, two with one name for one folder, somebody's
+            file in the way, or a file of a kind that results can't be written as.
     """
+    from .report import NAME, read_reports
     from .result_files import EXTENSIONS
     from .volume_files import extension_of
 
@@ -547,6 +563,7 @@ def _output_paths(queries: Sequence[str], out: str, exclusive: bool) -> list[str
             "with /."
         )
     paths: dict[str, str] = {}
+    ours = read_reports(Path(out) / NAME)
     for query in queries:
         name = Path(query).name
         stem = name[: -len(extension_of(name) or "") or None]
@@ -556,13 +573,21 @@ def _output_paths(queries: Sequence[str], out: str, exclusive: bool) -> list[str
                 f"{paths[path]} and {query} would both be written to {path}; segment them in two "
                 "runs with a folder each."
             )
+        if os.path.exists(path) and os.path.basename(path) not in ours:
+            raise InputError(
+                f"{path} is there already, and {NAME} beside it does not say that FewShotSeg made "
+                "it; choose another folder."
+            )
         paths[path] = query
     return list(paths)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "can't allocate memory" in text)
+    )
 
 
 def _out_of_memory() -> FewShotSegError:

@@ -11,7 +11,8 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure
 ``warning``     ``message``: something a person should know; the work goes on
 ``result``      ``path`` of a file that is now complete, ``kind`` (``adapter``, ``segmentation``,
-                ``probability``, ``report``, ``overlay``, ``evaluation``)
+                ``probability``, ``report``, ``overlay``); and what a command says without a
+                file (``path`` is null): ``evaluation``, ``models``, ``metadata``
 ``finished``    the command succeeded; ``seconds``
 ``failed``      ``message``, ``kind`` (the error's class); nothing follows
 ``cancelled``   ``message``; nothing follows
@@ -45,7 +46,7 @@ def json_lines(stream: IO[str]) -> EventSink:
     """A sink that writes each event as one line of JSON and flushes it."""
 
     def write(event: dict[str, Any]) -> None:
-        stream.write(json.dumps(event) + "\n")
+        stream.write(json.dumps(event, allow_nan=False) + "\n")
         stream.flush()
 
     return write

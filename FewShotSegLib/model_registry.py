@@ -38,9 +38,8 @@ def home_folder() -> Path:
 
 def same_class(a: str, b: str) -> bool:
     """Whether two class names mean the same: "Left kidney", "kidney_left" and "kidney-left" do."""
-    return sorted(re.findall(r"[a-z0-9]+", a.lower())) == sorted(
-        re.findall(r"[a-z0-9]+", b.lower())
-    )
+    first, second = (sorted(re.findall(r"[^\W_]+", name.casefold())) for name in (a, b))
+    return bool(first) and first == second
 
 
 @dataclass(frozen=True)
@@ -205,14 +204,10 @@ def list_entries() -> list[ModelEntry]:
     Raises:
         ModelError: an entry can't be read, or two have one id.
     """
-    entries: dict[str, ModelEntry] = {}
-    for folder in (EMBEDDED_FOLDER, home_folder() / "models"):
-        for path in sorted(folder.glob("*.json")):
-            entry = ModelEntry.read(path)
-            if entry.id in entries:
-                raise ModelError(f"Two models are called '{entry.id}'. Rename the one in {path}.")
-            entries[entry.id] = entry
-    return sorted(entries.values(), key=lambda entry: entry.id != DEFAULT_MODEL)
+    entries, faults = _read_entries()
+    if faults:
+        raise faults[0]
+    return entries
 
 
 def find_model(name: str = DEFAULT_MODEL) -> Model:
@@ -223,14 +218,34 @@ def find_model(name: str = DEFAULT_MODEL) -> Model:
     """
     if name.endswith(".json"):
         return Model(ModelEntry.read(Path(name)))
-    entries = list_entries()
+    entries, faults = _read_entries()
     for entry in entries:
         if entry.id == name:
             return Model(entry)
+    if faults:  # it may be the one that was meant
+        raise faults[0]
     known = ", ".join(entry.id for entry in entries) or "none"
     raise ModelError(
         f"There is no model '{name}'. Known models: {known}; or give the path of an entry (.json)."
     )
+
+
+def _read_entries() -> tuple[list[ModelEntry], list[ModelError]]:
+    """The sound entries, and what is wrong with the others."""
+    entries: dict[str, ModelEntry] = {}
+    faults = []
+    for folder in (EMBEDDED_FOLDER, home_folder() / "models"):
+        for path in sorted(folder.glob("*.json")):
+            try:
+                entry = ModelEntry.read(path)
+                if entry.id in entries:
+                    raise ModelError(
+                        f"Two models are called '{entry.id}'. Rename the one in {path}."
+                    )
+                entries[entry.id] = entry
+            except ModelError as error:
+                faults.append(error)
+    return sorted(entries.values(), key=lambda entry: entry.id != DEFAULT_MODEL), faults
 
 
 def _installed(folder: Path, name: str) -> Path:

@@ -27,7 +27,7 @@ from .atomic import require_writable
 from .checkpoint import Checkpoint
 from .errors import Cancelled, InputError
 from .events import EventSink, ignore, make_event
-from .feature_store import DEFAULT_MAX_BYTES, FeatureStore
+from .feature_store import DEFAULT_MAX_BYTES, FeatureStore, VolumeFeatures
 from .features import FeatureSource, choose_device
 from .geometry import Grid, Volume
 from .model_registry import DEFAULT_MODEL, Model, find_model, home_folder
@@ -185,6 +185,7 @@ def adapt(
     if method not in ADAPTERS:
         raise InputError(f"There is no method '{method}'. Known: {', '.join(ADAPTERS)}.")
     if out is not None:
+        _require_no_input(out, [query, *(path for s in supports for path in _paths(s))])
         require_writable(out)
     wanted = parse_structures(structures) if isinstance(structures, str) else structures
     foundation = find_model(model)
@@ -197,6 +198,9 @@ def adapt(
         query_volume = _read(query) if query is not None else None
         chosen = choose_structures(pairs, wanted)
     chosen_modality = choose_modality(modality, foundation, [s.volume for s in pairs])
+    if chosen_modality == "MR" and any(float(s.volume.array.min()) < 0 for s in pairs):
+        message = "Some supports have negative values; if they are CT, say --modality CT."
+        runtime.events(make_event("warning", message=message))
     preprocessing = foundation.entry.preprocessing[chosen_modality]
     source = runtime.source(foundation, preprocessing)
     with clock.phase("features", len(pairs)):
@@ -217,7 +221,8 @@ def adapt(
     transductive = None
     if query_volume is not None:
         with clock.phase("features", 1):
-            transductive = _make_query(query_volume, source, levels, runtime)
+            found = source(query_volume, "query")
+            transductive = _make_query(query_volume, found, source, levels, runtime)
     checkpoint = None
     if out is not None:
         recipe = _recipe(
@@ -323,8 +328,7 @@ def segment(
     clock = Clock(runtime.events)
     if out is not None:
         check_output_name(out)
-        if not isinstance(query, Volume) and _is_same_file(out, query):
-            raise InputError(f"{out} is the query itself. Give the result another name.")
+        _require_no_input(out, [query, *(path for s in supports for path in _paths(s))])
         require_writable(out)
         read_reports(Path(out).parent / REPORT)  # refuses one of somebody else's
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
@@ -361,7 +365,7 @@ def segment(
     masks, refined_report = unrefined, None
     if transductive:
         with clock.phase("refine", None):
-            target = _make_query(volume, source, trained.levels, runtime)
+            target = _make_query(volume, features, source, trained.levels, runtime)
             refined, refined_report = refine(
                 trained.adapter,
                 trained.levels,
@@ -447,9 +451,7 @@ def choose_modality(wanted: str, model: Model, volumes: Sequence[Volume]) -> str
         InputError: the supports are of several kinds, or of one that the model does not know.
     """
     if wanted == "auto":
-        kinds = {
-            v.modality or ("CT" if float(v.array.min()) < LOWEST_MR else "MR") for v in volumes
-        }
+        kinds = {_looks_like(volume) for volume in volumes}
         if len(kinds) > 1:
             raise InputError(
                 "Some supports look like CT and others like MR. Use supports of one kind, or say "
@@ -462,6 +464,10 @@ def choose_modality(wanted: str, model: Model, volumes: Sequence[Volume]) -> str
             f"images are {wanted}. Choose another model, or say --modality if that is wrong."
         )
     return wanted
+
+
+def _looks_like(volume: Volume) -> str:
+    return volume.modality or ("CT" if float(volume.array.min()) < LOWEST_MR else "MR")
 
 
 def override_priors(
@@ -515,16 +521,32 @@ def _read(query: PathLike | Volume) -> Volume:
     return query if isinstance(query, Volume) else read_image(query)
 
 
-def _is_same_file(a: PathLike, b: PathLike) -> bool:
-    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
+def _paths(support: SupportLike) -> tuple[PathLike, ...]:
+    return () if isinstance(support, Support) else support
+
+
+def _require_no_input(out: PathLike, inputs: Sequence[Any]) -> None:
+    """Nothing that somebody drew or scanned is ever written over.
+
+    Raises:
+        InputError: ``out`` is one of the inputs.
+    """
+    if os.path.exists(out):
+        for path in inputs:
+            if isinstance(path, (str, os.PathLike)) and os.path.exists(path):
+                if os.path.samefile(out, path):
+                    raise InputError(f"{out} is one of the inputs. Give the result another name.")
 
 
 def _make_query(
-    volume: Volume, source: FeatureSource, levels: Sequence[int], runtime: Runtime
+    volume: Volume,
+    features: VolumeFeatures,
+    source: FeatureSource,
+    levels: Sequence[int],
+    runtime: Runtime,
 ) -> Query:
     placement = source.preprocessing.place(volume.grid)
     view = placement.box_to_model(field_of_view(volume.array))
-    features = source(volume, "query")
     return Query(features, levels, placement.voxel_volume, view, source.device, runtime.check)
 
 
@@ -545,7 +567,7 @@ def _query_warnings(trained: TrainedAdapter, volume: Volume) -> list[str]:
             "This query is one of the adapter's supports: the result says nothing of how well it "
             "works on new images."
         )
-    looks = volume.modality or ("CT" if float(volume.array.min()) < LOWEST_MR else "MR")
+    looks = _looks_like(volume)
     if looks != trained.modality:
         warnings.append(
             f"The adapter was trained on {trained.modality}, but this query looks like {looks}."

@@ -15,6 +15,7 @@ _LABELS = {
     "segment": "segmenting",
     "write": "writing",
 }
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _QUICK = ("read", "write")
 """Phases without a bar of their own: they are over before anybody has read it."""
 
@@ -63,7 +64,12 @@ class Progress:
         label = _LABELS.get(phase, phase) + (f": {subject}" if subject else "")
         if self.stream.isatty():
             self._bar = tqdm(
-                desc=label, file=self.stream, leave=False, dynamic_ncols=True, unit="", total=0
+                desc=label,
+                file=self.stream,
+                leave=False,
+                dynamic_ncols=True,
+                total=0,
+                bar_format=_BAR,
             )
         elif label != self._said:
             self.stream.write(label + "\n")
@@ -73,6 +79,7 @@ class Progress:
     def _advance(self, phase: str, done: int, total: int, note: str) -> None:
         if self._bar is None:
             return
-        self._bar.total, self._bar.n = total, done
+        self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
         self._bar.refresh()

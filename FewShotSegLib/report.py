@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import monai
 import numpy as np
 import torch
+from filelock import FileLock
 
 from . import __version__
 from .adapter_file import TrainedAdapter
@@ -19,7 +21,7 @@ from .atomic import write_json
 from .errors import InputError
 from .evaluation import dice
 from .features import FeatureSource
-from .model_registry import Model
+from .model_registry import Model, home_folder
 from .size_prior import SizePrior
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 NAME = "report.json"
 FORMAT = "fewshotseg-report-1"
+HARDLY = 0.1
+"""Part of its smallest expected size below which a structure may well be absent."""
 
 
 def make_report(
@@ -87,7 +91,13 @@ def make_report(
             notes.append(
                 f"{name} is {volume:.1f} ml, outside the expected {low:.1f} to {high:.1f} ml."
             )
-        if not trusted:
+        grown = refined.get("soft_size_before_ml")
+        if grown is not None and prior.enabled and low and grown < HARDLY * low:
+            notes.append(
+                f"{name} was hardly found before transduction ({grown:.2f} ml); check that it is "
+                "in this image at all."
+            )
+        if prior.enabled and not trusted:
             where = "this query" if refined.get("query_cut_off") else "a support"
             what = "smallest expected volume is" if prior.upper_trusted else "expected volume is"
             if not prior.upper_trusted:
@@ -133,9 +143,14 @@ def write_report(out: str | os.PathLike[str], report: dict[str, Any]) -> Path:
         InputError: a ``report.json`` of something else is in the way.
     """
     path = Path(out).parent / NAME
-    results = read_reports(path)
-    results[Path(out).name] = report
-    write_json(path, {"format": FORMAT, "results": results})
+    # Processes that write into one folder must not lose each other's parts.
+    digest = hashlib.sha256(os.fspath(path.resolve()).encode()).hexdigest()[:24]
+    locks = home_folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{digest}.lock"):
+        results = read_reports(path)
+        results[Path(out).name] = report
+        write_json(path, {"format": FORMAT, "results": results})
     return path
 
 

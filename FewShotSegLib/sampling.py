@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .errors import InputError
 from .support_set import PreparedSupport
 from .tiles import Box
 
@@ -20,13 +21,20 @@ def draw_crops(
 
     Args:
         crops: how many. size: model voxels a side; less where a volume is smaller.
+
+    Raises:
+        InputError: no support annotates any structure.
     """
-    count = len(supports[0].centres)
-    first = int(rng.integers(count))
+    taught = [
+        k for k in range(len(supports[0].centres)) if any(len(s.centres[k]) for s in supports)
+    ]
+    if not taught:
+        raise InputError("No support annotates a structure of this adapter; give one that does.")
+    first = int(rng.integers(len(taught)))
     drawn = []
     for number in range(crops):
         if number % 2 == 0:
-            structure = (first + number // 2) % count
+            structure = taught[(first + number // 2) % len(taught)]
             having = [support for support in supports if len(support.centres[structure])]
             support = having[rng.integers(len(having))]
             voxels = support.centres[structure]

@@ -64,6 +64,8 @@ class TrainingSettings:
         whole = (self.epochs, self.steps_per_epoch, self.crops, self.crop_size, self.patience)
         if min(whole) < 1 or self.warm_up < 0:
             raise InputError("Epochs, steps, crops, crop size and patience must be 1 or more.")
+        if self.learning_rate is not None and self.learning_rate <= 0:
+            raise InputError("The learning rate must be above 0.")
         if not 0 <= self.size_from <= 1 or self.size_weight < 0:
             raise InputError("The size weight lambda must be 0 or more; its start within 0..1.")
 
@@ -140,17 +142,24 @@ def fit(
             entropy_sum += entropy.item() / settings.steps_per_epoch
         record |= {"dice_loss": dice_sum, "cross_entropy": entropy_sum}
         record["loss"] = dice_sum + settings.cross_entropy * entropy_sum
+        if not math.isfinite(record["loss"]):
+            raise InputError(
+                f"The training diverged in epoch {epoch + 1}: its loss is no number any more. "
+                "Use a smaller learning rate."
+            )
         if query is not None and epoch >= settings.size_from * settings.epochs:
             if not query.measured or (epoch and epoch % SWEEP_EVERY == 0):
                 query.sweep(adapter)
             record |= _query_step(adapter, optimizer, query, priors, settings, names, device)
             record["loss"] += settings.size_weight * record["size_loss"]
         history.append(record)
-        events(make_event("epoch", phase=phase, epoch=epoch + 1, epochs=settings.epochs, **record))
         stopped = _settled(history, settings) if supports else record.get("size_loss") == 0.0
+        if query is not None and supports:  # the size term needs its time as well
+            stopped &= epoch >= settings.size_from * settings.epochs + settings.patience
         # A query's tiles are measured anew after these epochs: nothing else need be kept of it.
         if checkpoint is not None and (query is None or (epoch + 1) % SWEEP_EVERY == 0):
             checkpoint.save(adapter, optimizer, history)
+        events(make_event("epoch", phase=phase, epoch=epoch + 1, epochs=settings.epochs, **record))
         if stopped and epoch + 1 < settings.epochs:
             break
     adapter.eval()
@@ -208,7 +217,8 @@ def _query_step(
     low, high, mean = bounds_tensors(priors, query.cut_off, device)
     sizes = query.sizes(adapter)
     penalties = size_penalty(sizes / mean, low / mean, high / mean)
-    if bool((penalties > 0).any()):
+    # A structure of which nothing is predicted anywhere has no gradient either.
+    if penalties.requires_grad and bool((penalties > 0).any()):
         optimizer.zero_grad()
         (settings.size_weight * penalties.mean()).backward()
         optimizer.step()

@@ -197,7 +197,7 @@ class OnTheQuerysGrid(PipelineTestCase):
 
     def test_the_query_itself_is_never_overwritten(self) -> None:
         before = self.query.image.read_bytes()
-        with self.assertRaisesRegex(InputError, "is the query itself"):
+        with self.assertRaisesRegex(InputError, "is one of the inputs"):
             self.segment(out=self.query.image)
         self.assertEqual(self.query.image.read_bytes(), before)
 

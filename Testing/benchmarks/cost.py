@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import SimpleITK as sitk
 
 from FewShotSegLib.adapter_file import read_metadata
 from FewShotSegLib.pairs import find_pairs
@@ -37,7 +38,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--structures")
     parser.add_argument("--skip-memory", action="store_true")
+    parser.add_argument("--make-phantoms", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.make_phantoms:
+        return make_phantoms(args.data)
     print(f"{os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         measure_time(Path(folder), args)
@@ -78,24 +82,22 @@ def measure_time(folder: Path, args: argparse.Namespace) -> None:
 
 def measure_memory(folder: Path) -> None:
     """One adapter of a small phantom, one query of 512 x 512 x 300 voxels."""
-    for name, seed, spacing, shape in (
-        ("support", 1, None, None),
-        ("query", 2, (0.7, 0.7, 1.0), (512, 512, 300)),
-    ):
-        volume, annotation = make_phantom(seed, spacing, shape)
-        save_image(folder / f"{name}.nii.gz", volume)
-        if name == "support":
-            labels = sum(annotation.masks[s.name] * s.value for s in annotation.structures)
-            write_label_map(folder / "seg.nii.gz", labels.astype("uint8"), volume.grid)
+    # In a process of its own: a child's peak counts what its parent held when it was forked.
+    subprocess.run([sys.executable, __file__, str(folder), "--make-phantoms"], check=True)
     cache = ["--cache", folder / "cache"]
     support = ["--support", folder / "support.nii.gz", folder / "seg.nii.gz"]
     run(["adapt", *cache, *support, "--epochs", "10", "--out", folder / "a.fseft"])
-    seconds = run(
-        ["segment", *cache, "--adapter", folder / "a.fseft", "--out", folder / "q_seg.nii.gz"]
-        + [folder / "query.nii.gz"]
+    arguments = ["segment", *cache, "--adapter", folder / "a.fseft"]
+    arguments += ["--out", folder / "q_seg.nii.gz", folder / "query.nii.gz"]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    # Kilobytes on Linux; the largest of all children so far, of which this one is by far.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit("segmenting the large volume failed")
+    peak = usage.ru_maxrss / 2**20  # kilobytes on Linux
     report = read_reports(folder / "report.json")["q_seg.nii.gz"]
     print(
         f"512 x 512 x 300: {seconds:.1f} s, backbone {report['backbone_seconds']:.1f} s, peak "
@@ -104,10 +106,18 @@ def measure_memory(folder: Path) -> None:
     print(f"  by stage {json.dumps(report['seconds'])}")
 
 
+def make_phantoms(folder: Path) -> None:
+    """A small annotated one, and a large one."""
+    volume, annotation = make_phantom(1)
+    save_image(folder / "support.nii.gz", volume)
+    labels = sum(annotation.masks[s.name] * s.value for s in annotation.structures)
+    write_label_map(folder / "seg.nii.gz", labels.astype("uint8"), volume.grid)
+    volume, _ = make_phantom(2, (0.7, 0.7, 1.0), (512, 512, 300))
+    save_image(folder / "query.nii.gz", volume)
+
+
 def save_image(path: Path, volume) -> None:
     """A phantom as NIfTI."""
-    import SimpleITK as sitk
-
     image = sitk.GetImageFromArray(volume.array.T)
     image.SetSpacing(volume.grid.spacing)
     image.SetOrigin(volume.grid.origin)
@@ -115,11 +125,17 @@ def save_image(path: Path, volume) -> None:
     sitk.WriteImage(image, str(path))
 
 
+def command(arguments: list) -> list[str]:
+    """The command line of these arguments."""
+    return [sys.executable, "-m", "FewShotSegLib", *map(str, arguments)]
+
+
 def run(arguments: list) -> float:
     """Run the command line; seconds that it took."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "FewShotSegLib", *map(str, arguments)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command(arguments), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return time.perf_counter() - start
 
 
