@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: without the program's name; those of the process where not given.
     """
     start = time.monotonic()
+    # OpenMP threads that spin while they wait make training several times slower as soon as
+    # another program wants a core. It must be said before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = _parser().parse_args(argv)
     sink: EventSink = ignore
     try:
