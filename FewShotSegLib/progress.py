@@ -14,6 +14,8 @@ _LABELS = {
     "refine": "transduction",
     "segment": "segmenting",
     "write": "writing",
+    "prepare": "preparing volumes",
+    "pretrain": "pre-training",
 }
 _QUICK = ("read", "write")
 """Phases without a bar of their own: they are over before anybody has read it."""
@@ -40,6 +42,8 @@ class Progress:
             self._advance(event["phase"], event["done"], event["total"], "")
         elif kind == "epoch":
             note = f"loss {event['loss']:.3f}"
+            if "mean_dice" in event:
+                note += f", Dice {event['mean_dice']:.3f}"
             self._advance(event["phase"], event["epoch"], event["epochs"], note)
         elif kind == "warning":
             self.say(f"Note: {event['message']}")
