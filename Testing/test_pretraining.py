@@ -175,7 +175,8 @@ class Crops(World):
             weight = image.clamp(min=float(image.max()) / 2).sub(float(image.max()) / 2)
             place = (weight.sum((1, 2)) * torch.arange(40)).sum() / weight.sum()
             self.assertLess(float(place), 19.5)
-            self.assertGreater(np.linalg.det(index[1, 0, 0] - index[0, 0, 0] + np.eye(3)), 0)
+            axes = [index[tuple(np.eye(3, dtype=int)[a])] - index[0, 0, 0] for a in range(3)]
+            self.assertGreater(np.linalg.det(axes), 0)
 
     def test_without_augmentation_a_crop_is_a_piece_of_the_volume(self) -> None:
         still = Augmentation(rotation=0, zoom=(1, 1), stretch=0)
@@ -274,7 +275,7 @@ class WholeRun(World):
             asked += 1
             return asked > self.stop_at
 
-        for self.stop_at in (20, 150, 300):  # in the preparation, and within steps
+        for self.stop_at in (10, 100, 100):  # in the preparation, and within steps
             asked = 0
             with self.assertRaises(Cancelled):
                 self.trained("parts", resume=True, runtime=Runtime("cpu", cancel=cancel))
@@ -347,13 +348,13 @@ class WholeRun(World):
 
     def test_it_learns(self) -> None:
         data = description(targets={}, augmentation={})
-        data["data"] = [dict(data["data"][0], annotated="all", held_out=0)]
+        data["data"] = [dict(data["data"][0], annotated="all")]
         data["classes"] = ["bean", "pea"]
-        data["training"] |= {"steps": 60, "epoch_steps": 15, "validate_every": 9}
+        data["training"] |= {"steps": 100, "epoch_steps": 50, "validate_every": 9}
         path = self.write(data, "learn.json")
         result = pretrain(path, self.folder, runtime=Runtime("cpu"))
-        losses = [record["loss"] for record in result.history]
-        self.assertLess(losses[-1], 0.8 * losses[0])
+        self.assertNotIn("dice", result.history[0])
+        self.assertGreater(result.history[-1]["dice"]["pea"], 0.4)  # the brighter one
 
     def test_an_unfinished_run_is_neither_overwritten_nor_mixed_up(self) -> None:
         self.trained(steps=1)
@@ -483,6 +484,9 @@ class BadAssemblies(World):
             "left to train on": lambda d: first(d).update(held_out=3),
             "weight is a number above 0": lambda d: first(d).update(weight=0),
             "one name": lambda d: d["data"].append(first(d)),
+            "use window or percentiles": lambda d: d["preprocessing"]["MR"].update(
+                intensity="identity"
+            ),
             "not one of the kind 'RAS'": lambda d: d["preprocessing"]["CT"].update(
                 orientation="RAX"
             ),

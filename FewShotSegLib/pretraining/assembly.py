@@ -146,6 +146,8 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
     }
     if not preprocessing or not set(preprocessing) <= set(MODALITIES):
         raise InputError("'preprocessing' has a part for each of the modalities CT and MR in use")
+    if any(part.intensity == "identity" for part in preprocessing.values()):
+        raise InputError("augmentation needs intensities in 0..1; use window or percentiles")
     architecture = _object(data["architecture"], "'architecture'", ("name",), None)
     if architecture["name"] not in ARCHITECTURES:
         raise InputError(f"the architecture is one of {', '.join(ARCHITECTURES)}")
@@ -213,8 +215,6 @@ def _data_set(
     synthesis = data.get("synthesis", False)
     if not isinstance(synthesis, bool):
         raise InputError(f"{where}: synthesis is true or false")
-    if synthesis and preprocessing[data["modality"]].intensity == "identity":
-        raise InputError(f"{where}: synthesis needs intensities in 0..1, not 'identity'")
     weight = data.get("weight", 1)
     if not _is_number(weight) or weight <= 0:
         raise InputError(f"{where}: weight is a number above 0")

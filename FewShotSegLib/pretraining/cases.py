@@ -33,7 +33,8 @@ class Case:
     """One volume on the model's grid.
 
     Attributes:
-        image: (i, j, k) as the backbone expects it; None where it is to be synthesised.
+        image: (i, j, k) float16 in [0, 1], as the backbone expects it; None where it is to be
+            synthesised.
         labels: (i, j, k) uint8, the class's place in the template plus 1; 0 elsewhere.
         detail: (i, j, k) uint8; for CT the tissue by HU, for synthesis every label value of the
             file as a number of its own (0 is the file's 0); None for others.
@@ -145,8 +146,7 @@ def _arrays(
         grid = volume.grid
         check()
         image, placement = preprocessing(volume)
-        kind = np.float32 if preprocessing.intensity == "identity" else np.float16
-        arrays["image"] = image[0, 0].numpy().astype(kind)
+        arrays["image"] = image[0, 0].numpy().astype(np.float16)
         if data_set.modality == "CT":
             hu = placement.to_model(volume.array, kernel="linear")
             arrays["detail"] = torch.bucketize(hu, torch.tensor(TISSUE_EDGES)).byte().numpy()

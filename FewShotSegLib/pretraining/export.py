@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..atomic import replacing, write_json
+from ..errors import InputError
 from .assembly import Assembly
 from .network import PretrainingNetwork
 
@@ -25,6 +26,7 @@ def export_model(
     its figures can be traced.
 
     Raises:
+        InputError: a weight is too large for half precision.
         StorageError: they can't be written.
     """
     network = copy.deepcopy(network).cpu()
@@ -61,8 +63,9 @@ def _halved(module: torch.nn.Module) -> dict[str, Tensor]:
         if id(tensor) in seen or not tensor.is_floating_point():
             continue
         seen.add(id(tensor))
-        half = tensor.detach().half()
-        # Batch statistics of images in raw units may be larger than half precision goes.
-        kept = half if torch.isfinite(half).all() else tensor.detach().float()
-        tensors[name] = kept.contiguous().clone()
+        tensors[name] = tensor.detach().half().contiguous().clone()
+        if not torch.isfinite(tensors[name]).all():
+            raise InputError(
+                f"The training has diverged: {name} is too large; lower learning_rate."
+            )
     return tensors

@@ -24,7 +24,7 @@ from .ddp import Ranks, process_group
 from .export import export_model
 from .network import PretrainingNetwork, build_network
 from .state import NAME, restore_state, save_state
-from .trainer import STOPPED, Trainer
+from .trainer import STOPPED, Trainer, learning_rate
 from .validation import validate
 
 SAVE_EVERY_SECONDS = 60.0
@@ -191,7 +191,7 @@ def _record(trainer: Trainer, held_out: list[Case], step: int, epochs: int) -> d
             dice = {"dice": found, "mean_dice": round(sum(found.values()) / len(found), 4)}
     # Last, because it forgets, and a validation that is stopped is done again after resuming.
     losses = trainer.reset_running()
-    rate = trainer.optimizer.param_groups[0]["lr"]
+    rate = learning_rate(plan, step - 1)
     head = {"epoch": epoch, "epochs": epochs, "step": step, "steps": plan.steps}
     return {**head, **losses, "learning_rate": rate, **dice}
 

@@ -91,14 +91,13 @@ def make_sample(
         image = synthesise(rng, labels, detail)
         body = detail > 0
     else:
-        # A volume ends in air on CT, and in what is darkest on MR.
-        image = clean = warp(case.image, index, "bilinear", float(np.min(case.image[:1])))
+        image = clean = warp(case.image, index, "bilinear")
         tissue = detail
         body = detail > 0 if detail is not None else image > BODY
         if rng.random() < augmentation.contrast:
             image = remap(rng, image)
     image = disturb(rng, augmentation, image)
-    if preprocessing.intensity == "percentiles":
+    if case.synthetic and preprocessing.intensity == "percentiles":
         image = stretch(image, preprocessing.low, preprocessing.high)
     position, known = position_targets(assembly, case, index)
     return Sample(
