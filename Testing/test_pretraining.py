@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -30,11 +31,12 @@ from FewShotSegLib.pretraining.assembly import Assembly, read_assembly
 from FewShotSegLib.pretraining.augmentation import crop_index, disturb, warp
 from FewShotSegLib.pretraining.cases import Case, prepare_case
 from FewShotSegLib.pretraining.ddp import Ranks
-from FewShotSegLib.pretraining.losses import class_losses
+from FewShotSegLib.pretraining.losses import class_losses, crop_losses
 from FewShotSegLib.pretraining.run import Pretrained, pretrain
 from FewShotSegLib.pretraining.sampling import Sampler, data_set_of, make_sample, whole_image
-from FewShotSegLib.pretraining.settings import Augmentation
+from FewShotSegLib.pretraining.settings import Augmentation, Targets, TrainingPlan
 from FewShotSegLib.pretraining.state import own_tensors
+from FewShotSegLib.pretraining.targets import Sample
 from FewShotSegLib.pretraining.trainer import Trainer
 from FewShotSegLib.volume_files import read_image
 
@@ -157,6 +159,32 @@ class EquationOne(unittest.TestCase):
             sum(class_losses(scores, masks, torch.tensor(w))).backward()
             for k, known in enumerate(w):
                 self.assertEqual(bool((scores.grad[k] != 0).any()), bool(known))
+
+    def test_a_crop_without_any_annotation_still_teaches_the_rest(self) -> None:
+        targets = Targets(tissue=1.0)
+        labels = torch.zeros(8, 8, 8, dtype=torch.long)
+        sample = Sample(
+            image=torch.zeros(1, 8, 8, 8),
+            labels=labels,
+            annotated=torch.zeros(2),
+            tissue=labels,
+            clean=None,
+            position=torch.zeros(0, 8, 8, 8),
+            position_known=torch.zeros(0),
+            body=labels > 0,
+        )
+        for stride in (1, 2):
+            size = 8 // stride
+            outputs = {
+                name: torch.zeros(channels, size, size, size, requires_grad=True)
+                for name, channels in (("classes", 2), ("tissue", 5))
+            }
+            losses = crop_losses(outputs, sample, targets, stride)
+            losses["loss"].backward()
+            self.assertEqual((losses["dice_loss"].item(), losses["cross_entropy"].item()), (0, 0))
+            self.assertFalse(outputs["classes"].grad.any())
+            self.assertAlmostEqual(losses["loss"].item(), math.log(5), places=5)
+            self.assertTrue(outputs["tissue"].grad.any())
 
 
 class Crops(World):
@@ -493,6 +521,32 @@ class BadAssemblies(World):
         }.items():
             (self.world / "empty.json").write_text("{}")
             self.assert_refused(telling, change)
+
+    def test_the_documented_example_is_one(self) -> None:
+        text = (ROOT / "Documentation" / "pretraining.md").read_text(encoding="utf-8")
+        data = json.loads(text.split("```json\n")[1].split("```")[0])
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for case in ("patient_1", "patient_2", "patient_17"):
+                for place in ("hospital-a", "hospital-b"):
+                    for end in ("_ct.nii.gz", "_seg.nii.gz"):
+                        file = folder / place / f"{case}{end}"
+                        file.parent.mkdir(exist_ok=True)
+                        file.touch()
+            (folder / "brain-label-maps").mkdir()
+            for number in range(3):
+                (folder / "brain-label-maps" / f"brain{number}.nii.gz").touch()
+            index = {"train": {f"patient_{n}": [1] for n in (1, 2, 17)}}
+            (folder / "hospital-a" / "index.json").write_text(json.dumps(index))
+            data["data"][0]["held_out"] = 1  # of three
+            (folder / "assembly.json").write_text(json.dumps(data))
+            assembly = read_assembly(folder / "assembly.json", steps=7)
+        self.assertEqual([len(d.sources) for d in assembly.data], [2, 2, 1])
+        self.assertEqual([len(d.held_out) for d in assembly.data], [1, 0, 2])
+        self.assertEqual(assembly.training.steps, 7)
+        for part in (Targets, Augmentation, TrainingPlan):
+            for field in dataclasses.fields(part):
+                self.assertIn(f"`{field.name}`", text)
 
     def test_files_that_are_no_assembly(self) -> None:
         for text in ("{", "[]", '"text"', "3"):

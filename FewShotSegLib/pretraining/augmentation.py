@@ -54,16 +54,16 @@ def crop_index(
 
 
 def warp(volume: np.ndarray, index: np.ndarray, mode: str, fill: float = 0.0) -> Tensor:
-    """A volume (i, j, k) at the places ``index``: (I, J, K) float32.
+    """A volume (i, j, k) at the places ``index`` of :func:`crop_index`: (I, J, K) float32.
 
     Args:
         mode: ``"bilinear"``, or ``"nearest"`` for labels. fill: what lies outside the volume.
     """
-    # Of a memory-mapped volume, only what the crop touches is read.
-    flat = index.reshape(-1, 3)
+    # Of a memory-mapped volume, only what the crop touches is read: it lies between its corners.
+    corners = index[np.ix_([0, -1], [0, -1], [0, -1])].reshape(-1, 3)
     size = np.array(volume.shape)
-    start = np.clip(np.floor(flat.min(0)).astype(int) - 1, 0, size - 1)
-    stop = np.clip(np.ceil(flat.max(0)).astype(int) + 2, start + 1, size)
+    start = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, size - 1)
+    stop = np.clip(np.ceil(corners.max(0)).astype(int) + 2, start + 1, size)
     part = volume[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     # A voxel more on every side, so that the volume ends where it does and not where the part does.
     part = np.pad(part.astype(np.float32), 1, constant_values=fill)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +29,7 @@ def class_losses(scores: Tensor, masks: Tensor, w: Tensor) -> tuple[Tensor, Tens
     dice = soft_dice_loss([scores], [masks], [w])
     voxels = F.binary_cross_entropy_with_logits(scores, masks, reduction="none").sum((1, 2, 3))
     # Over the class's voxels, not the crop's: else the other targets drown out a small organ.
-    least = LEAST_PART * masks[0].numel()
+    least = LEAST_PART * math.prod(masks.shape[1:])
     entropy = voxels / masks.sum((1, 2, 3)).clamp(min=least)
     return dice, masked_mean(entropy, w)
 
@@ -41,11 +43,12 @@ def crop_losses(
         outputs: for each target, (channels, i, j, k) on the level.
         stride: crop voxels that one voxel of the level spans.
     """
-    classes = len(sample.annotated)
-    masks = F.one_hot(sample.labels, classes + 1)[..., 1:].permute(3, 0, 1, 2).float()
+    # The others count for nothing: of a large template most need not even be looked at.
+    known = sample.annotated.nonzero()[:, 0]
+    masks = (sample.labels == known[:, None, None, None] + 1).float()
     if stride > 1:
-        masks = F.avg_pool3d(masks, stride)
-    dice, entropy = class_losses(outputs["classes"], masks, sample.annotated)
+        masks = F.avg_pool3d(masks[:, None], stride)[:, 0]
+    dice, entropy = class_losses(outputs["classes"][known], masks, sample.annotated[known])
     losses = {"dice_loss": dice, "cross_entropy": entropy}
     loss = dice + targets.cross_entropy * entropy
     if targets.tissue and sample.tissue is not None:

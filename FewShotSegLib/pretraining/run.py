@@ -155,10 +155,12 @@ def _train(
             save_state(checkpoint, recipe, *state)
 
     def close_epoch() -> None:
+        speed = clock.lap(trainer.done)
         record = _record(trainer, held_out, trainer.done, epochs)
+        clock.start()
         history.append(record)
         save()
-        events(make_event("epoch", phase="pretrain", **record, **clock.lap(trainer.done)))
+        events(make_event("epoch", phase="pretrain", **record, **speed))
 
     def at_end() -> bool:
         return trainer.done > 0 and (
@@ -204,10 +206,10 @@ def _recipe(assembly: Assembly, seed: int, world: int) -> str:
 
 
 class _Clock:
-    """When the state was last kept, and how fast it goes."""
+    """When the state was last kept, and how fast the steps go."""
 
     def __init__(self, step: int) -> None:
-        self._kept = self._lapped = time.monotonic()
+        self._kept = self._start = time.monotonic()
         self._step = step
 
     def due(self) -> bool:
@@ -216,11 +218,11 @@ class _Clock:
     def saved(self) -> None:
         self._kept = time.monotonic()
 
+    def start(self) -> None:
+        self._start = time.monotonic()
+
     def lap(self, step: int) -> dict[str, float]:
-        """Seconds a step since the last lap; nothing where no step was taken."""
-        now, before, since = time.monotonic(), self._step, self._lapped
-        self._kept = self._lapped = now
-        self._step = step
-        return (
-            {"seconds_per_step": round((now - since) / (step - before), 4)} if step > before else {}
-        )
+        """Seconds a step since the start; nothing where no step was taken."""
+        taken, self._step = step - self._step, step
+        seconds = time.monotonic() - self._start
+        return {"seconds_per_step": round(seconds / taken, 4)} if taken else {}
