@@ -32,6 +32,7 @@ from FewShotSegLib.pretraining.augmentation import crop_index, disturb, warp
 from FewShotSegLib.pretraining.cases import Case, prepare_case
 from FewShotSegLib.pretraining.ddp import Ranks
 from FewShotSegLib.pretraining.losses import class_losses, crop_losses
+from FewShotSegLib.pretraining.network import build_network
 from FewShotSegLib.pretraining.run import Pretrained, pretrain
 from FewShotSegLib.pretraining.sampling import Sampler, data_set_of, make_sample, whole_image
 from FewShotSegLib.pretraining.settings import Augmentation, Targets, TrainingPlan
@@ -266,6 +267,18 @@ class Crops(World):
         self.assertGreaterEqual(float(sample.image.min()), 0)
         self.assertLessEqual(float(sample.image.max()), 1)
 
+    def test_what_is_annotated_by_default_is_what_is_there(self) -> None:
+        data = description()
+        del data["data"][0]["annotated"]
+        data["data"][0] |= {"labels": {"4": "bean", "9": "pea"}, "held_out": 0}
+        data["data"].append(dict(data["data"][0], name="all", annotated="all"))
+        assembly = read_assembly(self.write(data, "present.json"))
+        present, _, all_of_them = self.cases(assembly)
+        for known, whole in zip(present, all_of_them, strict=True):
+            np.testing.assert_array_equal(known.annotated, [1, 0, 0])
+            np.testing.assert_array_equal(whole.annotated, [1, 1, 0])
+            self.assertEqual(set(whole.places), {0})
+
     def test_synthesis_changes_contrast_but_not_anatomy(self) -> None:
         assembly = read_assembly(self.path)
         case = self.cases(assembly)[1][0]
@@ -351,7 +364,9 @@ class WholeRun(World):
         with safe_open(entry.weights, "pt") as file:
             recipe = json.loads(file.metadata()["pretraining"])
         self.assertEqual(recipe["steps"], 6)
-        self.assertNotIn(str(self.world), json.dumps(recipe))
+        self.assertEqual(recipe["assembly"]["data"][0]["annotated"], {"4": 3, "5": 2})
+        for private in (str(self.world), "b0", "m0"):
+            self.assertNotIn(private, json.dumps(recipe))
         self.assertTrue(all(t.dtype == torch.float16 for t in load_file(entry.weights).values()))
 
     def test_a_stop_within_a_step_leaves_the_last_whole_step(self) -> None:
@@ -395,6 +410,22 @@ class WholeRun(World):
         with self.assertRaisesRegex(InputError, "damaged"):
             self.trained(steps=1, resume=True)
 
+    def test_it_can_start_from_another_model(self) -> None:
+        first = self.trained("first", steps=1)
+        data = description(start_from=str(first.entry))
+        network = build_network(read_assembly(self.write(data, "second.json")), seed=5)
+        wanted = dict(own_tensors(first.network))
+        for name, tensor in own_tensors(network):
+            if name.startswith("backbone") and not name.endswith("tracked"):
+                if "output_block" not in name:
+                    torch.testing.assert_close(tensor, wanted[name], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            network.heads[0].weight[:3], wanted["heads.0.weight"][:3], atol=1e-3, rtol=1e-3
+        )
+        data["architecture"]["filters"] = [4, 6, 10]
+        with self.assertRaisesRegex(InputError, "another architecture"):
+            build_network(read_assembly(self.write(data, "second.json")), seed=5)
+
     def test_the_command(self) -> None:
         out = self.folder / "command"
         ran = run("pretrain", str(self.path), "--out", str(out), "--steps", "1", "--device", "cpu")
@@ -411,6 +442,7 @@ SCRIPT = """
 import sys, os, torch
 from safetensors.torch import save_file
 from FewShotSegLib.pipeline import Runtime
+from FewShotSegLib.pretraining.network import build_network
 from FewShotSegLib.pretraining.run import pretrain
 from FewShotSegLib.pretraining.state import own_tensors
 torch.set_num_threads(1)

@@ -66,6 +66,7 @@ class Assembly:
     Attributes:
         model: what the registry entry will say: id, title, ...
         classes: the template; a class's place is its row in the head.
+        start_from: a model whose weights come before the first step, or None for random ones.
     """
 
     model: dict[str, str]
@@ -76,22 +77,34 @@ class Assembly:
     targets: Targets
     augmentation: Augmentation
     training: TrainingPlan
+    start_from: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, with_cases: bool) -> dict[str, Any]:
         """All that the result depends on except the files' contents; for records and hashes.
 
         Folders are left out: they are nobody else's business, and may move.
+
+        Args:
+            with_cases: name the cases; without, they are only counted, as for files that are
+                given away.
         """
-        data = [
-            {
-                **{k: getattr(d, k) for k in ("name", "modality", "annotated", "weight")},
+        data = []
+        for d in self.data:
+            part: dict[str, Any] = {
+                "name": d.name,
+                "modality": d.modality,
                 "labels": {str(value): name for value, name in d.labels.items()},
+                "weight": d.weight,
                 "synthesis": d.synthesis,
+                "annotated": d.annotated,
                 "cases": [source.name for source in d.sources],
                 "held_out": [source.name for source in d.held_out],
             }
-            for d in self.data
-        ]
+            if not with_cases:
+                part |= {"cases": len(d.sources), "held_out": len(d.held_out)}
+                if not isinstance(d.annotated, str):
+                    part["annotated"] = _counts(d)
+            data.append(part)
         return {
             "model": self.model,
             "classes": list(self.classes),
@@ -101,6 +114,7 @@ class Assembly:
             "targets": asdict(self.targets),
             "augmentation": asdict(self.augmentation),
             "training": asdict(self.training),
+            "start_from": self.start_from and Path(self.start_from).name,
         }
 
 
@@ -132,7 +146,7 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
         data,
         "it",
         ("model", "classes", "preprocessing", "architecture", "data"),
-        ("targets", "augmentation", "training"),
+        ("targets", "augmentation", "training", "start_from"),
     )
     model = _object(data["model"], "'model'", ("id", "title"), _MODEL_FIELDS[2:])
     if not all(isinstance(value, str) for value in model.values()):
@@ -170,6 +184,11 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
     plan = _settings(TrainingPlan, data.get("training", {}), "training")
     if steps is not None:
         plan = replace(plan, steps=steps)
+    start = data.get("start_from")
+    if start is not None and not isinstance(start, str):
+        raise InputError("'start_from' is a model's id, or the path of its entry")
+    if start is not None and start.endswith(".json"):
+        start = str(folder / start)
     augmentation = _settings(Augmentation, data.get("augmentation", {}), "augmentation")
     return Assembly(
         {"description": "", "licence": "", "citation": "", "source_url": "", **model},
@@ -180,7 +199,14 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
         targets,
         augmentation,
         plan,
+        start,
     )
+
+
+def _counts(data_set: DataSet) -> dict[str, int]:
+    """In how many cases each label value was annotated."""
+    lists = [set(data_set.annotated[s.name]) for s in (*data_set.sources, *data_set.held_out)]
+    return {str(value): sum(value in known for known in lists) for value in data_set.labels}
 
 
 def _classes(names: Any) -> tuple[str, ...]:

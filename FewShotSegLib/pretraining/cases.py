@@ -217,7 +217,9 @@ def _numbered(values: np.ndarray, source: Source) -> np.ndarray:
     present = np.unique(values)
     present = np.concatenate([[0], present[present != 0]])
     if len(present) > 256:
-        raise InputError(f"{source.segmentation} has {len(present)} label values; 255 are possible")
+        raise InputError(
+            f"{source.segmentation} has {len(present)} label values; 255 are possible."
+        )
     order = np.argsort(present)
     return order[np.searchsorted(present[order], values)].astype(np.uint8)
 

@@ -23,7 +23,7 @@ def export_model(
     """Write ``ID.safetensors`` and ``ID.json``; returns the latter, for ``--model``.
 
     The weights' metadata hold the assembly, the seed and the steps, so that wherever the file goes
-    its figures can be traced.
+    its figures can be traced; cases are counted there, not named.
 
     Raises:
         InputError: a weight is too large for half precision.
@@ -33,7 +33,7 @@ def export_model(
     network.fill_backbone_head()
     name = assembly.model["id"]
     weights = folder / f"{name}.safetensors"
-    recipe = {"assembly": assembly.to_json(), "seed": seed, "steps": step}
+    recipe = {"assembly": assembly.to_json(with_cases=False), "seed": seed, "steps": step}
     with replacing(weights) as partial:
         save_file(_halved(network.backbone), partial, {"pretraining": json.dumps(recipe)})
     data = weights.read_bytes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..backbones import ARCHITECTURES
 from ..backbones.base import Backbone
 from ..errors import InputError
+from ..model_registry import Model, find_model
 from .assembly import Assembly
 from .targets import output_channels
 
@@ -92,13 +93,37 @@ def build_network(assembly: Assembly, seed: int) -> PretrainingNetwork:
     """The network at its start, the same for every process with this seed.
 
     Raises:
-        InputError: see :func:`build_backbone`.
+        InputError: see :func:`build_backbone`; or the model to start from has another architecture.
+        ModelError: that model can't be read.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PretrainingNetwork(
+        network = PretrainingNetwork(
             build_backbone(assembly), output_channels(assembly), assembly.targets.deep > 0
         )
+    if assembly.start_from is not None:
+        _start_from(network, find_model(assembly.start_from), assembly.classes)
+    return network
+
+
+@torch.no_grad()
+def _start_from(network: PretrainingNetwork, model: Model, classes: Sequence[str]) -> None:
+    """Take over a model's weights, and its head's for the classes that it knows."""
+    backbone = network.backbone
+    head = {id(tensor) for tensor in backbone.head.parameters()}
+    wanted = {
+        name: tensor
+        for name, tensor in backbone.state_dict(keep_vars=True).items()
+        if id(tensor) not in head
+    }
+    given = model.backbone.state_dict()
+    if any(name not in given or given[name].shape != t.shape for name, t in wanted.items()):
+        raise InputError(f"The model '{model.entry.id}' to start from has another architecture.")
+    backbone.load_state_dict({name: given[name] for name in wanted}, strict=False)
+    for row, name in enumerate(classes):
+        known = model.class_head(name)
+        if known is not None:
+            network.heads[0].weight[row, :, 0, 0, 0], network.heads[0].bias[row] = known
 
 
 def make_stoppable(network: nn.Module, check: Callable[[], None]) -> None:

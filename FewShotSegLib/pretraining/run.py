@@ -16,6 +16,7 @@ from .. import __version__
 from ..atomic import require_writable, write_json
 from ..errors import Cancelled, InputError
 from ..events import EventSink, ignore, make_event
+from ..model_registry import find_model
 from ..pipeline import Runtime
 from .assembly import Assembly, read_assembly
 from .cases import Case, prepare_case
@@ -94,7 +95,10 @@ def pretrain(
             draw_curve(history, assembly.classes, curve)
             recipe = {"version": __version__, "seed": seed, "processes": ranks.world}
             record = out / "pretraining.json"
-            write_json(record, {**recipe, "assembly": assembly.to_json(), "history": history})
+            write_json(
+                record,
+                {**recipe, "assembly": assembly.to_json(with_cases=True), "history": history},
+            )
             for kind, file in (("model", entry), ("curve", curve), ("report", record)):
                 runtime.events(make_event("result", kind=kind, path=str(file)))
         ranks.wait()
@@ -200,8 +204,9 @@ def _record(trainer: Trainer, held_out: list[Case], step: int, epochs: int) -> d
 
 def _recipe(assembly: Assembly, seed: int, world: int) -> str:
     """Hash of what a checkpoint depends on; what the model is called is no part of it."""
-    data = {k: v for k, v in assembly.to_json().items() if k != "model"}
-    text = json.dumps([FORMAT, torch.__version__, seed, world, data], sort_keys=True)
+    data = {k: v for k, v in assembly.to_json(with_cases=True).items() if k != "model"}
+    start = find_model(assembly.start_from).weights_sha256 if assembly.start_from else None
+    text = json.dumps([FORMAT, torch.__version__, seed, world, start, data], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
