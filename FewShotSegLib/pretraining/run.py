@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .. import __version__
 from ..atomic import require_writable, write_json
 from ..errors import Cancelled, InputError
@@ -154,6 +152,7 @@ def _train(
 
     def save() -> None:
         clock.saved()
+        trainer.require_finite()
         if ranks.first:
             state = (trainer.done, networks, trainer.optimizer, trainer.running, history)
             save_state(checkpoint, recipe, *state)
@@ -206,7 +205,7 @@ def _recipe(assembly: Assembly, seed: int, world: int) -> str:
     """Hash of what a checkpoint depends on; what the model is called is no part of it."""
     data = {k: v for k, v in assembly.to_json(with_cases=True).items() if k != "model"}
     start = find_model(assembly.start_from).weights_sha256 if assembly.start_from else None
-    text = json.dumps([FORMAT, torch.__version__, seed, world, start, data], sort_keys=True)
+    text = json.dumps([FORMAT, seed, world, start, data], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -98,7 +98,6 @@ class Trainer:
 
         Raises:
             Cancelled: the user stopped.
-            InputError: the losses are no numbers any more.
         """
         for samples in self._samples(self.done):
             self.step(self.done, samples)
@@ -149,7 +148,7 @@ class Trainer:
             finest = finest or losses
         total.backward()
         for parameter in self.parameters:
-            # Levels below the coarsest head are reached through it; a head may be off this step.
+            # Not every part of every architecture need lead to a head.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         zero = torch.zeros((), device=self.device)
@@ -176,17 +175,25 @@ class Trainer:
             else:
                 mean.copy_(value)
 
+    def require_finite(self) -> None:
+        """Tell a training that has diverged, before its state is kept.
+
+        Raises:
+            InputError: a loss since the last reset is no number.
+        """
+        if not torch.isfinite(self.running).all():
+            raise InputError(
+                "The training has diverged (its loss is no number any more). Lower learning_rate."
+            )
+
     def reset_running(self) -> dict[str, float]:
         """The mean of each term that was there since the last call.
 
         Raises:
-            InputError: one is no number: the training has diverged.
+            InputError: see :meth:`require_finite`.
         """
+        self.require_finite()
         sums = self.running.cpu().clone()
-        if not torch.isfinite(sums).all():
-            raise InputError(
-                "The training has diverged (its loss is no number any more); lower learning_rate."
-            )
         self.running.zero_()
         return {
             name: round(float(total / count), 6)
