@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sink = _sink(args)
         sink(make_event("started", command=args.command, version=__version__, pid=os.getpid()))
-        with _stoppable():
+        with _signals():
             status = args.run(args, sink)
         sink(make_event("finished", seconds=round(time.monotonic() - start, 2)))
         return status
@@ -124,11 +124,15 @@ def _adapt(args: argparse.Namespace, sink: EventSink) -> int:
 def _segment(args: argparse.Namespace, sink: EventSink) -> int:
     from .adapter_file import TrainedAdapter
     from .describe import result_text
-    from .pipeline import read_support, segment
+    from .pipeline import read_support, require_no_input, segment
     from .refinement import RefinementSettings
 
     trained = TrainedAdapter.load(args.adapter)
     outputs = _output_paths(args.query, args.out, trained.exclusive)
+    for out in outputs:
+        require_no_input(
+            out, [*args.query, *(path for pair in args.support or () for path in pair)]
+        )
     trained.find_model(args.model)  # told before any query is read
     supports = [read_support(*pair, structures=trained.structures) for pair in args.support or ()]
     failures = 0
@@ -223,6 +227,37 @@ def _demo(args: argparse.Namespace, sink: EventSink) -> int:
     return 0
 
 
+def _pretrain(args: argparse.Namespace, sink: EventSink) -> int:
+    import torch
+
+    from .pipeline import Runtime
+    from .pretraining.run import pretrain
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        """The step at hand is finished and its state kept; a second signal insists."""
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    with _signals(ask):
+        result = pretrain(
+            args.assembly,
+            args.out,
+            steps=args.steps,
+            seed=args.seed,
+            resume=args.resume,
+            runtime=Runtime(args.device, events=sink, cancel=lambda: bool(asked)),
+        )
+    dice = next((r["dice"] for r in reversed(result.history) if "dice" in r), {})
+    lines = [f"{name}: Dice {value:.3f} on held-out cases" for name, value in dice.items()]
+    _say(args, "\n".join([*lines, str(result.entry)]))
+    return 0
+
+
 # --- the flags --------------------------------------------------------------------------------
 
 
@@ -277,6 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_structures(sub, "learn these (default: all that are annotated)")
     _add_model_and_seed(sub)
     _add_runtime(sub)
+    _add_pretrain(add)
     return parser
 
 
@@ -347,6 +383,28 @@ def _add_segment(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
     sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
     _add_runtime(sub)
+
+
+def _add_pretrain(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("pretrain", _pretrain, "train a foundation model on your own archive", _PRETRAIN)
+    sub.add_argument("assembly", metavar="ASSEMBLY.json", help="which data, classes and network")
+    sub.add_argument(
+        "--out",
+        required=True,
+        metavar="FOLDER",
+        help="for the model, its curve, the checkpoint and the prepared volumes",
+    )
+    sub.add_argument(
+        "--steps", type=_whole(1), metavar="N", help="in place of the assembly's number of steps"
+    )
+    sub.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in --out, if there is one"
+    )
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    sub.add_argument(
+        "--threads", type=_whole(1), metavar="N", help="CPU threads (default: torch's choice)"
+    )
+    sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
 
 
 def _add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> None:
@@ -438,6 +496,23 @@ print Dice before and after, and draw an overlay. Without --data on made-up pati
 """
 
 
+_PRETRAIN = """\
+Train a foundation model on an assembly of data sets that each annotate only some classes (eq. 1):
+a class counts only in volumes where it was annotated. The assembly is a JSON file that names the
+data sets, their folders, and which of their label values is which class of one common template;
+Documentation/pretraining.md explains every field and has a complete example.
+
+  fewshotseg pretrain assembly.json --out pretraining/
+  fewshotseg pretrain assembly.json --out pretraining/ --resume        after an interruption
+  torchrun --nproc-per-node 4 -m FewShotSegLib pretrain assembly.json --out pretraining/
+  fewshotseg adapt --model pretraining/ID.json ...                     with the finished model
+
+Ctrl-C stops within a second or so and keeps what was done. FOLDER then holds ID.json and
+ID.safetensors (the model), curve.png, pretraining.json (every figure), the checkpoint, and cases/
+(the prepared volumes; they can be removed once the model is finished).
+"""
+
+
 def _whole(least: int) -> Callable[[str], int]:
     def whole_number(text: str) -> int:
         value = int(text)
@@ -462,6 +537,8 @@ def _number(least: float) -> Callable[[str], float]:
 
 
 def _sink(args: argparse.Namespace) -> EventSink:
+    if not _speaks():
+        return ignore
     if args.events:
         return json_lines(sys.stdout)
     from .progress import Progress
@@ -469,9 +546,14 @@ def _sink(args: argparse.Namespace) -> EventSink:
     return Progress(sys.stderr)
 
 
+def _speaks() -> bool:
+    """Whether this is the only process, or the first of those that ``torchrun`` started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+
+
 def _say(args: argparse.Namespace, text: str) -> None:
     """Text for a person; with ``--events`` standard output is for programs alone."""
-    if not args.events:
+    if not args.events and _speaks():
         print(text, flush=True)
 
 
@@ -481,27 +563,27 @@ def _fail(error: Exception, kind: str, sink: EventSink) -> int:
     return FAILED
 
 
+def _stop(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def _signals(handler: Callable[[int, Any], None] = _stop) -> Iterator[None]:
     """A polite kill stops the work as Ctrl-C does, wherever it is; files are replaced atomically.
 
     Ctrl-C is armed anew because shells let background jobs ignore it.
     """
-
-    def on_signal(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
-            before[number] = signal.signal(number, on_signal)
+            before[number] = signal.signal(number, handler)
         except ValueError:  # not the main thread: its owner decides
             break
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _stopped(args: argparse.Namespace) -> Cancelled:

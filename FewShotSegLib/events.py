@@ -4,15 +4,18 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
 
 ==============  ===============================================================================
 ``started``     ``command``, ``version``, ``pid``
-``phase``       ``phase`` (``read``, ``features``, ``train``, ``refine``, ``segment``, ``write``),
-                ``total`` (steps, or null) and, where it helps, ``subject``
+``phase``       ``phase`` (``read``, ``features``, ``train``, ``refine``, ``segment``, ``write``,
+                ``prepare``, ``pretrain``), ``total`` (steps, or null) and, where it helps,
+                ``subject``
 ``progress``    ``phase``, ``done``, ``total``
 ``epoch``       one epoch of training or refinement: ``phase``, ``epoch``, ``epochs``, ``loss`` and
-                its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure
+                its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure;
+                of pre-training some hundred steps, with ``step`` of ``steps`` and, where it was
+                validated, ``dice`` by class and ``mean_dice``
 ``warning``     ``message``: something a person should know; the work goes on
 ``result``      ``path`` of a file that is now complete, ``kind`` (``adapter``, ``segmentation``,
-                ``probability``, ``report``, ``overlay``); and what a command says without a
-                file (``path`` is null): ``evaluation``, ``models``, ``metadata``
+                ``probability``, ``report``, ``overlay``, ``model``, ``curve``); and what a command
+                says without a file (``path`` is null): ``evaluation``, ``models``, ``metadata``
 ``finished``    the command succeeded; ``seconds``
 ``failed``      ``message``, ``kind`` (the error's class); nothing follows
 ``cancelled``   ``message``; nothing follows

@@ -185,7 +185,7 @@ def adapt(
     if method not in ADAPTERS:
         raise InputError(f"There is no method '{method}'. Known: {', '.join(ADAPTERS)}.")
     if out is not None:
-        _require_no_input(out, [query, *(path for s in supports for path in _paths(s))])
+        require_no_input(out, [query, *(path for s in supports for path in _paths(s))])
         require_writable(out)
     wanted = parse_structures(structures) if isinstance(structures, str) else structures
     foundation = find_model(model)
@@ -328,7 +328,7 @@ def segment(
     clock = Clock(runtime.events)
     if out is not None:
         check_output_name(out)
-        _require_no_input(out, [query, *(path for s in supports for path in _paths(s))])
+        require_no_input(out, [query, *(path for s in supports for path in _paths(s))])
         require_writable(out)
         read_reports(Path(out).parent / REPORT)  # refuses one of somebody else's
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
@@ -525,7 +525,7 @@ def _paths(support: SupportLike) -> tuple[PathLike, ...]:
     return () if isinstance(support, Support) else support
 
 
-def _require_no_input(out: PathLike, inputs: Sequence[Any]) -> None:
+def require_no_input(out: PathLike, inputs: Sequence[Any]) -> None:
     """Nothing that somebody drew or scanned is ever written over.
 
     Raises:

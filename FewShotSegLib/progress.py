@@ -14,6 +14,8 @@ _LABELS = {
     "refine": "transduction",
     "segment": "segmenting",
     "write": "writing",
+    "prepare": "preparing volumes",
+    "pretrain": "pre-training",
 }
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _QUICK = ("read", "write")
@@ -41,6 +43,8 @@ class Progress:
             self._advance(event["phase"], event["done"], event["total"], "")
         elif kind == "epoch":
             note = f"loss {event['loss']:.3f}"
+            if "mean_dice" in event:
+                note += f", Dice {event['mean_dice']:.3f}"
             self._advance(event["phase"], event["epoch"], event["epochs"], note)
         elif kind == "warning":
             self.say(f"Note: {event['message']}")

@@ -20,7 +20,7 @@ from FewShotSegLib.cli import METHODS
 from FewShotSegLib.model_registry import list_entries
 from FewShotSegLib.volume_files import read_image
 
-COMMANDS = ("adapt", "segment", "evaluate", "models", "inspect", "demo")
+COMMANDS = ("adapt", "segment", "evaluate", "models", "inspect", "demo", "pretrain")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -79,6 +79,7 @@ class Help(unittest.TestCase):
             "models": "--events",
             "inspect": "--events",
             "demo": "--events",
+            "pretrain": "--out --steps --resume --device --threads --events --seed",
         }
         for command, wanted in flags.items():
             text = run(command, "--help").out

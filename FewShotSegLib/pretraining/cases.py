@@ -1,0 +1,235 @@
+"""Every volume of an assembly once on the model's grid, kept as memory-mapped arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..annotation import Structure
+from ..annotation_files import read_annotation
+from ..atomic import replacing, write_json
+from ..errors import InputError
+from ..geometry import Grid
+from ..preprocessing import Placement
+from ..volume_files import array_of, grid_of, read_file, read_image
+from .assembly import Assembly, DataSet, Source
+
+FORMAT = 1
+"""Part of every cache key: raised when the same files would give other arrays."""
+TISSUE_EDGES = (-700.0, -150.0, -20.0, 150.0)
+"""HU between air, lung, fat, soft tissue and bone."""
+MAX_PLACES = 4000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One volume on the model's grid.
+
+    Attributes:
+        image: (i, j, k) float16 in [0, 1], as the backbone expects it; None where it is to be
+            synthesised.
+        labels: (i, j, k) uint8, the class's place in the template plus 1; 0 elsewhere.
+        detail: (i, j, k) uint8; for CT the tissue by HU, for synthesis every label value of the
+            file as a number of its own (0 is the file's 0); None for others.
+        annotated: (K,) float32, the task mask w of eq. (1).
+        places: by class, (n, 3) voxels within it.
+        centres: by class, (3,) its mean voxel, where it is annotated and there.
+    """
+
+    name: str
+    modality: str
+    image: np.ndarray | None
+    labels: np.ndarray
+    detail: np.ndarray | None
+    annotated: np.ndarray
+    places: dict[int, np.ndarray]
+    centres: dict[int, np.ndarray]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether its image is made up anew for every crop."""
+        return self.image is None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels of the model grid."""
+        return self.labels.shape
+
+
+def prepare_case(
+    assembly: Assembly, data_set: DataSet, source: Source, folder: Path, check: Callable[[], None]
+) -> Case:
+    """The case from ``folder``, put there first if it isn't.
+
+    Raises:
+        InputError: a file can't be read or used.
+        StorageError: the arrays can't be written.
+    """
+    key = _key(assembly, data_set, source)
+    place = folder / key
+    summary = place / "case.json"
+    if not summary.is_file():
+        check()
+        arrays, annotated = _arrays(assembly, data_set, source, check)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            with replacing(place / f"{name}.npy") as partial:
+                np.save(partial, array)
+        # Last, as the sign that all the others are there.
+        write_json(summary, {"annotated": annotated, "arrays": sorted(arrays)})
+    return _load(assembly, data_set, source, place)
+
+
+def _load(assembly: Assembly, data_set: DataSet, source: Source, place: Path) -> Case:
+    try:
+        summary = json.loads((place / "case.json").read_text(encoding="utf-8"))
+        arrays = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in summary["arrays"]}
+        annotated = np.isin(assembly.classes, summary["annotated"]).astype(np.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"The prepared case {place} is damaged; remove that folder.") from error
+    points = np.array(arrays["places"])
+    places, centres = {}, {}
+    for number in np.unique(points[:, 0]).tolist():
+        places[number] = points[points[:, 0] == number, 1:]
+        centres[number] = np.array(arrays["centres"])[number]
+    return Case(
+        source.name,
+        data_set.modality,
+        arrays.get("image"),
+        arrays["labels"],
+        arrays.get("detail"),
+        annotated,
+        places,
+        centres,
+    )
+
+
+def _key(assembly: Assembly, data_set: DataSet, source: Source) -> str:
+    """Names a case's folder by all that its arrays depend on."""
+    files = [path for path in (source.image, source.segmentation) if path is not None]
+    stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    annotated = data_set.annotated
+    recipe = [
+        FORMAT,
+        stamps,
+        assembly.classes,
+        assembly.preprocessing[data_set.modality].to_json(),
+        sorted(data_set.labels.items()),
+        annotated if isinstance(annotated, str) else annotated[source.name],
+        data_set.modality,
+        data_set.synthesis,
+    ]
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:24]
+
+
+def _arrays(
+    assembly: Assembly, data_set: DataSet, source: Source, check: Callable[[], None]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays to keep, and the names of the classes that were annotated."""
+    preprocessing = assembly.preprocessing[data_set.modality]
+    arrays: dict[str, Any] = {}
+    if source.image is None:
+        file = read_file(source.segmentation)
+        grid = grid_of(file)
+        placement = preprocessing.place(grid)
+        values = nearest_to_model(array_of(file), placement)
+        arrays["detail"] = _numbered(values, source)
+    else:
+        volume = read_image(source.image)
+        grid = volume.grid
+        check()
+        image, placement = preprocessing(volume)
+        arrays["image"] = image[0, 0].numpy().astype(np.float16)
+        if data_set.modality == "CT":
+            hu = placement.to_model(volume.array, kernel="linear")
+            arrays["detail"] = torch.bucketize(hu, torch.tensor(TISSUE_EDGES)).byte().numpy()
+    check()
+    labels, annotated = _class_map(assembly.classes, data_set, source, grid, placement)
+    places, centres = _places(labels, len(assembly.classes))
+    arrays |= {"labels": labels, "places": places, "centres": centres}
+    return arrays, annotated
+
+
+def _class_map(
+    classes: Sequence[str], data_set: DataSet, source: Source, grid: Grid, placement: Placement
+) -> tuple[np.ndarray, list[str]]:
+    values_of: dict[str, list[int]] = {}
+    for value, name in data_set.labels.items():
+        values_of.setdefault(name, []).append(value)
+    # Slicer's segments are found by name: that of the class, where one label value is the class.
+    structures = {
+        value: Structure(name if len(values) == 1 else f"{name} {value}", value)
+        for name, values in values_of.items()
+        for value in values
+    }
+    annotation = read_annotation(
+        source.segmentation, grid, list(structures.values()), may_be_empty=True
+    )
+    listed = data_set.annotated
+    labels = np.zeros(placement.shape, np.uint8)
+    taken = np.zeros(grid.shape, bool)
+    annotated = []
+    for name, values in values_of.items():
+        masks = [annotation.mask(structures[value].name) for value in values]
+        found = [mask for mask in masks if mask is not None]
+        if isinstance(listed, dict):
+            known = set(values) <= set(listed[source.name])
+        else:
+            known = listed == "all" or bool(found)
+        if not known:
+            continue
+        annotated.append(name)
+        if not found:
+            continue
+        mask = np.logical_or.reduce(found)
+        if (taken & mask).any():
+            raise InputError(
+                f"{source.segmentation}: '{name}' overlaps another class; pre-training needs "
+                "classes that don't overlap within a data set."
+            )
+        taken |= mask
+        inside = placement.to_model(mask, kernel="linear").numpy() >= 0.5
+        labels[inside] = classes.index(name) + 1
+    return labels, annotated
+
+
+def nearest_to_model(array: np.ndarray, placement: Placement) -> np.ndarray:
+    """Label values on the model's grid, none of them mixed."""
+    turned = array.transpose(placement.sources)
+    for axis, flip in enumerate(placement.flips):
+        if flip:
+            turned = np.flip(turned, axis)
+        size, wanted = turned.shape[axis], placement.shape[axis]
+        index = ((np.arange(wanted) + 0.5) * size / wanted).astype(int)
+        turned = turned.take(index.clip(0, size - 1), axis)
+    return turned
+
+
+def _numbered(values: np.ndarray, source: Source) -> np.ndarray:
+    """Label values as consecutive numbers; the file's 0 stays 0."""
+    present = np.unique(values)
+    present = np.concatenate([[0], present[present != 0]])
+    if len(present) > 256:
+        raise InputError(
+            f"{source.segmentation} has {len(present)} label values; 255 are possible."
+        )
+    order = np.argsort(present)
+    return order[np.searchsorted(present[order], values)].astype(np.uint8)
+
+
+def _places(labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Some voxels of every class as rows (class, i, j, k), and each class's centre (K, 3)."""
+    rows, centres = [np.zeros((0, 4), np.int32)], np.full((classes, 3), np.nan, np.float32)
+    for number in np.unique(labels[labels > 0]).astype(int) - 1:
+        voxels = np.argwhere(labels == number + 1)
+        centres[number] = voxels.mean(0)
+        chosen = voxels[:: -(-len(voxels) // MAX_PLACES)]
+        rows.append(np.insert(chosen, 0, number, axis=1).astype(np.int32))
+    return np.concatenate(rows), centres

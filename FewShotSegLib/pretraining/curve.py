@@ -1,0 +1,45 @@
+"""The picture of a pre-training: its losses, and Dice by class on the held-out cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..annotation_files import default_color
+from ..atomic import replacing
+from .trainer import TERMS
+
+MAX_LEGEND = 20
+
+
+def draw_curve(history: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Path) -> None:
+    """Write a PNG of the epochs' records, as in the ``epoch`` events.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, dice = figure.subplots(1, 2)
+    for name in TERMS:
+        points = [(record["step"], record[name]) for record in history if name in record]
+        if points:
+            losses.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+    losses.set(title="Training losses", xlabel="step", ylim=(0, None))
+    validated = [record for record in history if "dice" in record]
+    for number, name in enumerate(classes, 1):
+        points = [(r["step"], r["dice"][name]) for r in validated if name in r["dice"]]
+        if points:
+            color = default_color(number)
+            dice.plot(*zip(*points, strict=True), marker=".", color=color, label=name)
+    dice.set(title="Dice on held-out cases (model grid)", xlabel="step", ylim=(0, 1))
+    for axes in (losses, dice):
+        axes.grid(alpha=0.3)
+        if 0 < len(axes.get_lines()) <= MAX_LEGEND:
+            axes.legend(fontsize=8)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)

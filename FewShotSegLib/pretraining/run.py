@@ -1,0 +1,232 @@
+"""A whole pre-training: prepare the cases, train, validate, keep the state, export."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..atomic import require_writable, write_json
+from ..errors import Cancelled, InputError
+from ..events import EventSink, ignore, make_event
+from ..model_registry import find_model
+from ..pipeline import Runtime
+from .assembly import Assembly, read_assembly
+from .cases import Case, prepare_case
+from .curve import draw_curve
+from .ddp import Ranks, process_group
+from .export import export_model
+from .network import PretrainingNetwork, build_network
+from .state import NAME, restore_state, save_state
+from .trainer import STOPPED, Trainer, learning_rate
+from .validation import validate
+
+SAVE_EVERY_SECONDS = 60.0
+FORMAT = 1
+"""Part of every recipe: raised when the same assembly would be trained in another way."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """How a pre-training ended.
+
+    Attributes:
+        entry: the registry entry, for ``--model``. curve: the picture.
+        network: the averaged weights with all heads. trainer: with the last weights.
+        history: one dictionary an epoch, as in the ``epoch`` events.
+    """
+
+    entry: Path
+    curve: Path
+    network: PretrainingNetwork
+    trainer: Trainer
+    history: list[dict[str, Any]]
+
+
+def pretrain(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    runtime: Runtime | None = None,
+) -> Pretrained:
+    """Pre-train a foundation model on an assembly of partially labelled data (eq. 1).
+
+    Under ``torchrun`` every process calls this, and the first one writes.
+
+    Args:
+        path: the assembly's description. steps: in place of its own.
+        out: a folder for the prepared volumes, the checkpoint, the model and the curve.
+        resume: go on from the checkpoint that an interrupted run left in ``out``, if any.
+        runtime: device, progress, cancelling.
+
+    Raises:
+        InputError, StorageError: see each message.
+        Cancelled: the user stopped; the checkpoint holds what was done.
+    """
+    runtime, out = runtime or Runtime(), Path(out)
+    with process_group(runtime.device) as ranks:
+        if not ranks.first:
+            runtime = replace(runtime, events=ignore)
+        assembly = read_assembly(path, steps)
+        build_network(assembly, seed)  # told before hours of preparation
+        require_writable(out / NAME)
+        if (out / NAME).exists() and not resume:
+            raise InputError(
+                f"{out} holds a pre-training already; add --resume to go on with it, or choose "
+                "another folder."
+            )
+        ranks.wait()  # the first must not write a checkpoint before the others have looked
+        cases, held_out = _prepare(assembly, out / "cases", ranks, runtime)
+        trainer = Trainer(assembly, cases, ranks, seed, runtime.cancel)
+        history = _train(trainer, held_out, out / NAME, seed, runtime.events)
+        entry, curve = out / f"{assembly.model['id']}.json", out / "curve.png"
+        if ranks.first:
+            export_model(trainer.averaged, assembly, out, seed, assembly.training.steps)
+            draw_curve(history, assembly.classes, curve)
+            recipe = {"version": __version__, "seed": seed, "processes": ranks.world}
+            record = out / "pretraining.json"
+            write_json(
+                record,
+                {**recipe, "assembly": assembly.to_json(with_cases=True), "history": history},
+            )
+            for kind, file in (("model", entry), ("curve", curve), ("report", record)):
+                runtime.events(make_event("result", kind=kind, path=str(file)))
+        ranks.wait()
+        return Pretrained(entry, curve, trainer.averaged, trainer, history)
+
+
+def _prepare(
+    assembly: Assembly, folder: Path, ranks: Ranks, runtime: Runtime
+) -> tuple[list[list[Case]], list[Case]]:
+    """The training cases by data set, and the held-out ones."""
+
+    def check() -> None:
+        if runtime.cancel():
+            raise Cancelled(STOPPED)
+
+    jobs = [
+        (number, data_set, source, source in data_set.held_out)
+        for number, data_set in enumerate(assembly.data)
+        for source in (*data_set.sources, *data_set.held_out)
+    ]
+    runtime.events(make_event("phase", phase="prepare", total=len(jobs)))
+    # Each process prepares its share; then all are there, and loading them is quick.
+    mine = jobs[ranks.rank :: ranks.world]
+    for done, (_, data_set, source, _) in enumerate(mine, 1):
+        prepare_case(assembly, data_set, source, folder, check)
+        progress = {"done": min(len(jobs), done * ranks.world), "total": len(jobs)}
+        runtime.events(make_event("progress", phase="prepare", **progress))
+    ranks.wait()
+    cases: list[list[Case]] = [[] for _ in assembly.data]
+    held_out = []
+    for number, data_set, source, apart in jobs:
+        case = prepare_case(assembly, data_set, source, folder, check)
+        (held_out if apart else cases[number]).append(case)
+    return cases, held_out
+
+
+def _train(
+    trainer: Trainer, held_out: list[Case], checkpoint: Path, seed: int, events: EventSink
+) -> list[dict[str, Any]]:
+    """All the steps that are left; returns the history."""
+    plan, ranks = trainer.plan, trainer.ranks
+    recipe = _recipe(trainer.assembly, seed, ranks.world)
+    networks = {"network": trainer.network, "averaged": trainer.averaged}
+    history: list[dict[str, Any]] = []
+    if checkpoint.exists():
+        trainer.done, history = restore_state(
+            checkpoint, recipe, networks, trainer.optimizer, trainer.running
+        )
+    ranks.wait()
+    epochs = -(-plan.steps // plan.epoch_steps)
+    events(make_event("phase", phase="pretrain", total=plan.steps))
+    clock = _Clock(trainer.done)
+
+    def save() -> None:
+        clock.saved()
+        trainer.require_finite()
+        if ranks.first:
+            state = (trainer.done, networks, trainer.optimizer, trainer.running, history)
+            save_state(checkpoint, recipe, *state)
+
+    def close_epoch() -> None:
+        speed = clock.lap(trainer.done)
+        record = _record(trainer, held_out, trainer.done, epochs)
+        clock.start()
+        history.append(record)
+        save()
+        events(make_event("epoch", phase="pretrain", **record, **speed))
+
+    def at_end() -> bool:
+        return trainer.done > 0 and (
+            trainer.done % plan.epoch_steps == 0 or trainer.done == plan.steps
+        )
+
+    try:
+        # A validation that was stopped is done again.
+        if at_end() and (not history or history[-1]["step"] != trainer.done):
+            close_epoch()
+        for _ in trainer.run():
+            if at_end():
+                close_epoch()
+            elif clock.due():
+                save()
+    except Cancelled:
+        save()
+        raise
+    return history
+
+
+def _record(trainer: Trainer, held_out: list[Case], step: int, epochs: int) -> dict[str, Any]:
+    """What is known at an epoch's end; with Dice where it is time for that, and at the very end."""
+    plan = trainer.plan
+    epoch = -(-step // plan.epoch_steps)
+    dice: dict[str, Any] = {}
+    if held_out and (epoch % plan.validate_every == 0 or step == plan.steps):
+        found = validate(trainer.averaged, trainer.assembly, held_out, trainer.ranks, trainer.check)
+        if found:
+            dice = {"dice": found, "mean_dice": round(sum(found.values()) / len(found), 4)}
+    # Last, because it forgets, and a validation that is stopped is done again after resuming.
+    losses = trainer.reset_running()
+    rate = learning_rate(plan, step - 1)
+    head = {"epoch": epoch, "epochs": epochs, "step": step, "steps": plan.steps}
+    return {**head, **losses, "learning_rate": rate, **dice}
+
+
+def _recipe(assembly: Assembly, seed: int, world: int) -> str:
+    """Hash of what a checkpoint depends on; what the model is called is no part of it."""
+    data = {k: v for k, v in assembly.to_json(with_cases=True).items() if k != "model"}
+    start = find_model(assembly.start_from).weights_sha256 if assembly.start_from else None
+    text = json.dumps([FORMAT, seed, world, start, data], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Clock:
+    """When the state was last kept, and how fast the steps go."""
+
+    def __init__(self, step: int) -> None:
+        self._kept = self._start = time.monotonic()
+        self._step = step
+
+    def due(self) -> bool:
+        return time.monotonic() - self._kept > SAVE_EVERY_SECONDS
+
+    def saved(self) -> None:
+        self._kept = time.monotonic()
+
+    def start(self) -> None:
+        self._start = time.monotonic()
+
+    def lap(self, step: int) -> dict[str, float]:
+        """Seconds a step since the start; nothing where no step was taken."""
+        taken, self._step = step - self._step, step
+        seconds = time.monotonic() - self._start
+        return {"seconds_per_step": round(seconds / taken, 4)} if taken else {}

@@ -1,0 +1,114 @@
+"""The numbers of a pre-training, with defaults and limits: training, targets, augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how fast.
+
+    Attributes:
+        steps: optimiser steps. crop: model voxels of a crop. crops: crops a step and process.
+        learning_rate: of AdamW after ``warm_up`` steps; a half cosine leads it to 1 % of that.
+        clip: the largest norm of the gradient.
+        average: decay of the running average of the weights, which is what is exported.
+        freeze_statistics: the part of the steps after which batch statistics stay as they are:
+            with few crops a step they wander, and a frozen backbone can't follow them.
+        foreground: the part of the crops that lie around a class's voxels; the others lie anywhere.
+        epoch_steps: steps between two progress events.
+        validate_every: epochs between two validations on the held-out cases.
+    """
+
+    steps: int = 5000
+    crop: tuple[int, int, int] = (80, 80, 64)
+    crops: int = 1
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warm_up: int = 50
+    clip: float = 5.0
+    average: float = 0.995
+    freeze_statistics: float = 0.3
+    foreground: float = 0.6
+    epoch_steps: int = 100
+    validate_every: int = 5
+
+    def __post_init__(self) -> None:
+        whole = (self.steps, self.crops, self.epoch_steps, self.validate_every, *self.crop)
+        if min(whole) < 1 or self.warm_up < 0:
+            raise InputError("steps, crop, crops, epoch_steps and validate_every are 1 or more")
+        if not (0 < self.learning_rate <= 1 and self.clip > 0 and self.weight_decay >= 0):
+            raise InputError("learning_rate is in (0, 1], clip above 0, weight_decay 0 or more")
+        if not (0 <= self.average < 1 and 0 <= self.freeze_statistics <= 1):
+            raise InputError("average is in [0, 1), freeze_statistics in [0, 1]")
+        if not 0 <= self.foreground <= 1:
+            raise InputError("foreground is in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is learned beside the classes, as weights in the loss; 0 switches a target off.
+
+    Attributes:
+        cross_entropy: the weight of the classes' cross-entropy beside soft Dice, whose is 1.
+        deep: the weight of the same losses on the coarser feature levels, so that these become
+            features worth adapting too.
+        tissue: air, lung, fat, soft tissue and bone, told from HU; on CT alone.
+        position: where a voxel lies from the centre of each class in ``anchors``, in 100 mm.
+        clean: the image as it was before its intensities were disturbed.
+    """
+
+    cross_entropy: float = 0.5
+    deep: float = 0.3
+    tissue: float = 0.0
+    position: float = 0.0
+    anchors: tuple[str, ...] = ()
+    clean: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.cross_entropy, self.deep, self.tissue, self.position, self.clean) < 0:
+            raise InputError("the weights are 0 or more")
+        if (self.position > 0) != bool(self.anchors):
+            raise InputError("position and anchors (class names) are given together")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far crops are changed. There are no flips: left and right are different classes.
+
+    Attributes:
+        rotation: degrees about each axis, at most, either way; small, so that sides stay sides.
+        zoom: the least and the most that a crop is shrunk or grown by.
+        stretch: the part by which axes differ in that, at most.
+        gain, shift: of the intensities in [0, 1]: ``image * (1 +- gain) +- shift``.
+        gamma: the spread of the logarithm of an exponent.
+        noise: standard deviation, at most.
+        bias: the spread of the logarithm of a smooth field over the crop.
+        coarsest: how many times coarser the image may become along an axis (thick slices).
+        contrast: how often grey values are remapped at random, to contrasts that no CT has.
+    """
+
+    rotation: float = 12.0
+    zoom: tuple[float, float] = (0.75, 1.35)
+    stretch: float = 0.1
+    gain: float = 0.1
+    shift: float = 0.05
+    gamma: float = 0.25
+    noise: float = 0.06
+    bias: float = 0.15
+    coarsest: float = 3.0
+    contrast: float = 0.0
+
+    def __post_init__(self) -> None:
+        least = (self.gain, self.shift, self.gamma, self.noise, self.bias, self.contrast)
+        if min(least) < 0 or self.contrast > 1:
+            raise InputError("the strengths are 0 or more, contrast at most 1")
+        if not 0 <= self.rotation <= 45:
+            raise InputError("rotation is 0 to 45 degrees")
+        if not 0 < self.zoom[0] <= self.zoom[1] or not 0 <= self.stretch < 1:
+            raise InputError("zoom is two numbers above 0, the smaller first; stretch in [0, 1)")
+        if self.coarsest < 1:
+            raise InputError("coarsest is 1 or more")

@@ -1,0 +1,101 @@
+"""The state of an unfinished pre-training: one safetensors file, replaced atomically; no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..atomic import replacing
+from ..errors import InputError
+
+NAME = "checkpoint.safetensors"
+
+
+def own_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers by name, each once although some have two names."""
+    yield from network.named_parameters()
+    yield from network.named_buffers()
+
+
+def save_state(
+    path: Path,
+    recipe: str,
+    step: int,
+    networks: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    running: Tensor,
+    history: list[dict[str, Any]],
+) -> None:
+    """Replace the file.
+
+    Args:
+        recipe: everything the training depends on (a hash). step: steps that are done.
+        networks: by a name without dots. running: sums since the last epoch.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    tensors = {"running": _kept(running)}
+    for name, network in networks.items():
+        for key, tensor in own_tensors(network):
+            tensors[f"{name}.{key}"] = _kept(tensor)
+    for number, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            tensors[f"optimizer.{number}.{key}"] = _kept(torch.as_tensor(value))
+    metadata = {"recipe": recipe, "step": str(step), "history": json.dumps(history)}
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata)
+
+
+def restore_state(
+    path: Path,
+    recipe: str,
+    networks: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    running: Tensor,
+) -> tuple[int, list[dict[str, Any]]]:
+    """Load the state in place. Returns the steps that were done, and the history.
+
+    Raises:
+        InputError: the file is damaged, or belongs to a training with other inputs.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        if metadata["recipe"] != recipe:
+            raise InputError(
+                f"The checkpoint {path} is of a pre-training with another assembly, seed, number "
+                "of steps or of processes. Repeat the command as it was, or choose another --out."
+            )
+        step, history = int(metadata["step"]), json.loads(metadata["history"])
+        with torch.no_grad():
+            running.copy_(tensors["running"])
+            for name, network in networks.items():
+                for key, tensor in own_tensors(network):
+                    tensor.copy_(tensors[f"{name}.{key}"])
+    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"The checkpoint {path} is damaged. Choose another --out, or remove it to start again."
+        ) from error
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".")
+            parameter = parameters[int(number)]
+            if value.shape == parameter.shape:
+                # In the parameter's own memory order, so that sums are formed as before.
+                value = torch.zeros_like(parameter, requires_grad=False).copy_(value)
+            optimizer.state[parameter][name] = value
+    return step, history
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().clone()

@@ -1,0 +1,601 @@
+"""Pre-training: eq. (1), honest crops, a run that resumes to the bit, several processes as one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, safe_open
+from tiny import OneThread
+from tiny_model import make_grid, make_labels, make_values, run, write_array
+from torch import Tensor
+
+from FewShotSegLib.errors import Cancelled, FewShotSegError, InputError
+from FewShotSegLib.model_registry import find_model
+from FewShotSegLib.pipeline import Runtime
+from FewShotSegLib.pretraining.assembly import Assembly, read_assembly
+from FewShotSegLib.pretraining.augmentation import crop_index, disturb, warp
+from FewShotSegLib.pretraining.cases import Case, prepare_case
+from FewShotSegLib.pretraining.ddp import Ranks
+from FewShotSegLib.pretraining.losses import class_losses, crop_losses
+from FewShotSegLib.pretraining.network import build_network
+from FewShotSegLib.pretraining.run import Pretrained, pretrain
+from FewShotSegLib.pretraining.sampling import Sampler, data_set_of, make_sample, whole_image
+from FewShotSegLib.pretraining.settings import Augmentation, Targets, TrainingPlan
+from FewShotSegLib.pretraining.state import own_tensors
+from FewShotSegLib.pretraining.targets import Sample
+from FewShotSegLib.pretraining.trainer import Trainer
+from FewShotSegLib.volume_files import read_image
+
+ROOT = Path(__file__).resolve().parents[1]
+CROP = [16, 16, 12]
+BOX = {"orientation": "RAS", "spacing": [3.0, 3.0, 3.0]}
+
+
+def description(**changes: Any) -> dict[str, Any]:
+    """A small assembly: two CT sets that annotate different classes, and label maps."""
+    return {
+        "model": {"id": "tiny-pretrained", "title": "Tiny", "licence": "Apache-2.0"},
+        "classes": ["bean", "pea", "pod"],
+        "preprocessing": {
+            "CT": {**BOX, "intensity": "window", "low": -200, "high": 300},
+            "MR": {**BOX, "intensity": "percentiles", "low": 0.5, "high": 99.5},
+        },
+        "architecture": {"name": "DynamicUNet", "filters": [4, 6, 8]},
+        "data": [
+            {
+                "name": "beans",
+                "folder": "beans",
+                "modality": "CT",
+                "labels": {"4": "bean", "5": "pea"},
+                "annotated": {"file": "index.json", "part": "beans"},
+                "weight": 3,
+                "held_out": ["b2"],
+            },
+            {
+                "name": "maps",
+                "folder": "maps",
+                "modality": "MR",
+                "labels": {"4": "pod", "5": "pod"},
+                "synthesis": True,
+            },
+        ],
+        "targets": {"tissue": 0.2, "position": 1.0, "anchors": ["bean", "pod"], "clean": 0.5},
+        "augmentation": {"contrast": 0.25},
+        "training": {
+            "steps": 6,
+            "crop": CROP,
+            "learning_rate": 0.01,
+            "warm_up": 2,
+            "epoch_steps": 2,
+            "validate_every": 2,
+            "freeze_statistics": 0.5,
+        },
+        **changes,
+    }
+
+
+class World(OneThread):
+    """Three patients and two label maps in a folder."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        folder = tempfile.TemporaryDirectory(prefix="kleine Größe ")
+        cls.addClassCleanup(folder.cleanup)
+        cls.world = Path(folder.name)
+        for seed, grid in enumerate(map(make_grid, ("straight", "oblique", "left-handed"))):
+            labels = make_labels(seed, grid)
+            image = make_values(seed, labels)
+            write_array(cls.world / "beans" / "images" / f"b{seed}.nii.gz", image, grid)
+            write_array(cls.world / "beans" / "labels" / f"b{seed}.nii.gz", labels, grid)
+        for seed in range(2):
+            labels = make_labels(seed, make_grid()).astype(np.int16)
+            labels[labels == 0] = 2000
+            labels[:3] = 0
+            write_array(cls.world / "maps" / f"m{seed}.nii.gz", labels, make_grid())
+        index = {"beans": {"b0": [4, 5], "b1": [4], "b2": [4, 5]}}
+        (cls.world / "index.json").write_text(json.dumps(index))
+        cls.path = cls.write(description())
+        cls.prepared = cls.world / "prepared"
+
+    @classmethod
+    def write(cls, data: Any, name: str = "assembly.json") -> Path:
+        path = cls.world / name
+        path.write_text(json.dumps(data))
+        return path
+
+    def setUp(self) -> None:
+        self.folder = self.world / "out"
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    @classmethod
+    def cases(cls, assembly: Assembly) -> list[list[Case]]:
+        return [
+            [prepare_case(assembly, d, source, cls.prepared, lambda: None) for source in d.sources]
+            for d in assembly.data
+        ]
+
+    def trained(self, out: str = "run", **options: Any) -> Pretrained:
+        return pretrain(self.path, self.folder / out, **{"runtime": Runtime("cpu"), **options})
+
+
+class EquationOne(unittest.TestCase):
+    """A class counts only where it was annotated."""
+
+    def test_a_case_computed_by_hand(self) -> None:
+        # One voxel in two, classes a and c annotated, b not.
+        probability = torch.tensor([[0.8, 0.4], [0.9, 0.9], [0.5, 0.5]])
+        mask = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+        shape = (3, 2, 1, 1)
+        scores = torch.logit(probability).reshape(shape)
+        dice, entropy = class_losses(scores, mask.reshape(shape), torch.tensor([1.0, 0.0, 1.0]))
+        dice_a = 1 - (2 * 0.8 + 1) / (0.8 + 0.4 + 1 + 1)
+        dice_c = 1 - 1 / (0.5 + 0.5 + 1)
+        self.assertAlmostEqual(dice.item(), (dice_a + dice_c) / 2, places=5)
+        entropy_a = -(math.log(0.8) + math.log(0.6)) / 1
+        entropy_c = -2 * math.log(0.5) / (0.0025 * 2)
+        self.assertAlmostEqual(entropy.item() / ((entropy_a + entropy_c) / 2), 1, places=5)
+
+    def test_an_unannotated_class_gets_no_gradient(self) -> None:
+        scores = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+        scores.requires_grad_()
+        masks = (torch.rand(3, 4, 4, 4) > 0.5).float()
+        for w in ([1.0, 0.0, 1.0], [0.0, 0.0, 0.0]):
+            scores.grad = None
+            sum(class_losses(scores, masks, torch.tensor(w))).backward()
+            for k, known in enumerate(w):
+                self.assertEqual(bool((scores.grad[k] != 0).any()), bool(known))
+
+    def test_a_crop_without_any_annotation_still_teaches_the_rest(self) -> None:
+        targets = Targets(tissue=1.0)
+        labels = torch.zeros(8, 8, 8, dtype=torch.long)
+        sample = Sample(
+            image=torch.zeros(1, 8, 8, 8),
+            labels=labels,
+            annotated=torch.zeros(2),
+            tissue=labels,
+            clean=None,
+            position=torch.zeros(0, 8, 8, 8),
+            position_known=torch.zeros(0),
+            body=labels > 0,
+        )
+        for stride in (1, 2):
+            size = 8 // stride
+            outputs = {
+                name: torch.zeros(channels, size, size, size, requires_grad=True)
+                for name, channels in (("classes", 2), ("tissue", 5))
+            }
+            losses = crop_losses(outputs, sample, targets, stride)
+            losses["loss"].backward()
+            self.assertEqual((losses["dice_loss"].item(), losses["cross_entropy"].item()), (0, 0))
+            self.assertFalse(outputs["classes"].grad.any())
+            self.assertAlmostEqual(losses["loss"].item(), math.log(5), places=5)
+            self.assertTrue(outputs["tissue"].grad.any())
+
+
+class Crops(World):
+    """What the network gets to see."""
+
+    def test_left_stays_left(self) -> None:
+        volume = np.zeros((40, 40, 40), np.float32)
+        volume[6:12, 18:22, 18:22] = 1  # left of the middle
+        strong = Augmentation(rotation=30, zoom=(0.7, 1.4), stretch=0.2, noise=0, contrast=1)
+        middle = np.array([19.5, 19.5, 19.5])
+        for seed in range(200):
+            rng = np.random.default_rng(seed)
+            index = crop_index(rng, strong, (40, 40, 40), middle, (1, 1, 1))
+            image = disturb(rng, strong, warp(volume, index, "bilinear"))
+            image = image - image.median()
+            weight = image.clamp(min=float(image.max()) / 2).sub(float(image.max()) / 2)
+            place = (weight.sum((1, 2)) * torch.arange(40)).sum() / weight.sum()
+            self.assertLess(float(place), 19.5)
+            axes = [index[tuple(np.eye(3, dtype=int)[a])] - index[0, 0, 0] for a in range(3)]
+            self.assertGreater(np.linalg.det(axes), 0)
+
+    def test_without_augmentation_a_crop_is_a_piece_of_the_volume(self) -> None:
+        still = Augmentation(rotation=0, zoom=(1, 1), stretch=0)
+        volume = np.random.default_rng(0).normal(size=(9, 8, 7)).astype(np.float16)
+        index = crop_index(np.random.default_rng(0), still, (4, 4, 4), [3.5, 3.5, 3.5], (1, 2, 3))
+        crop = warp(volume, index, "bilinear")
+        np.testing.assert_allclose(crop, volume[2:6, 2:6, 2:6], atol=1e-3)
+        index = crop_index(np.random.default_rng(0), still, (4, 4, 4), [0.5, 3.5, 3.5], (1, 1, 1))
+        crop = warp(volume, index, "nearest", -5.0).numpy()
+        np.testing.assert_array_equal(crop[0], np.full((4, 4), -5.0))
+        np.testing.assert_allclose(crop[1:], volume[:3, 2:6, 2:6])
+
+    def test_they_depend_on_seed_step_and_rank_alone(self) -> None:
+        assembly = read_assembly(self.path)
+        cases = self.cases(assembly)
+
+        def image(seed: int, step: int, rank: int) -> Tensor:
+            return Sampler(assembly, cases, seed, 2).draw(step, rank)[0].image
+
+        first = image(0, 3, 1)
+        self.assertTrue(torch.equal(first, image(0, 3, 1)))
+        for other in ((1, 3, 1), (0, 4, 1), (0, 3, 0)):
+            self.assertFalse(torch.equal(first, image(*other)))
+
+    def test_data_sets_are_drawn_by_weight_all_along(self) -> None:
+        weights = (4.0, 2.0, 1.0)
+        drawn = np.array([data_set_of(n, weights, seed=3) for n in range(700)])
+        for stop in (7, 70, 700):
+            for which, weight in enumerate(weights):
+                self.assertLess(abs((drawn[:stop] == which).sum() - stop * weight / 7), 2.5)
+
+    def test_the_classes_of_a_data_set_are_seen_alike(self) -> None:
+        assembly = read_assembly(self.path)
+        sampler = Sampler(assembly, self.cases(assembly), 0, 1)
+        seen = np.zeros(4)
+        for step in range(60):
+            for sample in sampler.draw(step, 0):
+                for k in range(1, 4):
+                    seen[k] += bool((sample.labels == k).any())
+        self.assertGreater(seen[1:].min(), 10, seen)
+
+    def test_targets_say_what_is_known(self) -> None:
+        assembly = read_assembly(self.path)
+        beans, maps = self.cases(assembly)
+        rng = np.random.default_rng(0)
+        np.testing.assert_array_equal(beans[0].annotated, [1, 1, 0])
+        np.testing.assert_array_equal(beans[1].annotated, [1, 0, 0])
+        self.assertEqual(set(np.unique(beans[1].labels)), {0, 1})
+        np.testing.assert_array_equal(maps[0].annotated, [0, 0, 1])
+        sample = make_sample(rng, assembly, beans[0], beans[0].centres[0])
+        self.assertEqual(sample.position_known.tolist(), [1, 0])
+        inside = sample.position[:3][:, sample.labels == 1]
+        self.assertLess(float(inside.abs().max()), 0.3)  # within 30 mm of its own centre
+        self.assertTrue((sample.position[3:] == 0).all())
+        self.assertIsNotNone(sample.tissue)
+        sample = make_sample(rng, assembly, maps[0], maps[0].centres[2])
+        self.assertEqual((sample.tissue, sample.clean), (None, None))
+        self.assertEqual(sample.position_known.tolist(), [0, 1])
+        self.assertGreaterEqual(float(sample.image.min()), 0)
+        self.assertLessEqual(float(sample.image.max()), 1)
+
+    def test_what_is_annotated_by_default_is_what_is_there(self) -> None:
+        data = description()
+        del data["data"][0]["annotated"]
+        data["data"][0] |= {"labels": {"4": "bean", "9": "pea"}, "held_out": 0}
+        data["data"].append(dict(data["data"][0], name="all", annotated="all"))
+        assembly = read_assembly(self.write(data, "present.json"))
+        present, _, all_of_them = self.cases(assembly)
+        for known, whole in zip(present, all_of_them, strict=True):
+            np.testing.assert_array_equal(known.annotated, [1, 0, 0])
+            np.testing.assert_array_equal(whole.annotated, [1, 1, 0])
+            self.assertEqual(set(whole.places), {0})
+
+    def test_synthesis_changes_contrast_but_not_anatomy(self) -> None:
+        assembly = read_assembly(self.path)
+        case = self.cases(assembly)[1][0]
+        labels = np.array(case.labels)
+        differences = []
+        for seed in range(12):
+            sample = make_sample(np.random.default_rng(seed), assembly, case, case.centres[2])
+            inside, outside = sample.labels == 3, sample.labels == 0
+            if inside.any():
+                image = sample.image[0]
+                differences.append(float(image[inside].mean() - image[outside].mean()))
+        self.assertGreater(np.ptp(differences), 0.3)
+        self.assertTrue((labels > 0).any())
+        self.assertTrue(torch.equal(whole_image(assembly, case), whole_image(assembly, case)))
+
+    def test_a_prepared_case_is_what_the_model_will_see(self) -> None:
+        assembly = read_assembly(self.path)
+        source = assembly.data[0].sources[1]
+        case = self.cases(assembly)[0][1]
+        image, _ = assembly.preprocessing["CT"](read_image(source.image))
+        np.testing.assert_allclose(case.image, image[0, 0], atol=1e-3)
+        self.assertIsInstance(case.image, np.memmap)
+
+
+class WholeRun(World):
+    """From the description to a model that runs."""
+
+    def test_resumed_equals_uninterrupted_and_the_export_runs(self) -> None:
+        events: list[dict[str, Any]] = []
+        whole = self.trained("whole", runtime=Runtime("cpu", events=events.append))
+        asked = 0
+
+        def cancel() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > self.stop_at
+
+        for self.stop_at in (10, 100, 100):  # in the preparation, and within steps
+            asked = 0
+            with self.assertRaises(Cancelled):
+                self.trained("parts", resume=True, runtime=Runtime("cpu", cancel=cancel))
+        with safe_open(self.folder / "parts" / "checkpoint.safetensors", "pt") as file:
+            self.assertTrue(0 < int(file.metadata()["step"]) < 6, file.metadata()["step"])
+        parts = self.trained("parts", resume=True)
+        for one, other in (
+            (whole.trainer.network, parts.trainer.network),
+            (whole.network, parts.network),
+        ):
+            for (name, a), (_, b) in zip(own_tensors(one), own_tensors(other), strict=True):
+                self.assertTrue(torch.equal(a, b), name)
+        self.assertEqual(whole.history, parts.history)
+        self.check_events(events)
+        self.check_export(whole)
+
+    def check_events(self, events: list[dict[str, Any]]) -> None:
+        phases = [e["phase"] for e in events if e["event"] == "phase"]
+        self.assertEqual(phases, ["prepare", "pretrain"])
+        epochs = [e for e in events if e["event"] == "epoch"]
+        self.assertEqual([(e["epoch"], e["epochs"], e["step"]) for e in epochs][-1], (3, 3, 6))
+        for event in epochs:
+            for term in ("loss", "dice_loss", "cross_entropy"):
+                self.assertTrue(math.isfinite(event[term]))
+        self.assertNotIn("dice", epochs[0])
+        for event in epochs[1:]:
+            self.assertEqual(set(event["dice"]), {"bean", "pea"})
+        results = {e["kind"]: e["path"] for e in events if e["event"] == "result"}
+        self.assertEqual(set(results), {"model", "curve", "report"})
+        self.assertEqual(Path(results["curve"]).read_bytes()[:4], b"\x89PNG")
+
+    def check_export(self, result: Pretrained) -> None:
+        model = find_model(str(result.entry))
+        entry = model.entry
+        self.assertEqual(entry.classes, {"bean": 0, "pea": 1, "pod": 2})
+        self.assertEqual(entry.size, entry.weights.stat().st_size)
+        self.assertEqual(entry.sha256, model.weights_sha256)
+        image = torch.rand(1, 1, *CROP)
+        with torch.no_grad():
+            levels = model.backbone.features(image)
+            weight, bias = model.class_head("Pea")
+            score = torch.einsum("c,bcijk->bijk", weight, levels[0]) + bias
+            wanted = result.network(image)[0][:, 1]
+        torch.testing.assert_close(score, wanted, atol=0.1, rtol=0.02)
+        with safe_open(entry.weights, "pt") as file:
+            recipe = json.loads(file.metadata()["pretraining"])
+        self.assertEqual(recipe["steps"], 6)
+        self.assertEqual(recipe["assembly"]["data"][0]["annotated"], {"4": 3, "5": 2})
+        for private in (str(self.world), "b0", "m0"):
+            self.assertNotIn(private, json.dumps(recipe))
+        self.assertTrue(all(t.dtype == torch.float16 for t in load_file(entry.weights).values()))
+
+    def test_a_stop_within_a_step_leaves_the_last_whole_step(self) -> None:
+        assembly = read_assembly(self.path)
+        cases = self.cases(assembly)
+        stop = False
+        trainer = Trainer(assembly, cases, Ranks(torch.device("cpu")), 0, lambda: stop)
+        samples = trainer.sampler.draw(0, 0)
+        trainer.step(0, samples)
+        before = [tensor.clone() for _, tensor in own_tensors(trainer.network)]
+        loss = trainer.network.heads[0].register_forward_hook(lambda *_: self.fail_later())
+        self.asked = False
+        trainer.cancelled = lambda: self.asked
+        with self.assertRaises(Cancelled):
+            trainer.step(1, samples)
+        loss.remove()
+        for tensor, (name, now) in zip(before, own_tensors(trainer.network), strict=True):
+            self.assertTrue(torch.equal(tensor, now), name)
+
+    def fail_later(self) -> None:
+        self.asked = True
+
+    def test_it_learns(self) -> None:
+        data = description(targets={}, augmentation={})
+        data["data"] = [dict(data["data"][0], annotated="all")]
+        data["classes"] = ["bean", "pea"]
+        data["training"] |= {"steps": 100, "epoch_steps": 50, "validate_every": 9}
+        path = self.write(data, "learn.json")
+        result = pretrain(path, self.folder, runtime=Runtime("cpu"))
+        self.assertNotIn("dice", result.history[0])
+        self.assertGreater(result.history[-1]["dice"]["pea"], 0.4)  # the brighter one
+
+    def test_an_unfinished_run_is_neither_overwritten_nor_mixed_up(self) -> None:
+        self.trained(steps=1)
+        with self.assertRaisesRegex(InputError, "--resume"):
+            self.trained(steps=1)
+        for other in ({"steps": 2}, {"steps": 1, "seed": 1}):
+            with self.assertRaisesRegex(InputError, "another assembly, seed"):
+                self.trained(resume=True, **other)
+        (self.folder / "run" / "checkpoint.safetensors").write_bytes(b"no such file")
+        with self.assertRaisesRegex(InputError, "damaged"):
+            self.trained(steps=1, resume=True)
+
+    def test_it_can_start_from_another_model(self) -> None:
+        first = self.trained("first", steps=1)
+        data = description(start_from=str(first.entry))
+        network = build_network(read_assembly(self.write(data, "second.json")), seed=5)
+        wanted = dict(own_tensors(first.network))
+        for name, tensor in own_tensors(network):
+            if name.startswith("backbone") and not name.endswith("tracked"):
+                if "output_block" not in name:
+                    torch.testing.assert_close(tensor, wanted[name], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            network.heads[0].weight[:3], wanted["heads.0.weight"][:3], atol=1e-3, rtol=1e-3
+        )
+        data["architecture"]["filters"] = [4, 6, 10]
+        with self.assertRaisesRegex(InputError, "another architecture"):
+            build_network(read_assembly(self.write(data, "second.json")), seed=5)
+
+    def test_the_command(self) -> None:
+        out = self.folder / "command"
+        ran = run("pretrain", str(self.path), "--out", str(out), "--steps", "1", "--device", "cpu")
+        self.assertEqual(
+            (ran.status, ran.out.splitlines()[-1]), (0, str(out / "tiny-pretrained.json"))
+        )
+        self.assertIn("preparing volumes\npre-training\n", ran.err)
+        ran = run("pretrain", str(self.path), "--out", str(out), "--device", "cpu", "--events")
+        self.assertEqual(ran.status, 2)
+        self.assertEqual([e["event"] for e in ran.events], ["started", "failed"])
+
+
+SCRIPT = """
+import sys, os, torch
+from safetensors.torch import save_file
+from FewShotSegLib.pipeline import Runtime
+from FewShotSegLib.pretraining.network import build_network
+from FewShotSegLib.pretraining.run import pretrain
+from FewShotSegLib.pretraining.state import own_tensors
+torch.set_num_threads(1)
+result = pretrain(sys.argv[1], sys.argv[2], runtime=Runtime("cpu"))
+tensors = {k: v.detach().contiguous().clone() for k, v in own_tensors(result.trainer.network)}
+save_file(tensors, sys.argv[2] + f"/rank{os.environ['RANK']}.safetensors")
+"""
+
+
+class SeveralProcesses(World):
+    """Two processes under torchrun are one training over the crops of both."""
+
+    def test_both_have_the_weights_of_one_process_with_the_mean_gradient(self) -> None:
+        self.folder.mkdir()
+        script = self.folder / "script.py"
+        script.write_text(SCRIPT)
+        with contextlib.closing(socket.socket()) as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        command += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+        done = subprocess.run(
+            [*command, str(script), str(self.path), str(self.folder)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        ranks = [load_file(self.folder / f"rank{n}.safetensors") for n in range(2)]
+        alone = self.in_one_process()
+        for name, tensor in ranks[0].items():
+            self.assertTrue(torch.equal(tensor, ranks[1][name]), name)
+            torch.testing.assert_close(tensor, alone[name], atol=1e-5, rtol=1e-4, msg=name)
+        find_model(str(self.folder / "tiny-pretrained.json")).backbone  # noqa: B018
+
+    def in_one_process(self) -> dict[str, Tensor]:
+        """The same training, one rank's crops after the other."""
+        assembly = read_assembly(self.path)
+        trainer = Trainer(assembly, self.cases(assembly), Ranks(torch.device("cpu")), 0)
+        trainer.sampler.world = 2
+        for step in range(assembly.training.steps):
+            start = [buffer.clone() for buffer in trainer.network.buffers()]
+            parts = []
+            for rank in range(2):
+                with torch.no_grad():
+                    for buffer, value in zip(trainer.network.buffers(), start, strict=True):
+                        buffer.copy_(value)
+                trainer.gradients(step, trainer.sampler.draw(step, rank))
+                parts.append([tensor.clone() for tensor in trainer.shared()])
+            with torch.no_grad():
+                for tensor, one, other in zip(trainer.shared(), *parts, strict=True):
+                    tensor.copy_((one + other) / 2)
+            trainer.update(step)
+        return dict(own_tensors(trainer.network))
+
+
+class BadAssemblies(World):
+    """What is wrong is said in one sentence, before any work."""
+
+    def assert_refused(self, telling: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        data = description()
+        change(data)
+        path = self.write(data, "bad.json")
+        with self.subTest(telling), self.assertRaisesRegex(FewShotSegError, telling) as caught:
+            pretrain(path, self.folder, runtime=Runtime("cpu"))
+        message = str(caught.exception)
+        self.assertNotIn("\n", message)
+        self.assertFalse((self.folder / "cases").exists())
+
+    def test_each_is_refused(self) -> None:
+        first = lambda data: data["data"][0]  # noqa: E731
+        for telling, change in {
+            "lacks the field 'classes'": lambda d: d.pop("classes"),
+            "unknown field 'flips'": lambda d: d.update(flips=True),
+            "'augmentation' has the unknown field 'flip'": lambda d: d["augmentation"].update(
+                flip=1
+            ),
+            "have the same name": lambda d: d["classes"].append("Pea"),
+            "no data set annotates the class 'husk'": lambda d: d["classes"].append("husk"),
+            "architecture is one of": lambda d: d["architecture"].update(name="VNet"),
+            "can't be built": lambda d: d["architecture"].update(depth=3),
+            "no 1x1x1 head": lambda d: d.update(architecture={"name": "ObeliskUNet"}),
+            "multiples of 4": lambda d: d["training"].update(crop=[16, 16, 10]),
+            "crop is a list": lambda d: d["training"].update(crop=16),
+            "steps is a number": lambda d: d["training"].update(steps="many"),
+            "learning_rate is in": lambda d: d["training"].update(learning_rate=-1),
+            "anchors .* given together": lambda d: d["targets"].update(anchors=[]),
+            "anchor 'husk'": lambda d: d["targets"].update(anchors=["husk"]),
+            "rotation is 0 to 45": lambda d: d["augmentation"].update(rotation=180),
+            "There is no folder": lambda d: first(d).update(folder="nowhere"),
+            "modality has no part": lambda d: first(d).update(modality="PET"),
+            "label value 'x'": lambda d: first(d)["labels"].update(x="bean"),
+            "class 'nut' of label 6": lambda d: first(d)["labels"].update({"6": "nut"}),
+            "lacks 'b0'": lambda d: first(d).update(annotated={"file": "empty.json"}),
+            "no list of label values": lambda d: first(d).update(annotated={"file": "no.json"}),
+            "no case 'b9' to hold out": lambda d: first(d).update(held_out=["b9"]),
+            "which exclude names": lambda d: first(d).update(exclude=["b9"]),
+            "left to train on": lambda d: first(d).update(held_out=3),
+            "weight is a number above 0": lambda d: first(d).update(weight=0),
+            "one name": lambda d: d["data"].append(first(d)),
+            "use window or percentiles": lambda d: d["preprocessing"]["MR"].update(
+                intensity="identity"
+            ),
+            "not one of the kind 'RAS'": lambda d: d["preprocessing"]["CT"].update(
+                orientation="RAX"
+            ),
+        }.items():
+            (self.world / "empty.json").write_text("{}")
+            self.assert_refused(telling, change)
+
+    def test_the_documented_example_is_one(self) -> None:
+        text = (ROOT / "Documentation" / "pretraining.md").read_text(encoding="utf-8")
+        data = json.loads(text.split("```json\n")[1].split("```")[0])
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for case in ("patient_1", "patient_2", "patient_17"):
+                for place in ("hospital-a", "hospital-b"):
+                    for end in ("_ct.nii.gz", "_seg.nii.gz"):
+                        file = folder / place / f"{case}{end}"
+                        file.parent.mkdir(exist_ok=True)
+                        file.touch()
+            (folder / "brain-label-maps").mkdir()
+            for number in range(3):
+                (folder / "brain-label-maps" / f"brain{number}.nii.gz").touch()
+            index = {"train": {f"patient_{n}": [1] for n in (1, 2, 17)}}
+            (folder / "hospital-a" / "index.json").write_text(json.dumps(index))
+            data["data"][0]["held_out"] = 1  # of three
+            (folder / "assembly.json").write_text(json.dumps(data))
+            assembly = read_assembly(folder / "assembly.json", steps=7)
+        self.assertEqual([len(d.sources) for d in assembly.data], [2, 2, 1])
+        self.assertEqual([len(d.held_out) for d in assembly.data], [1, 0, 2])
+        self.assertEqual(assembly.training.steps, 7)
+        for part in (Targets, Augmentation, TrainingPlan):
+            for field in dataclasses.fields(part):
+                self.assertIn(f"`{field.name}`", text)
+
+    def test_files_that_are_no_assembly(self) -> None:
+        for text in ("{", "[]", '"text"', "3"):
+            path = self.world / "bad.json"
+            path.write_text(text)
+            with self.assertRaises(InputError):
+                read_assembly(path)
+        with self.assertRaisesRegex(InputError, "There is no assembly"):
+            read_assembly(self.world / "none.json")
+
+    def test_a_diverged_training_is_told(self) -> None:
+        assembly = read_assembly(self.path)
+        trainer = Trainer(assembly, self.cases(assembly), Ranks(torch.device("cpu")), 0)
+        trainer.running[0, 0] = math.nan
+        with self.assertRaisesRegex(InputError, "diverged"):
+            trainer.reset_running()
+
+
+if __name__ == "__main__":
+    unittest.main()
