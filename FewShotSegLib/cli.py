@@ -37,7 +37,8 @@ structure has in the supports steadies the result (transduction).
   1. train    fewshotseg adapt --support ct1.nii.gz seg1.nii.gz --support ct2.nii.gz seg2.nii.gz \\
                   --structures 4=parotid_right,5=parotid_left --out parotids.fseft
   2. segment  fewshotseg segment --adapter parotids.fseft --out ct3_seg.nii.gz ct3.nii.gz
-  3. check    fewshotseg evaluate --reference ct3_manual.nii.gz --prediction ct3_seg.nii.gz
+  3. check    fewshotseg evaluate --reference ct3_manual.nii.gz --prediction ct3_seg.nii.gz \\
+                  --structures 4=parotid_right,5=parotid_left
 """
 _EPILOG = """\
 Images: NIfTI, NRRD, MetaImage, or a folder with one DICOM series. Segmentations: a label map, a

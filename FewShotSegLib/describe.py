@@ -116,7 +116,7 @@ def _prior_cells(prior: Mapping[str, Any]) -> list[str]:
     return [
         str(prior["count"]) if prior["count"] else "given",
         f"{prior['mean'] / 1000:.2f}",
-        f"{prior['deviation'] / 1000:.2f}",
+        f"{prior['deviation'] / 1000:.2f}" if prior["count"] > 1 else "-",
         expected,
         remark,
     ]
