@@ -248,6 +248,7 @@ def _pretrain(args: argparse.Namespace, sink: EventSink) -> int:
         result = pretrain(
             args.assembly,
             args.out,
+            data=args.data,
             steps=args.steps,
             seed=args.seed,
             resume=args.resume,
@@ -394,6 +395,11 @@ def _add_pretrain(add: Callable[..., argparse.ArgumentParser]) -> None:
         required=True,
         metavar="FOLDER",
         help="for the model, its curve, the checkpoint and the prepared volumes",
+    )
+    sub.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="where the folders named in the assembly are (default: beside it)",
     )
     sub.add_argument(
         "--steps", type=_whole(1), metavar="N", help="in place of the assembly's number of steps"

@@ -74,8 +74,15 @@ def description(**changes: Any) -> dict[str, Any]:
                 "synthesis": True,
             },
         ],
-        "targets": {"tissue": 0.2, "position": 1.0, "anchors": ["bean", "pod"], "clean": 0.5},
-        "augmentation": {"contrast": 0.25},
+        "targets": {
+            "tissue": 0.2,
+            "position": 1.0,
+            "anchors": ["bean", "pod"],
+            "distance": 1.0,
+            "landmarks": ["skin", "bean", "pod"],
+            "clean": 0.5,
+        },
+        "augmentation": {"contrast": 0.25, "narrow": 0.25},
         "training": {
             "steps": 6,
             "crop": CROP,
@@ -172,6 +179,8 @@ class EquationOne(unittest.TestCase):
             clean=None,
             position=torch.zeros(0, 8, 8, 8),
             position_known=torch.zeros(0),
+            distance=torch.zeros(0, 8, 8, 8),
+            distance_known=torch.zeros(0),
             body=labels > 0,
         )
         for stride in (1, 2):
@@ -260,12 +269,37 @@ class Crops(World):
         inside = sample.position[:3][:, sample.labels == 1]
         self.assertLess(float(inside.abs().max()), 0.3)  # within 30 mm of its own centre
         self.assertTrue((sample.position[3:] == 0).all())
+        self.assertEqual(sample.distance_known.tolist(), [1, 1, 0])
+        self.assertLess(float(sample.distance[1][sample.labels == 1].max()), 0.1)
+        self.assertGreater(float(sample.distance[1].max()), 0.5)
         self.assertIsNotNone(sample.tissue)
         sample = make_sample(rng, assembly, maps[0], maps[0].centres[2])
         self.assertEqual((sample.tissue, sample.clean), (None, None))
         self.assertEqual(sample.position_known.tolist(), [0, 1])
+        self.assertEqual(sample.distance_known.tolist(), [0, 0, 1])
         self.assertGreaterEqual(float(sample.image.min()), 0)
         self.assertLessEqual(float(sample.image.max()), 1)
+
+    def test_outside_a_narrow_field_of_view_there_is_nothing(self) -> None:
+        data = description(augmentation={"narrow": 1.0, "noise": 0.06})
+        assembly = read_assembly(self.write(data, "narrow.json"))
+        for case in (group[0] for group in self.cases(assembly)):
+            centre = next(iter(case.centres.values()))
+            parts = []
+            for seed in range(20):
+                sample = make_sample(np.random.default_rng(seed), assembly, case, centre)
+                outside = sample.image[0] == 0
+                parts.append(float(outside.float().mean()))
+                box = tuple(
+                    slice(int(seen.min()), int(seen.max()) + 1)
+                    for seen in (~outside).nonzero().unbind(1)
+                )
+                beyond = torch.ones_like(outside)
+                beyond[box] = False
+                self.assertFalse((sample.labels[beyond] > 0).any())
+                self.assertFalse(sample.body[beyond].any())
+            self.assertGreater(np.mean(parts), 0.3)
+            self.assertGreater(np.ptp(parts), 0.2)
 
     def test_what_is_annotated_by_default_is_what_is_there(self) -> None:
         data = description()

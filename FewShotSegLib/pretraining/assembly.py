@@ -17,6 +17,7 @@ from ..model_registry import same_class
 from ..pairs import find_pairs
 from ..preprocessing import Preprocessing
 from ..volume_files import extension_of
+from .landmarks import FROM_HU
 from .settings import Augmentation, Targets, TrainingPlan
 
 MAX_CLASSES = 255
@@ -118,11 +119,16 @@ class Assembly:
         }
 
 
-def read_assembly(path: str | os.PathLike[str], steps: int | None = None) -> Assembly:
-    """Read an assembly's description; folders in it are relative to the file.
+def read_assembly(
+    path: str | os.PathLike[str],
+    steps: int | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> Assembly:
+    """Read an assembly's description.
 
     Args:
         path: a JSON file. steps: in place of the file's.
+        folder: what the folders in it are relative to; by default where the file is.
 
     Raises:
         InputError: it can't be read, a field is missing, unknown or out of range, or the data
@@ -136,7 +142,7 @@ def read_assembly(path: str | os.PathLike[str], steps: int | None = None) -> Ass
     except ValueError as error:
         raise InputError(f"The assembly {path} is not JSON: {error}.") from error
     try:
-        return _assembly(data, path.parent, steps)
+        return _assembly(data, path.parent if folder is None else Path(folder), steps)
     except FewShotSegError as error:
         raise InputError(f"The assembly {path}: {str(error).rstrip('.')}.") from error
 
@@ -181,6 +187,11 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
     for anchor in targets.anchors:
         if anchor not in classes:
             raise InputError(f"the anchor '{anchor}' in 'targets' is not one of 'classes'")
+    for landmark in targets.landmarks:
+        if landmark not in (*classes, *FROM_HU):
+            raise InputError(
+                f"the landmark '{landmark}' in 'targets' is not one of 'classes', skin or bone"
+            )
     plan = _settings(TrainingPlan, data.get("training", {}), "training")
     if steps is not None:
         plan = replace(plan, steps=steps)
@@ -381,7 +392,7 @@ def _settings(cls: type[_T], data: Any, name: str) -> _T:
     for key, value in given.items():
         default = defaults[key]
         if isinstance(default, tuple):
-            kind = str if key == "anchors" else type(default[0])
+            kind = str if key in ("anchors", "landmarks") else type(default[0])
             fits = isinstance(value, list) and all(_is_a(kind, item) for item in value)
             if not fits or (default and len(value) != len(default)):
                 raise InputError(f"'{name}': {key} is a list such as {list(default)}")

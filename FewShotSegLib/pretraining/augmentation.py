@@ -17,6 +17,8 @@ from .settings import Augmentation
 
 OFTEN, SOMETIMES = 0.5, 0.3
 """How often crops are made noisy, and disturbed in each of the other ways."""
+NARROWEST = 0.35
+"""The least part of a crop's side that a narrow field of view leaves."""
 
 
 def crop_index(
@@ -99,3 +101,14 @@ def disturb(rng: np.random.Generator, augmentation: Augmentation, image: Tensor)
         noise = torch.from_numpy(rng.standard_normal(shape, np.float32))
         image = image + noise * rng.uniform(0, a.noise)
     return image
+
+
+def field_of_view(
+    rng: np.random.Generator, augmentation: Augmentation, shape: Sequence[int]
+) -> tuple[slice, slice, slice]:
+    """The box of a crop that is imaged: all of it, or sometimes a narrow one."""
+    if rng.random() >= augmentation.narrow:
+        return tuple(slice(0, n) for n in shape)
+    sizes = [max(1, round(n * rng.uniform(NARROWEST, 1))) for n in shape]
+    starts = [int(rng.integers(n - size + 1)) for n, size in zip(shape, sizes, strict=True)]
+    return tuple(slice(a, a + size) for a, size in zip(starts, sizes, strict=True))

@@ -20,8 +20,9 @@ from ..geometry import Grid
 from ..preprocessing import Placement
 from ..volume_files import array_of, grid_of, read_file, read_image
 from .assembly import Assembly, DataSet, Source
+from .landmarks import landmark_distance
 
-FORMAT = 1
+FORMAT = 2
 """Part of every cache key: raised when the same files would give other arrays."""
 TISSUE_EDGES = (-700.0, -150.0, -20.0, 150.0)
 """HU between air, lung, fat, soft tissue and bone."""
@@ -41,6 +42,7 @@ class Case:
         annotated: (K,) float32, the task mask w of eq. (1).
         places: by class, (n, 3) voxels within it.
         centres: by class, (3,) its mean voxel, where it is annotated and there.
+        distances: by landmark, (i, j, k) uint8 as in :mod:`.landmarks`, where it is known.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Case:
     annotated: np.ndarray
     places: dict[int, np.ndarray]
     centres: dict[int, np.ndarray]
+    distances: dict[str, np.ndarray]
 
     @property
     def synthetic(self) -> bool:
@@ -108,6 +111,11 @@ def _load(assembly: Assembly, data_set: DataSet, source: Source, place: Path) ->
         annotated,
         places,
         centres,
+        {
+            name: arrays[f"distance-{number}"]
+            for number, name in enumerate(assembly.targets.landmarks)
+            if f"distance-{number}" in arrays
+        },
     )
 
 
@@ -125,6 +133,7 @@ def _key(assembly: Assembly, data_set: DataSet, source: Source) -> str:
         annotated if isinstance(annotated, str) else annotated[source.name],
         data_set.modality,
         data_set.synthesis,
+        assembly.targets.landmarks,
     ]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:24]
 
@@ -152,6 +161,15 @@ def _arrays(
             arrays["detail"] = torch.bucketize(hu, torch.tensor(TISSUE_EDGES)).byte().numpy()
     check()
     labels, annotated = _class_map(assembly.classes, data_set, source, grid, placement)
+    tissue = arrays.get("detail") if data_set.modality == "CT" and source.image else None
+    for number, name in enumerate(assembly.targets.landmarks):
+        check()
+        place = assembly.classes.index(name) + 1 if name in annotated else None
+        distance = landmark_distance(
+            name, place, labels, tissue, preprocessing.spacing, preprocessing.orientation
+        )
+        if distance is not None:
+            arrays[f"distance-{number}"] = distance
     places, centres = _places(labels, len(assembly.classes))
     arrays |= {"labels": labels, "places": places, "centres": centres}
     return arrays, annotated

@@ -58,6 +58,9 @@ def crop_losses(
     if targets.position and bool(sample.position_known.any()):
         losses["position"] = _position_loss(outputs["position"], sample, stride)
         loss = loss + targets.position * losses["position"]
+    if targets.distance and bool(sample.distance_known.any()):
+        losses["distance"] = _distance_loss(outputs["distance"], sample, stride)
+        loss = loss + targets.distance * losses["distance"]
     if targets.clean and sample.clean is not None:
         wanted = _thinned(sample.clean, stride)
         losses["clean"] = F.l1_loss(outputs["clean"][0], wanted)
@@ -70,6 +73,13 @@ def _position_loss(output: Tensor, sample: Sample, stride: int) -> Tensor:
     error = F.smooth_l1_loss(output, wanted, reduction="none", beta=0.1)
     by_anchor = (error * body).sum((1, 2, 3)).unflatten(0, (-1, 3)).sum(1)
     return masked_mean(by_anchor / (3 * body.sum() + 1), sample.position_known)
+
+
+def _distance_loss(output: Tensor, sample: Sample, stride: int) -> Tensor:
+    wanted, body = _thinned(sample.distance, stride), _thinned(sample.body, stride).float()
+    error = F.smooth_l1_loss(output, wanted, reduction="none", beta=0.1)
+    by_landmark = (error * body).sum((1, 2, 3)) / (body.sum() + 1)
+    return masked_mean(by_landmark, sample.distance_known)
 
 
 def _thinned(tensor: Tensor, stride: int) -> Tensor:

@@ -27,7 +27,7 @@ from .trainer import STOPPED, Trainer, learning_rate
 from .validation import validate
 
 SAVE_EVERY_SECONDS = 60.0
-FORMAT = 1
+FORMAT = 2
 """Part of every recipe: raised when the same assembly would be trained in another way."""
 
 
@@ -52,6 +52,7 @@ def pretrain(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    data: str | os.PathLike[str] | None = None,
     steps: int | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -62,7 +63,8 @@ def pretrain(
     Under ``torchrun`` every process calls this, and the first one writes.
 
     Args:
-        path: the assembly's description. steps: in place of its own.
+        path: the assembly's description. data: where its folders are, if not beside it.
+        steps: in place of its own.
         out: a folder for the prepared volumes, the checkpoint, the model and the curve.
         resume: go on from the checkpoint that an interrupted run left in ``out``, if any.
         runtime: device, progress, cancelling.
@@ -75,7 +77,7 @@ def pretrain(
     with process_group(runtime.device) as ranks:
         if not ranks.first:
             runtime = replace(runtime, events=ignore)
-        assembly = read_assembly(path, steps)
+        assembly = read_assembly(path, steps, data)
         build_network(assembly, seed)  # told before hours of preparation
         require_writable(out / NAME)
         if (out / NAME).exists() and not resume:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .assembly import Assembly
-from .augmentation import crop_index, disturb, remap, warp
+from .augmentation import crop_index, disturb, field_of_view, remap, warp
 from .cases import Case
 from .synthesis import stretch, synthesise
-from .targets import BODY, Sample, position_targets
+from .targets import BODY, Sample, distance_targets, position_targets
 
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -97,9 +97,15 @@ def make_sample(
         if rng.random() < augmentation.contrast:
             image = remap(rng, image)
     image = disturb(rng, augmentation, image)
+    view = field_of_view(rng, augmentation, image.shape)
     if case.synthetic and preprocessing.intensity == "percentiles":
-        image = stretch(image, preprocessing.low, preprocessing.high)
-    position, known = position_targets(assembly, case, index)
+        # As the preprocessing does with a volume: it knows no grey values outside of it.
+        image[view] = stretch(image[view], preprocessing.low, preprocessing.high)
+    position, position_known = position_targets(assembly, case, index)
+    distance, distance_known = distance_targets(assembly, case, index)
+    # Outside the field of view there is nothing: background, as around a padded volume.
+    image, labels, body = (_only(view, part) for part in (image, labels, body))
+    tissue, clean = (None if part is None else _only(view, part) for part in (tissue, clean))
     return Sample(
         image[None],
         labels,
@@ -107,9 +113,20 @@ def make_sample(
         tissue,
         clean,
         position,
-        known,
+        position_known,
+        distance,
+        distance_known,
         body,
     )
+
+
+def _only(view: tuple[slice, ...], part: Tensor) -> Tensor:
+    """What of (I, J, K) is in view, and 0 elsewhere."""
+    if part[view].shape == part.shape:
+        return part
+    kept = torch.zeros_like(part)
+    kept[view] = part[view]
+    return kept
 
 
 def whole_image(assembly: Assembly, case: Case) -> Tensor:

@@ -58,6 +58,8 @@ class Targets:
             features worth adapting too.
         tissue: air, lung, fat, soft tissue and bone, told from HU; on CT alone.
         position: where a voxel lies from the centre of each class in ``anchors``, in 100 mm.
+        distance: how far a voxel is from each of ``landmarks``, in 30 mm, up to 60 mm: classes, or
+            ``"skin"`` and ``"bone"``, which are told from HU; on CT alone.
         clean: the image as it was before its intensities were disturbed.
     """
 
@@ -66,11 +68,16 @@ class Targets:
     tissue: float = 0.0
     position: float = 0.0
     anchors: tuple[str, ...] = ()
+    distance: float = 0.0
+    landmarks: tuple[str, ...] = ()
     clean: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.cross_entropy, self.deep, self.tissue, self.position, self.clean) < 0:
+        weights = (self.cross_entropy, self.deep, self.tissue, self.position, self.distance)
+        if min(*weights, self.clean) < 0:
             raise InputError("the weights are 0 or more")
+        if (self.distance > 0) != bool(self.landmarks):
+            raise InputError("distance and landmarks (class names, skin, bone) are given together")
         if (self.position > 0) != bool(self.anchors):
             raise InputError("position and anchors (class names) are given together")
 
@@ -89,6 +96,7 @@ class Augmentation:
         bias: the spread of the logarithm of a smooth field over the crop.
         coarsest: how many times coarser the image may become along an axis (thick slices).
         contrast: how often grey values are remapped at random, to contrasts that no CT has.
+        narrow: how often only a box within the crop is imaged, as where a scan shows one organ.
     """
 
     rotation: float = 12.0
@@ -101,11 +109,12 @@ class Augmentation:
     bias: float = 0.15
     coarsest: float = 3.0
     contrast: float = 0.0
+    narrow: float = 0.0
 
     def __post_init__(self) -> None:
-        least = (self.gain, self.shift, self.gamma, self.noise, self.bias, self.contrast)
-        if min(least) < 0 or self.contrast > 1:
-            raise InputError("the strengths are 0 or more, contrast at most 1")
+        least = (self.gain, self.shift, self.gamma, self.noise, self.bias)
+        if min(*least, self.contrast, self.narrow) < 0 or max(self.contrast, self.narrow) > 1:
+            raise InputError("the strengths are 0 or more, contrast and narrow at most 1")
         if not 0 <= self.rotation <= 45:
             raise InputError("rotation is 0 to 45 degrees")
         if not 0 < self.zoom[0] <= self.zoom[1] or not 0 <= self.stretch < 1:
