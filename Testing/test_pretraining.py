@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, safe_open
 from tiny import OneThread
 from tiny_model import make_grid, make_labels, make_values, run, write_array
@@ -432,6 +433,16 @@ class WholeRun(World):
         result = pretrain(path, self.folder, runtime=Runtime("cpu"))
         self.assertNotIn("dice", result.history[0])
         self.assertGreater(result.history[-1]["dice"]["pea"], 0.4)  # the brighter one
+
+    def test_it_keeps_away_from_data_and_from_another_run(self) -> None:
+        for folder in (self.world / "beans", self.world):
+            with self.assertRaisesRegex(InputError, "holds the data set 'beans'; choose another"):
+                pretrain(self.path, folder, steps=1, runtime=Runtime("cpu"))
+            self.assertFalse((folder / "cases").exists())
+        self.folder.mkdir()
+        with FileLock(self.folder / "checkpoint.safetensors.lock"):
+            with self.assertRaisesRegex(InputError, "Another pre-training is running"):
+                pretrain(self.path, self.folder, steps=1, runtime=Runtime("cpu"))
 
     def test_an_unfinished_run_is_neither_overwritten_nor_mixed_up(self) -> None:
         self.trained(steps=1)

@@ -6,9 +6,13 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..atomic import require_writable, write_json
@@ -74,17 +78,21 @@ def pretrain(
         Cancelled: the user stopped; the checkpoint holds what was done.
     """
     runtime, out = runtime or Runtime(), Path(out)
-    with process_group(runtime.device) as ranks:
+    with ExitStack() as stack:
+        ranks = stack.enter_context(process_group(runtime.device))
         if not ranks.first:
             runtime = replace(runtime, events=ignore)
         assembly = read_assembly(path, steps, data)
         build_network(assembly, seed)  # told before hours of preparation
+        _require_no_data(assembly, out)
         require_writable(out / NAME)
         if (out / NAME).exists() and not resume:
             raise InputError(
                 f"{out} holds a pre-training already; add --resume to go on with it, or choose "
                 "another folder."
             )
+        if ranks.first:
+            stack.enter_context(_alone(out))
         ranks.wait()  # the first must not write a checkpoint before the others have looked
         cases, held_out = _prepare(assembly, out / "cases", ranks, runtime)
         trainer = Trainer(assembly, cases, ranks, seed, runtime.cancel)
@@ -103,6 +111,28 @@ def pretrain(
                 runtime.events(make_event("result", kind=kind, path=str(file)))
         ranks.wait()
         return Pretrained(entry, curve, trainer.averaged, trainer, history)
+
+
+def _require_no_data(assembly: Assembly, out: Path) -> None:
+    """Results don't go among somebody's images."""
+    for data_set in assembly.data:
+        for source in (*data_set.sources, *data_set.held_out):
+            if out.resolve() in source.segmentation.resolve().parents:
+                raise InputError(
+                    f"{out} holds the data set '{data_set.name}'; choose another --out."
+                )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two pre-trainings in one folder would replace each other's checkpoints."""
+    try:
+        with FileLock(out / f"{NAME}.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"Another pre-training is running in {out}; wait for it, or choose another --out."
+        ) from error
 
 
 def _prepare(

@@ -25,10 +25,13 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+import torch
+from safetensors.torch import save_model
 
 from FewShotSegLib.annotation_files import parse_structures
+from FewShotSegLib.backbones import ARCHITECTURES
 from FewShotSegLib.evaluation import dice
-from FewShotSegLib.model_registry import DEFAULT_MODEL
+from FewShotSegLib.model_registry import DEFAULT_MODEL, find_model
 from FewShotSegLib.pairs import Pair, find_pairs, read_names
 from FewShotSegLib.pipeline import Runtime, adapt, read_support, segment
 from FewShotSegLib.training import TrainingSettings
@@ -46,6 +49,8 @@ def main() -> None:
     largest = max(args.shots)
     if len(pairs) < largest + args.queries:
         raise SystemExit(f"{len(pairs)} cases are too few for {largest} shots and the queries.")
+    if args.random_weights:
+        args.model = _untrained(args.model, args.out)
     results = Results(args.out / "results.jsonl")
     runtime = Runtime(cache=args.cache)
     supports_of = {}
@@ -86,6 +91,23 @@ def main() -> None:
                 for query in todo:
                     results.add(setting, _run(query, trained, method, structures, runtime))
     print(results.table(args))
+
+
+def _untrained(model: str, folder: Path) -> str:
+    """The path of an entry like ``model``'s, with random weights and no classes."""
+    entry = find_model(model).entry.to_json()
+    torch.manual_seed(0)
+    options = {k: v for k, v in entry["architecture"].items() if k != "name"}
+    network = ARCHITECTURES[entry["architecture"]["name"]](**options)
+    name = f"random-{Path(model).stem}"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(network, folder / f"{name}.safetensors")
+    fields = {"id": name, "title": f"{entry['title']}, untrained", "classes": {}}
+    fields |= {"weights": f"{name}.safetensors", "sha256": None, "size": None}
+    del entry["installed"]
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({**entry, **fields}), encoding="utf-8")
+    return str(path)
 
 
 def _run(query: Pair, trained, method: str, structures, runtime: Runtime) -> dict:
@@ -175,6 +197,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--features", choices=("multi", "last"), default="multi")
     parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="the same network and preprocessing, untrained: what the pre-training is worth",
+    )
     parser.add_argument("--cache", type=Path, help="feature cache (default: the user's)")
     parser.add_argument("--out", type=Path, default=Path("build/few-shot"))
     return parser.parse_args()
