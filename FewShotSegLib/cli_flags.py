@@ -11,7 +11,17 @@ from .events import EventSink
 # Neither this nor anything it imports may load torch: --help and a wrong flag answer at once. So
 # names that a registry holds are repeated here; a test compares them.
 
-WHITE_BOX = ("ft", "scratch")
+WHITE_BOX = (
+    "ft",
+    "scratch",
+    "ft-last",
+    "bias",
+    "affine",
+    "lora",
+    "adaptformer",
+    "compacter",
+    "cnn-adapter",
+)
 METHODS = ("adapter", "linear-probe", "adapter-1x1", *WHITE_BOX)
 DECODERS = ("frozen", "tuned", "new")
 
@@ -157,7 +167,7 @@ def _add_adapt(add: Add) -> None:
         default=METHODS[0],
         metavar="NAME",
         help="what is trained: on the frozen backbone adapter (the default), linear-probe or "
-        "adapter-1x1; or the backbone as well: " + " or ".join(WHITE_BOX),
+        "adapter-1x1; or the backbone as well: " + ", ".join(WHITE_BOX),
     )
     sub.add_argument(
         "--decoder",

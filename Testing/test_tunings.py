@@ -21,6 +21,8 @@ from FewShotSegLib import checkpoint
 from FewShotSegLib.adapter_file import TrainedAdapter, read_metadata
 from FewShotSegLib.adapters import HEAD
 from FewShotSegLib.annotation import Annotation, Structure
+from FewShotSegLib.backbones.obelisk_unet import ObeliskUNet
+from FewShotSegLib.backbones.swin_unetr import SwinUNETRBackbone
 from FewShotSegLib.crop_augmentation import bend, disturb, random_matrix
 from FewShotSegLib.errors import Cancelled, InputError
 from FewShotSegLib.evaluation import dice
@@ -32,7 +34,7 @@ from FewShotSegLib.pipeline import adapt, read_support, segment
 from FewShotSegLib.support_set import Support, prepare_support
 from FewShotSegLib.training import TrainingSettings, fit
 from FewShotSegLib.tuned_model import TunedModel, TunedNetwork
-from FewShotSegLib.tunings import DECODERS, TUNINGS
+from FewShotSegLib.tunings import DECODERS, TUNINGS, lora
 from FewShotSegLib.tunings.base import Tuning
 
 QUICK = TrainingSettings(
@@ -41,11 +43,15 @@ QUICK = TrainingSettings(
 CPU = torch.device("cpu")
 
 
-def choices() -> Iterator[Tuning]:
-    """Every method with everything that it may do to the decoder."""
+TRANSFORMERS_ONLY = ("adaptformer", "compacter")
+
+
+def choices(*left_out: str) -> Iterator[Tuning]:
+    """Every method for convolutional networks with everything that it may do to the decoder."""
     for tuning in TUNINGS.values():
         for decoder in tuning.decoders:
-            yield tuning(decoder)
+            if tuning.name not in (*TRANSFORMERS_ONLY, *left_out):
+                yield tuning(decoder)
 
 
 class OnTinyModel(OneThread):
@@ -153,12 +159,104 @@ class WhatIsTrained(OnTinyModel):
             network.eval()
             self.assertFalse(any(m.training for m in network.modules()))
 
+    def test_merged_lora_equals_unmerged(self) -> None:
+        backbone = self.network(TUNINGS["lora"]()).eval().backbone
+        assert_merged_equals_unmerged(self, backbone, self.image)
+
+    def test_parts_cover_the_network_once(self) -> None:
+        for backbone in (self.model.backbone, ObeliskUNet(), SwinUNETRBackbone(12, 2)):
+            encoder = {id(p) for part in backbone.encoder_parts() for p in part.parameters()}
+            decoder = {id(p) for part in backbone.decoder_parts() for p in part.parameters()}
+            last = {id(p) for part in backbone.last_parts() for p in part.parameters()}
+            everything = {id(p) for p in backbone.parameters()}
+            head = {id(p) for p in backbone.head.parameters()}
+            self.assertFalse(encoder & decoder)
+            self.assertLess(last, decoder)
+            self.assertLessEqual(everything - (encoder | decoder), head)
+
+    def test_what_needs_a_transformer_is_told(self) -> None:
+        for name in TRANSFORMERS_ONLY:
+            with self.assertRaisesRegex(InputError, f"'{name}' .* of a transformer, .*DynamicUNet"):
+                self.network(TUNINGS[name]())
+
     def test_rates(self) -> None:
         for tuning in choices():
             groups = self.network(tuning).parameter_groups(1.0)
             self.assertEqual([g["rate"] for g in groups], [tuning.head_factor, 1.0])
             trained = sum(p.numel() for g in groups for p in g["params"])
             self.assertEqual(trained, self.network(tuning).trained_parameters())
+
+
+class OnTransformer(OneThread):
+    """Of the methods that change the encoder, on a small Swin UNETR."""
+
+    METHODS = ("bias", "affine", "lora", "adaptformer", "compacter")
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        torch.manual_seed(0)
+        cls.backbone = SwinUNETRBackbone(12, 2).eval().requires_grad_(False)
+        cls.image = torch.randn(1, 1, 32, 32, 32)
+        with torch.no_grad():
+            cls.expected = cls.backbone.features(cls.image)
+
+    def tuned(self, name: str, decoder: str = "frozen") -> tuple[Tuning, SwinUNETRBackbone]:
+        tuning, backbone = TUNINGS[name](decoder), copy.deepcopy(self.backbone)
+        tuning.apply(backbone, lambda: SwinUNETRBackbone(12, 2))
+        return tuning, backbone
+
+    def test_what_is_trained(self) -> None:
+        for name in self.METHODS:
+            tuning, backbone = self.tuned(name)
+            levels = backbone.features(self.image)
+            for a, b in zip(levels, self.expected, strict=True):
+                torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+            sum(level.square().mean() for level in levels).backward()
+            trained = tuning.trained_tensors(backbone)
+            self.assertTrue(trained)
+            for key, parameter in backbone.named_parameters():
+                with self.subTest(name, parameter=key):
+                    self.assertEqual(parameter.grad is not None, key in trained)
+                    self.assertTrue(key not in trained or key.startswith("net.swinViT."))
+
+    def test_a_trained_decoder_starts_as_it_was(self) -> None:
+        tuning, backbone = self.tuned("lora", "tuned")
+        with torch.no_grad():
+            for a, b in zip(backbone.features(self.image), self.expected, strict=True):
+                torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+        trained = tuning.trained_tensors(backbone)
+        self.assertIn("net.decoder1.conv_block.conv1.conv.weight", trained)
+        self.assertIn("net.encoder10.layer.conv1.conv.weight", trained)
+        self.assertNotIn("net.out.conv.conv.weight", trained)
+
+    def test_lora_is_of_rank_four_for_each_of_query_key_and_value(self) -> None:
+        tuning, backbone = self.tuned("lora")
+        shapes = [tuple(t.shape) for t in tuning.trained_tensors(backbone).values()]
+        self.assertEqual(len(shapes), 2 * 8)
+        self.assertEqual(shapes[:2], [(12, 12), (36, 12)])
+        self.assertEqual(shapes[-2:], [(12, 96), (288, 12)])
+
+    def test_merged_lora_equals_unmerged(self) -> None:
+        assert_merged_equals_unmerged(self, self.tuned("lora")[1], self.image)
+
+    def test_what_has_no_meaning_is_told(self) -> None:
+        with self.assertRaisesRegex(InputError, "3x3x3 convolutions.*SwinUNETR.*lora or affine"):
+            self.tuned("cnn-adapter")
+
+
+def assert_merged_equals_unmerged(test: unittest.TestCase, backbone, image: torch.Tensor) -> None:
+    """After some training, and without a trace of LoRA in the names."""
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        before = backbone.features(image)
+        merged = copy.deepcopy(backbone)
+        lora.merge(merged)
+        for a, b in zip(merged.features(image), before, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    test.assertFalse([name for name in merged.state_dict() if "parametrizations" in name])
 
 
 class WhatIsKept(OnTinyModel):

@@ -16,6 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..backbones.base import Backbone
 from ..errors import InputError
 
+DECODER_RATE = 5e-4
+"""A good first step size where a pre-trained decoder is trained on."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -128,3 +130,53 @@ class Tuning(ABC):
 def count_parameters(names_and_sizes: Iterable[tuple[str, int]]) -> int:
     """How many numbers are trained, given tensors' names and sizes; statistics are measured."""
     return sum(size for name, size in names_and_sizes if not name.endswith(STATISTICS))
+
+
+class EncoderTuning(Tuning):
+    """A method that trains few numbers of the encoder; the decoder stays frozen unless asked."""
+
+    head_factor = 2.0
+
+    def __init__(self, decoder: str | None = None) -> None:
+        super().__init__(decoder)
+        if self.decoder != "frozen":
+            # What is right for a few new numbers is too fast for a whole pre-trained decoder.
+            self.learning_rate, self.head_factor = DECODER_RATE, 10.0
+
+    def encoder_modules(self, backbone: Backbone) -> list[nn.Module]:
+        """Every module of the encoder, each once."""
+        found = {id(m): m for part in backbone.encoder_parts() for m in part.modules()}
+        return list(found.values())
+
+    def transformer_blocks(self, backbone: Backbone) -> list[nn.Module]:
+        """Those of the encoder's modules that are an attention and an MLP, as in MONAI."""
+        names = ("attn", "mlp", "norm2")
+        return [m for m in self.encoder_modules(backbone) if all(hasattr(m, n) for n in names)]
+
+    def require(self, found: list, backbone: Backbone, what: str) -> None:
+        """Refuse an architecture without what the method is for.
+
+        Raises:
+            InputError: ``found`` is empty.
+        """
+        if not found:
+            raise InputError(
+                f"The method '{self.name}' {what}, which the encoder of {type(backbone).__name__} "
+                "does not have. Choose another method, such as lora or affine."
+            )
+
+
+ADDED = "added"
+"""The name under which a module holds what runs beside or after it."""
+
+
+def beside(module: nn.Module, added: nn.Module) -> None:
+    """Add the output of ``added`` on a module's input to the module's own."""
+    module.add_module(ADDED, added)
+    module.register_forward_hook(lambda m, inputs, output: output + m._modules[ADDED](inputs[0]))
+
+
+def after(module: nn.Module, added: nn.Module) -> None:
+    """Add the output of ``added`` on a module's output to that output."""
+    module.add_module(ADDED, added)
+    module.register_forward_hook(lambda m, inputs, output: output + m._modules[ADDED](output))
