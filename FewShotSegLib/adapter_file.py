@@ -3,11 +3,12 @@
 The file's header holds one key, ``fewshotseg``, whose JSON has:
 
 =====================  ======================================================================
-``format``             1; a reader refuses a higher one
+``format``             1, or 2 where the backbone was trained as well; a reader refuses a higher one
 ``version``            of the FewShotSeg that wrote it
 ``model``              id, title and ``weights_sha256`` of the frozen backbone
 ``modality``           which of the model's preprocessings was used, and ``preprocessing`` itself
-``method``             adapter name; ``features`` (``multi`` or ``last``), ``channels``
+``method``             its name; ``features`` (``multi`` or ``last``), ``channels``; and
+                       ``decoder`` (``frozen``, ``tuned`` or ``new``) of a white-box method
 ``structures``         name, value, colour and terminology of each, in the order of the scores
 ``exclusive``          whether a voxel belongs to one structure at most
 ``priors``             by structure name: mean and deviation in mm^3, count, gamma, cut_off,
@@ -16,6 +17,9 @@ The file's header holds one key, ``fewshotseg``, whose JSON has:
 ``supports``           for each: shape, spacing, modality, sizes, and a hash of its voxel values;
                        no name, path, date or other identifier
 =====================  ======================================================================
+
+Tensors are the adapter's by name and, with ``backbone.`` before it, whatever a white-box method
+trained of the backbone: these alone, the rest is the foundation model's.
 """
 
 from __future__ import annotations
@@ -29,9 +33,10 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from . import __version__
-from .adapters import ADAPTERS
+from .adapters import ADAPTERS, HEAD
 from .adapters.base import Adapter
 from .annotation import Structure
 from .atomic import replacing
@@ -41,8 +46,11 @@ from .model_registry import Model, find_model
 from .preprocessing import Preprocessing
 from .size_prior import SizePrior
 from .tiles import select_levels
+from .tuned_model import BACKBONE, TunedModel, count_tuned, split_state
+from .tunings import TUNINGS
 
-FORMAT = 1
+FORMAT = 2
+BLACK_BOX_FORMAT = 1
 MEASURED = ("seconds", "backbone_seconds", "backbone_passes", "device")
 """What ``training`` says of the run alone: another run of the same training differs in it."""
 KEY = "fewshotseg"
@@ -51,7 +59,12 @@ EXTENSION = ".fseft"
 
 @dataclass
 class TrainedAdapter:
-    """An adapter with everything that is needed to use it again. Fields as in the file."""
+    """An adapter with everything that is needed to use it again. Fields as in the file.
+
+    Attributes:
+        tuned: what a white-box method trained of the backbone, by name; empty for adapters.
+        decoder: what it did to the decoder; None for adapters.
+    """
 
     adapter: Adapter
     method: str
@@ -68,6 +81,8 @@ class TrainedAdapter:
     training: dict[str, Any] = field(default_factory=dict)
     supports: list[dict[str, Any]] = field(default_factory=list)
     version: str = __version__
+    tuned: dict[str, Tensor] = field(default_factory=dict)
+    decoder: str | None = None
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -76,8 +91,9 @@ class TrainedAdapter:
 
     def metadata(self) -> dict[str, Any]:
         """What the file's header says."""
+        white_box = {} if self.decoder is None else {"decoder": self.decoder}
         return {
-            "format": FORMAT,
+            "format": BLACK_BOX_FORMAT if self.decoder is None else FORMAT,
             "version": self.version,
             "model": {
                 "id": self.model_id,
@@ -89,7 +105,8 @@ class TrainedAdapter:
             "method": self.method,
             "features": self.features,
             "channels": list(self.channels),
-            "trained_parameters": self.adapter.trained_parameters(),
+            "trained_parameters": self.adapter.trained_parameters() + count_tuned(self.tuned),
+            **white_box,
             "structures": [asdict(structure) for structure in self.structures],
             "exclusive": self.exclusive,
             "priors": {name: prior.to_json() for name, prior in self.priors.items()},
@@ -105,9 +122,14 @@ class TrainedAdapter:
         data = self.metadata()
         data["training"] = {k: v for k, v in self.training.items() if k not in MEASURED}
         digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
-        for key, value in sorted(self.adapter.state_dict().items()):
+        for key, value in sorted(self._tensors().items()):
             digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The file's tensors."""
+        tuned = {BACKBONE + name: tensor for name, tensor in self.tuned.items()}
+        return {**self.adapter.state_dict(), **tuned}
 
     def save(self, path: str | Path) -> None:
         """Write the file; what was there is replaced only once the new one is complete.
@@ -115,10 +137,7 @@ class TrainedAdapter:
         Raises:
             StorageError: the disk is full or the place can't be written to.
         """
-        tensors = {
-            key: value.detach().cpu().contiguous()
-            for key, value in self.adapter.state_dict().items()
-        }
+        tensors = {key: value.detach().cpu().contiguous() for key, value in self._tensors().items()}
         with replacing(path) as partial:
             safetensors.torch.save_file(
                 tensors, partial, {KEY: json.dumps(self.metadata(), sort_keys=True)}
@@ -140,8 +159,12 @@ class TrainedAdapter:
                 for s in data["structures"]
             ]
             used = [channels[level] for level in select_levels(channels, features)]
-            adapter = ADAPTERS[method](used, len(structures))
-            adapter.load_state_dict(safetensors.torch.load_file(path))
+            white_box = method in TUNINGS
+            adapter = (HEAD if white_box else ADAPTERS[method])(used, len(structures))
+            own, tuned = split_state(safetensors.torch.load_file(path))
+            adapter.load_state_dict(own)
+            if white_box != bool(tuned):
+                raise ValueError("the backbone's tensors are missing or not of this method")
             return cls(
                 adapter=adapter.eval(),
                 method=method,
@@ -158,6 +181,8 @@ class TrainedAdapter:
                 training=data["training"],
                 supports=data["supports"],
                 version=data["version"],
+                tuned=tuned,
+                decoder=data["decoder"] if white_box else None,
             )
         except (
             KeyError,
@@ -186,6 +211,16 @@ class TrainedAdapter:
                 f"{model.weights_sha256[:12]}. Use the same model, or train the adapter again."
             )
         return model
+
+    def tuned_model(self, model: Model) -> Model:
+        """Whose features the adapter reads: the model's own, or those of the trained backbone.
+
+        Args:
+            model: from :meth:`find_model`.
+        """
+        if self.decoder is None:
+            return model
+        return TunedModel(model, TUNINGS[self.method](self.decoder), self.tuned)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

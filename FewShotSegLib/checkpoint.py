@@ -16,6 +16,8 @@ from .atomic import replacing
 from .errors import InputError
 
 SAVE_EVERY_SECONDS = 5.0
+CHEAP_SECONDS = 0.25
+"""A state that takes longer to write is written in proportion less often."""
 
 
 class Checkpoint:
@@ -29,7 +31,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, recipe: str) -> None:
         self.path, self.recipe = Path(path), recipe
-        self._last = 0.0
+        self._last = self._cost = 0.0
 
     def save(
         self,
@@ -37,19 +39,24 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         history: list[dict[str, Any]],
     ) -> None:
-        """Replace the file, at most every few seconds."""
-        if time.monotonic() - self._last < SAVE_EVERY_SECONDS:
+        """Replace the file, at most every few seconds; more rarely where writing it takes long."""
+        start = time.monotonic()
+        if start - self._last < SAVE_EVERY_SECONDS * max(1.0, self._cost / CHEAP_SECONDS):
             return
         tensors = {
-            f"adapter.{k}": v.detach().cpu().clone() for k, v in adapter.state_dict().items()
+            f"adapter.{k}": v.detach().cpu().contiguous().clone()
+            for k, v in adapter.trained_state().items()
         }
         for number, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
-                tensors[f"optimizer.{number}.{key}"] = torch.as_tensor(value).cpu().clone()
+                tensors[f"optimizer.{number}.{key}"] = (
+                    torch.as_tensor(value).cpu().contiguous().clone()
+                )
         metadata = {"recipe": self.recipe, "history": json.dumps(history)}
         with replacing(self.path) as partial:
             save_file(tensors, partial, metadata)
         self._last = time.monotonic()
+        self._cost = self._last - start
 
     def restore(self, adapter: Adapter, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
         """Load the state if there is one. Returns the history of the epochs that it holds.
@@ -73,7 +80,7 @@ class Checkpoint:
                 f"The checkpoint {self.path} is of a training with other supports or settings. "
                 "Repeat the command as it was, or remove the file to start again."
             )
-        adapter.load_state_dict(
+        adapter.load_trained_state(
             {k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")}
         )
         state: dict[int, dict[str, torch.Tensor]] = {}

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .cli_flags import build_parser
 from .errors import Cancelled, FewShotSegError, InputError
 from .events import EventSink, ignore, json_lines, make_event
 
@@ -25,30 +27,6 @@ if TYPE_CHECKING:
 
 FAILED = 2
 """Exit status of every failure that the user can act on; the reason is one sentence on stderr."""
-METHODS = ("adapter", "linear-probe", "adapter-1x1")
-
-_OVERVIEW = """\
-Segment a structure that no ready-made model knows, from a handful of annotated volumes.
-
-A frozen foundation model gives features; a small adapter is trained on them with your 1 to 10
-annotated volumes (the supports); new volumes (the queries) are segmented, and the size that the
-structure has in the supports steadies the result (transduction).
-
-  1. train    fewshotseg adapt --support ct1.nii.gz seg1.nii.gz --support ct2.nii.gz seg2.nii.gz \\
-                  --structures 4=parotid_right,5=parotid_left --out parotids.fseft
-  2. segment  fewshotseg segment --adapter parotids.fseft --out ct3_seg.nii.gz ct3.nii.gz
-  3. check    fewshotseg evaluate --reference ct3_manual.nii.gz --prediction ct3_seg.nii.gz \\
-                  --structures 4=parotid_right,5=parotid_left
-"""
-_EPILOG = """\
-Images: NIfTI, NRRD, MetaImage, or a folder with one DICOM series. Segmentations: a label map, a
-Slicer segmentation (.seg.nrrd), or a folder with one mask file a structure.
-
-Exit status: 0 done; 2 something is wrong with the input, the disk or the model, or the run was
-interrupted (one sentence on standard error says what; no file is ever half written).
-Features of the foundation model are cached in ~/.fewshotseg/cache (FEWSHOTSEG_HOME moves it), so
-that the same volume never costs twice. Nothing leaves this computer.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OpenMP threads that spin while they wait make training several times slower as soon as
     # another program wants a core. It must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    args = _parser().parse_args(argv)
+    args = build_parser(COMMANDS).parse_args(argv)
     sink: EventSink = ignore
     try:
         sink = _sink(args)
@@ -91,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _adapt(args: argparse.Namespace, sink: EventSink) -> int:
     from .adapter_file import EXTENSION
     from .describe import adapter_text
+    from .methods import default_settings
     from .pipeline import adapt
-    from .training import TrainingSettings
 
     if not args.out.endswith(EXTENSION):
         raise InputError(f"--out {args.out}: let the adapter's name end with {EXTENSION}.")
@@ -107,10 +85,11 @@ def _adapt(args: argparse.Namespace, sink: EventSink) -> int:
         structures=args.structures,
         model=args.model or _default_model(),
         method=args.method,
+        decoder=args.decoder,
         features=args.features,
         modality=args.modality,
         seed=args.seed,
-        settings=TrainingSettings(**given, size_weight=args.size_weight),
+        settings=replace(default_settings(args.method), **given, size_weight=args.size_weight),
         gamma=args.gamma,
         priors_ml=_priors(args.prior),
         exclusive=not args.overlapping,
@@ -260,284 +239,15 @@ def _pretrain(args: argparse.Namespace, sink: EventSink) -> int:
     return 0
 
 
-# --- the flags --------------------------------------------------------------------------------
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fewshotseg",
-        description=_OVERVIEW,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"fewshotseg {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    def add(name: str, run: Callable[..., int], summary: str, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=summary,
-            description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(run=run)
-        sub.add_argument(
-            "--events",
-            action="store_true",
-            help="write progress and results as JSON lines to standard output, and nothing else",
-        )
-        return sub
-
-    _add_adapt(add)
-    _add_segment(add)
-    sub = add("evaluate", _evaluate, "score a segmentation against a reference", _EVALUATE)
-    sub.add_argument("--reference", required=True, metavar="SEG", help="the true segmentation")
-    sub.add_argument("--prediction", required=True, metavar="SEG", help="the one to be scored")
-    _add_structures(sub, "score these (default: all that the reference annotates)")
-    sub.add_argument(
-        "--tolerance",
-        type=_number(0),
-        default=2.0,
-        metavar="MM",
-        help="for surface Dice (default: %(default)s)",
-    )
-    sub.add_argument("--json", metavar="FILE", help="write the scores here as well")
-    sub = add("models", _models, "list the foundation models", "List the foundation models.")
-    sub.add_argument("--json", action="store_true", help="the registry entries as JSON")
-    sub = add("inspect", _inspect, "show what an adapter file holds", _INSPECT)
-    sub.add_argument("file", metavar="FILE.fseft")
-    sub.add_argument("--json", action="store_true", help="its whole metadata as JSON")
-    sub = add("demo", _demo, "run the whole job on made-up patients or your own folder", _DEMO)
-    sub.add_argument("--data", metavar="DIR", help="a folder of images and segmentations")
-    sub.add_argument("--out", default="demo-output", metavar="DIR", help="default: %(default)s")
-    sub.add_argument("--supports", type=_whole(1), default=3, metavar="N", help="default: 3")
-    _add_structures(sub, "learn these (default: all that are annotated)")
-    _add_model_and_seed(sub)
-    _add_runtime(sub)
-    _add_pretrain(add)
-    return parser
-
-
-def _add_adapt(add: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = add("adapt", _adapt, "train an adapter on annotated volumes", _ADAPT)
-    _add_support(sub, required=True, text="an annotated volume; once for each")
-    sub.add_argument("--out", required=True, metavar="NAME.fseft", help="the adapter file to write")
-    _add_structures(sub, "which to learn, and their label values (default: all annotated)")
-    sub.add_argument(
-        "--method", choices=METHODS, default=METHODS[0], help="what is trained (default: adapter)"
-    )
-    sub.add_argument(
-        "--features",
-        choices=("multi", "last"),
-        default="multi",
-        help="adapt every feature level of the model, or the last alone as published "
-        "(default: multi)",
-    )
-    _add_model_and_seed(sub)
-    sub.add_argument(
-        "--modality",
-        choices=("auto", "CT", "MR"),
-        default="auto",
-        help="what the images are (default: told from their header or values)",
-    )
-    sub.add_argument(
-        "--query", metavar="IMAGE", help="train jointly for this volume (eq. 3 as published)"
-    )
-    sub.add_argument("--epochs", type=_whole(1), metavar="N", help="at most so many")
-    sub.add_argument("--learning-rate", type=_number(0), metavar="X", help="the first step size")
-    sub.add_argument(
-        "--overlapping", action="store_true", help="a voxel may belong to several structures"
-    )
-    _add_priors(sub, gamma="from the supports' spread, 0.3 or more")
-    sub.add_argument(
-        "--resume", action="store_true", help="go on from an interrupted run with the same inputs"
-    )
-    _add_runtime(sub)
-
-
-def _add_segment(add: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = add("segment", _segment, "segment volumes with an adapter", _SEGMENT)
-    sub.add_argument("--adapter", required=True, metavar="NAME.fseft", help="from 'adapt'")
-    sub.add_argument("query", nargs="+", metavar="QUERY", help="the volumes to segment")
-    sub.add_argument(
-        "--out",
-        required=True,
-        metavar="SEG.nii.gz",
-        help="the label map (.nii.gz, .nii, .nrrd, .mha) or named segments (.seg.nrrd) to write; "
-        "a folder for QUERYSTEM_seg.nii.gz of each query",
-    )
-    sub.add_argument(
-        "--transductive",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="refine a copy of the adapter until each structure's size is plausible (default: on)",
-    )
-    sub.add_argument(
-        "--probabilities", action="store_true", help="write each structure's probability as well"
-    )
-    sub.add_argument(
-        "--largest-component",
-        action="store_true",
-        help="keep only the largest connected piece of each structure",
-    )
-    _add_support(sub, required=False, text="a support of the training, to steady the refinement")
-    _add_priors(sub, gamma="the adapter's")
-    sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
-    sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
-    _add_runtime(sub)
-
-
-def _add_pretrain(add: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = add("pretrain", _pretrain, "train a foundation model on your own archive", _PRETRAIN)
-    sub.add_argument("assembly", metavar="ASSEMBLY.json", help="which data, classes and network")
-    sub.add_argument(
-        "--out",
-        required=True,
-        metavar="FOLDER",
-        help="for the model, its curve, the checkpoint and the prepared volumes",
-    )
-    sub.add_argument(
-        "--data",
-        metavar="FOLDER",
-        help="where the folders named in the assembly are (default: beside it)",
-    )
-    sub.add_argument(
-        "--steps", type=_whole(1), metavar="N", help="in place of the assembly's number of steps"
-    )
-    sub.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in --out, if there is one"
-    )
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    sub.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="CPU threads (default: torch's choice)"
-    )
-    sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
-
-
-def _add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> None:
-    sub.add_argument(
-        "--support",
-        nargs=2,
-        action="append",
-        required=required,
-        metavar=("IMAGE", "SEG"),
-        help=text,
-    )
-
-
-def _add_structures(sub: argparse.ArgumentParser, text: str) -> None:
-    sub.add_argument("--structures", metavar="VALUE=NAME,...", help=text)
-
-
-def _add_model_and_seed(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--model",
-        metavar="ID",
-        help="foundation model, by id ('fewshotseg models' lists them) or by the path of its "
-        "JSON entry (default: the embedded one)",
-    )
-    sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
-
-
-def _add_priors(sub: argparse.ArgumentParser, gamma: str) -> None:
-    sub.add_argument(
-        "--prior",
-        action="append",
-        default=[],
-        metavar="NAME=ML",
-        help="a structure's known volume in ml, or NAME=off; once for each",
-    )
-    sub.add_argument(
-        "--gamma",
-        type=_number(0),
-        metavar="X",
-        help=f"sizes within X times the expected one around it are plausible (default: {gamma})",
-    )
-    sub.add_argument(
-        "--lambda",
-        dest="size_weight",
-        type=_number(0),
-        default=0.1,
-        metavar="X",
-        help="weight of the size term in eq. 3, beside the loss of the supports: without these it "
-        "has nothing to be weighed against (default: %(default)s)",
-    )
-
-
-def _add_runtime(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    sub.add_argument("--cache", metavar="DIR", help="where features are cached")
-    sub.add_argument(
-        "--cache-size",
-        type=_number(0),
-        default=20.0,
-        metavar="GB",
-        help="least recently used features beyond this are removed (default: %(default)s)",
-    )
-
-
-_ADAPT = """\
-Train an adapter on annotated volumes and write it as one .fseft file.
-
-A structure that is not annotated in a support is unknown there, not background. The label values
-of --structures are those of the results; in Slicer segmentations and folders of masks, structures
-are found by name.
-
-  fewshotseg adapt --support ct1.nii.gz seg1.nii.gz --support ct2.nrrd seg2.seg.nrrd \\
-      --structures 4=parotid_right,5=parotid_left --out parotids.fseft
-"""
-_SEGMENT = """\
-Segment volumes with a trained adapter. The result lies on the query's own grid; report.json beside
-it says how large each structure is, what was expected, and what transduction changed.
-
-  fewshotseg segment --adapter parotids.fseft --out results/ ct3.nii.gz ct4.nii.gz
-"""
-_EVALUATE = """\
-Dice, HD95, surface Dice and volume error by structure, on the original grid. A structure that the
-reference does not annotate is unknown, and not scored.
-"""
-_INSPECT = "Show what an adapter was trained on, what it segments, and which sizes it expects."
-_DEMO = """\
-Run the whole job: adapt on a few volumes, segment the next one with and without transduction,
-print Dice before and after, and draw an overlay. Without --data on made-up patients.
-"""
-
-
-_PRETRAIN = """\
-Train a foundation model on an assembly of data sets that each annotate only some classes (eq. 1):
-a class counts only in volumes where it was annotated. The assembly is a JSON file that names the
-data sets, their folders, and which of their label values is which class of one common template;
-Documentation/pretraining.md explains every field and has a complete example.
-
-  fewshotseg pretrain assembly.json --out pretraining/
-  fewshotseg pretrain assembly.json --out pretraining/ --resume        after an interruption
-  torchrun --nproc-per-node 4 -m FewShotSegLib pretrain assembly.json --out pretraining/
-  fewshotseg adapt --model pretraining/ID.json ...                     with the finished model
-
-Ctrl-C stops within a second or so and keeps what was done. FOLDER then holds ID.json and
-ID.safetensors (the model), curve.png, pretraining.json (every figure), the checkpoint, and cases/
-(the prepared volumes; they can be removed once the model is finished).
-"""
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text} is below {least}")
-        return value
-
-    return whole_number
-
-
-def _number(least: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = float(text)
-        if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is below {least:g} or not finite")
-        return value
-
-    return number
+COMMANDS = {
+    "adapt": _adapt,
+    "segment": _segment,
+    "evaluate": _evaluate,
+    "models": _models,
+    "inspect": _inspect,
+    "demo": _demo,
+    "pretrain": _pretrain,
+}
 
 
 # --- helpers ----------------------------------------------------------------------------------

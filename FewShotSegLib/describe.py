@@ -31,8 +31,9 @@ def adapter_text(data: Mapping[str, Any]) -> str:
     """What an adapter's metadata say, for a person."""
     training, settings = data["training"], data["training"].get("settings", {})
     levels = len(data["channels"]) if data["features"] == "multi" else 1
+    decoder = f", decoder {data['decoder']}" if "decoder" in data else ""
     lines = [
-        f"Method            {data['method']} over {levels} feature level(s), "
+        f"Method            {data['method']}{decoder} over {levels} feature level(s), "
         f"{data['trained_parameters']:,} trained parameters",
         f"Foundation model  {data['model']['title'] or data['model']['id']} "
         f"[{data['model']['id']}], weights {data['model']['weights_sha256'][:12]}",

@@ -116,6 +116,21 @@ class ModelEntry:
         data["preprocessing"] = {k: p.to_json() for k, p in self.preprocessing.items()}
         return {**data, "window": list(self.window), "installed": self.weights.is_file()}
 
+    def build(self) -> Backbone:
+        """The network with random weights from torch's generator.
+
+        Raises:
+            ModelError: the architecture's options are wrong.
+        """
+        options = {k: v for k, v in self.architecture.items() if k != "name"}
+        try:
+            return ARCHITECTURES[self.architecture["name"]](**options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"The architecture of '{self.id}' can't be built: {_one_line(error)}. "
+                "Resources/Models/README.md lists what each architecture takes."
+            ) from error
+
     def class_named(self, name: str) -> str | None:
         """The model's own name of a class that a person calls ``name``, or None if unknown."""
         return next((known for known in self.classes if same_class(known, name)), None)
@@ -163,14 +178,7 @@ class Model:
         """
         entry = self.entry
         _ = self.weights_sha256
-        options = {k: v for k, v in entry.architecture.items() if k != "name"}
-        try:
-            backbone = ARCHITECTURES[entry.architecture["name"]](**options)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"The architecture of '{entry.id}' can't be built: {_one_line(error)}. "
-                "Resources/Models/README.md lists what each architecture takes."
-            ) from error
+        backbone = entry.build()
         backbone.import_state_dict(_read_state(entry.weights))
         rows = len(backbone.head_weights()[0])
         if max([*entry.classes.values(), entry.background or 0]) >= rows:

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from .adapter_file import TrainedAdapter, content_hash
-from .adapters import ADAPTERS, DEFAULT_METHOD
+from .adapters import ADAPTERS, DEFAULT_METHOD, HEAD
 from .annotation import Structure
 from .annotation_files import parse_structures, read_annotation
 from .atomic import require_writable
@@ -30,6 +30,8 @@ from .events import EventSink, ignore, make_event
 from .feature_store import DEFAULT_MAX_BYTES, FeatureStore, VolumeFeatures
 from .features import FeatureSource, choose_device
 from .geometry import Grid, Volume
+from .image_training import ImageRecipe, ImageSource
+from .methods import choose_tuning, default_settings
 from .model_registry import DEFAULT_MODEL, Model, find_model, home_folder
 from .prediction import model_probabilities, original_masks, original_probability
 from .preprocessing import Placement, Preprocessing
@@ -44,6 +46,7 @@ from .result_files import (
     write_segments,
 )
 from .size_prior import SizePrior, field_of_view
+from .stopping import stoppable
 from .support_set import (
     PreparedSupport,
     Support,
@@ -54,6 +57,7 @@ from .support_set import (
 )
 from .tiles import select_levels
 from .training import TrainingSettings, fit
+from .tuned_model import TunedNetwork
 from .volume_files import read_image
 
 PathLike = str | os.PathLike[str]
@@ -143,6 +147,7 @@ def adapt(
     structures: str | Sequence[Structure] | None = None,
     model: str = DEFAULT_MODEL,
     method: str = DEFAULT_METHOD,
+    decoder: str | None = None,
     features: str = "multi",
     modality: str = "auto",
     seed: int = 0,
@@ -161,10 +166,13 @@ def adapt(
         out: where to write the ``.fseft`` file, if anywhere.
         structures: which to learn, as ``"4=parotid_right,5=parotid_left"`` or a list; None for all.
         model: id of a foundation model, or the path of a registry entry.
-        method: ``linear-probe``, ``adapter`` or ``adapter-1x1``.
+        method: ``adapter``, ``linear-probe`` or ``adapter-1x1`` on the frozen backbone; or a
+            white-box method, which trains (part of) the backbone as well: see
+            :data:`methods.METHODS`.
+        decoder: what a white-box method does with the decoder: ``frozen``, ``tuned`` or ``new``.
         features: ``multi`` adapts every level of the backbone, ``last`` the finest alone.
         modality: ``CT``, ``MR``, or ``auto`` to tell from the images.
-        settings: of the training.
+        settings: of the training; those of :func:`methods.default_settings` where not given.
         gamma: tolerance of the size priors; None takes it from the sizes' spread.
         priors_ml: by structure name, a known volume in ml in place of the supports' mean, or None
             to switch its prior off.
@@ -180,10 +188,15 @@ def adapt(
         InputError, ModelError, StorageError: see each message. Nothing has been written.
         Cancelled: the user stopped.
     """
-    runtime, settings = runtime or Runtime(), settings or TrainingSettings()
+    runtime = runtime or Runtime()
     clock = Clock(runtime.events)
-    if method not in ADAPTERS:
-        raise InputError(f"There is no method '{method}'. Known: {', '.join(ADAPTERS)}.")
+    tuning = choose_tuning(method, decoder)
+    settings = settings or default_settings(method)
+    if tuning is not None and query is not None:
+        raise InputError(
+            f"A query is trained for jointly on frozen features, which the method '{method}' does "
+            "not have. Train without it: 'segment' refines the new head for each query."
+        )
     if out is not None:
         require_no_input(out, [query, *(path for s in supports for path in _paths(s))])
         require_writable(out)
@@ -203,20 +216,32 @@ def adapt(
         runtime.events(make_event("warning", message=message))
     preprocessing = foundation.entry.preprocessing[chosen_modality]
     source = runtime.source(foundation, preprocessing)
-    with clock.phase("features", len(pairs)):
-        prepared = [prepare_support(pair, chosen, source) for pair in pairs]
+    images = ImageSource(foundation, preprocessing) if tuning else None
+    with clock.phase("prepare" if tuning else "features", len(pairs)):
+        prepared = [prepare_support(pair, chosen, images or source) for pair in pairs]
         support_set = SupportSet(list(chosen), prepared)
         priors = override_priors(support_set.priors(gamma), gamma, priors_ml)
-    levels = select_levels(prepared[0].features.strides, features)
-    used = [prepared[0].features.levels[level].shape[0] for level in levels]
+    if tuning is None:
+        strides = prepared[0].features.strides
+        channels = tuple(level.shape[0] for level in prepared[0].features.levels)
+    else:
+        strides, channels = foundation.backbone.strides, foundation.backbone.channels
+    levels = select_levels(strides, features)
+    used = [channels[level] for level in levels]
     torch.manual_seed(seed)
-    adapter = ADAPTERS[method](used, len(chosen))
-    standardise(adapter, prepared, levels)
+    adapter = (HEAD if tuning else ADAPTERS[method])(used, len(chosen))
+    learner, recipe = adapter, None
+    if tuning is None:
+        standardise(adapter, prepared, levels)
+    else:
+        learner = TunedNetwork(foundation, tuning, adapter, levels)
+        recipe = ImageRecipe(max(strides), preprocessing)
+        recipe.begin(learner, prepared, settings, seed, source.device, runtime.check)
     started_from = {}
     for k, structure in enumerate(chosen):
         head = foundation.class_head(structure.name)
-        if head is not None:
-            adapter.start_from(k, *head)
+        if head is not None and (tuning is None or tuning.keeps_features):
+            adapter.start_from(k, *(tensor.to(adapter.mean0.device) for tensor in head))
             started_from[structure.name] = foundation.entry.class_named(structure.name)
     transductive = None
     if query_volume is not None:
@@ -225,7 +250,7 @@ def adapt(
             transductive = _make_query(query_volume, found, source, levels, runtime)
     checkpoint = None
     if out is not None:
-        recipe = _recipe(
+        inputs = _inputs_hash(
             prepared,
             [s.name for s in chosen],
             method,
@@ -235,13 +260,15 @@ def adapt(
             priors,
             transductive.features.key if transductive else "",
             source.device.type,
+            *([tuning.decoder] if tuning else []),
         )
-        checkpoint = Checkpoint(Path(f"{os.fspath(out)}.partial"), recipe)
+        checkpoint = Checkpoint(Path(f"{os.fspath(out)}.partial"), inputs)
         if not resume:
             checkpoint.remove()
-    with clock.phase("train", settings.epochs):
+    stopping = stoppable(learner, runtime.check) if tuning else nullcontext()
+    with clock.phase("train", settings.epochs), stopping:
         result = fit(
-            adapter,
+            learner,
             levels,
             prepared,
             settings,
@@ -254,12 +281,13 @@ def adapt(
             runtime.check,
             checkpoint,
             [s.name for s in chosen],
+            recipe,
         )
     trained = TrainedAdapter(
         adapter=adapter.cpu(),
         method=method,
         features=features,
-        channels=tuple(level.shape[0] for level in prepared[0].features.levels),
+        channels=channels,
         structures=list(chosen),
         priors=priors,
         model_id=foundation.entry.id,
@@ -282,6 +310,8 @@ def adapt(
             "device": str(source.device),
         },
         supports=[_provenance(s, p) for s, p in zip(pairs, prepared, strict=True)],
+        tuned=learner.tuned_tensors() if tuning else {},
+        decoder=tuning.decoder if tuning else None,
     )
     if out is not None:
         trained.save(out)
@@ -346,7 +376,7 @@ def segment(
             for s in supports
         ]
     warnings = _query_warnings(trained, volume)
-    source = runtime.source(foundation, trained.preprocessing)
+    source = runtime.source(trained.tuned_model(foundation), trained.preprocessing)
     with clock.phase("features", 1 + len(pairs)):
         features = source(volume, "query")
         prepared = [prepare_support(pair, trained.structures, source) for pair in pairs]
@@ -557,7 +587,9 @@ def _masks(
 
 
 def _settings_of(trained: TrainedAdapter) -> TrainingSettings:
-    return TrainingSettings(**trained.training.get("settings", {}))
+    """How a copy's head is refined on features: as it was trained, if it was trained on them."""
+    on_features = trained.decoder is None
+    return TrainingSettings(**(trained.training.get("settings", {}) if on_features else {}))
 
 
 def _query_warnings(trained: TrainedAdapter, volume: Volume) -> list[str]:
@@ -586,7 +618,7 @@ def _provenance(support: Support, prepared: PreparedSupport) -> dict[str, Any]:
     }
 
 
-def _recipe(prepared: Sequence[PreparedSupport], *parts: Any) -> str:
+def _inputs_hash(prepared: Sequence[PreparedSupport], *parts: Any) -> str:
     """A hash of everything that a training depends on."""
     digest = hashlib.sha256()
     for support in prepared:

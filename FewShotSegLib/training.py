@@ -1,7 +1,8 @@
 """Eq. (3): an adapter fitted to the supports, and to the expected sizes on a query if given.
 
 One loop serves the training of an adapter, joint training for one query, and the refinement of a
-trained adapter; they differ in their settings.
+trained adapter, which differ in their settings; and the training of the backbone itself, which
+differs in its :class:`Recipe`.
 """
 
 from __future__ import annotations
@@ -91,6 +92,53 @@ class TrainingResult:
     seconds: float
 
 
+class Recipe:
+    """What an epoch of :func:`fit` is made of; this one trains adapters on frozen features."""
+
+    def steps(self, settings: TrainingSettings, supports: Sequence[PreparedSupport]) -> int:
+        """Optimiser steps on the supports in an epoch."""
+        return settings.steps_per_epoch
+
+    def rate(self, epoch: int, settings: TrainingSettings) -> float:
+        """The part of the learning rate that an epoch has: linear warm-up, then half a cosine."""
+        if epoch < settings.warm_up:
+            return (epoch + 1) / (settings.warm_up + 1)
+        progress = (epoch - settings.warm_up) / max(1, settings.epochs - settings.warm_up)
+        return 0.5 + 0.5 * math.cos(math.pi * progress)
+
+    def settled(self, history: Sequence[dict[str, Any]], settings: TrainingSettings) -> bool:
+        """Whether the smoothed support loss has stopped moving (the published rule)."""
+        losses = [record["dice_loss"] for record in history]
+        window = settings.patience
+        if len(losses) < 2 * window:
+            return False
+        now, before = np.mean(losses[-window:]), np.mean(losses[-2 * window : -window])
+        return bool(abs(now - before) < settings.plateau)
+
+    def losses(
+        self,
+        adapter: Adapter,
+        levels: Sequence[int],
+        supports: Sequence[PreparedSupport],
+        settings: TrainingSettings,
+        rng: np.random.Generator,
+        device: torch.device,
+        check: Callable[[], None],
+    ) -> tuple[Tensor, Tensor]:
+        """Soft Dice and cross-entropy over the crops of one step, drawn by ``rng``."""
+        drawn = draw_crops(rng, supports, settings.crops, settings.crop_size)
+        dtype = autocast_dtype(device)
+        scores, targets, masks = [], [], []
+        for support, box in drawn:
+            check()
+            with torch.autocast(device.type, dtype) if dtype else nullcontext():
+                scores.append(box_scores(adapter, support.features, levels, box, device))
+            target = support.targets[(slice(None), *box)].to(device)
+            targets.append(target.float() / 255)
+            masks.append(support.annotated.to(device))
+        return soft_dice_loss(scores, targets, masks), cross_entropy_loss(scores, targets, masks)
+
+
 def fit(
     adapter: Adapter,
     levels: Sequence[int],
@@ -105,6 +153,7 @@ def fit(
     check: Callable[[], None] = lambda: None,
     checkpoint: Checkpoint | None = None,
     names: Sequence[str] = (),
+    recipe: Recipe | None = None,
 ) -> TrainingResult:
     """Train an adapter in place.
 
@@ -117,29 +166,33 @@ def fit(
         check: called many times a second; raises to stop.
         checkpoint: where the state is kept after every few epochs and found again.
         names: the structures' names, for events.
+        recipe: of the epochs; that of adapters where not given.
     """
+    recipe = recipe or Recipe()
     start_time = time.perf_counter()
     adapter.to(device).train()
     rate = settings.learning_rate or adapter.learning_rate
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=rate, weight_decay=settings.weight_decay)
+    groups = adapter.parameter_groups(rate)
+    optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=settings.weight_decay)
     history: list[dict[str, Any]] = []
     if checkpoint is not None:
         history = checkpoint.restore(adapter, optimizer)
-    stopped = bool(supports) and _settled(history, settings)
+    stopped = bool(supports) and recipe.settled(history, settings)
     for epoch in range(len(history), len(history) if stopped else settings.epochs):
         rng = np.random.default_rng([seed, epoch])
+        adapter.begin_epoch(epoch / settings.epochs)
         for group in optimizer.param_groups:
-            group["lr"] = rate * _schedule(epoch, settings)
+            group["lr"] = group["rate"] * recipe.rate(epoch, settings)
         record: dict[str, Any] = {}
         dice_sum = entropy_sum = 0.0
-        for _ in range(settings.steps_per_epoch if supports else 0):
-            drawn = draw_crops(rng, supports, settings.crops, settings.crop_size)
-            dice, entropy = _support_losses(adapter, levels, drawn, device, check)
+        steps = recipe.steps(settings, supports) if supports else 0
+        for _ in range(steps):
+            dice, entropy = recipe.losses(adapter, levels, supports, settings, rng, device, check)
             optimizer.zero_grad()
             (dice + settings.cross_entropy * entropy).backward()
             optimizer.step()
-            dice_sum += dice.item() / settings.steps_per_epoch
-            entropy_sum += entropy.item() / settings.steps_per_epoch
+            dice_sum += dice.item() / steps
+            entropy_sum += entropy.item() / steps
         record |= {"dice_loss": dice_sum, "cross_entropy": entropy_sum}
         record["loss"] = dice_sum + settings.cross_entropy * entropy_sum
         if not math.isfinite(record["loss"]):
@@ -153,7 +206,7 @@ def fit(
             record |= _query_step(adapter, optimizer, query, priors, settings, names, device)
             record["loss"] += settings.size_weight * record["size_loss"]
         history.append(record)
-        stopped = _settled(history, settings) if supports else record.get("size_loss") == 0.0
+        stopped = recipe.settled(history, settings) if supports else record.get("size_loss") == 0.0
         if query is not None and supports:  # the size term needs its time as well
             stopped &= epoch >= settings.size_from * settings.epochs + settings.patience
         # A query's tiles are measured anew after these epochs: nothing else need be kept of it.
@@ -164,44 +217,6 @@ def fit(
             break
     adapter.eval()
     return TrainingResult(len(history), stopped, history, time.perf_counter() - start_time)
-
-
-def _schedule(epoch: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then half a cosine."""
-    if epoch < settings.warm_up:
-        return (epoch + 1) / (settings.warm_up + 1)
-    progress = (epoch - settings.warm_up) / max(1, settings.epochs - settings.warm_up)
-    return 0.5 + 0.5 * math.cos(math.pi * progress)
-
-
-def _settled(history: Sequence[dict[str, Any]], settings: TrainingSettings) -> bool:
-    """Whether the smoothed support loss has stopped moving (the published rule)."""
-    losses = [record["dice_loss"] for record in history]
-    window = settings.patience
-    if len(losses) < 2 * window:
-        return False
-    now, before = np.mean(losses[-window:]), np.mean(losses[-2 * window : -window])
-    return bool(abs(now - before) < settings.plateau)
-
-
-def _support_losses(
-    adapter: Adapter,
-    levels: Sequence[int],
-    drawn: Sequence[tuple[PreparedSupport, Any]],
-    device: torch.device,
-    check: Callable[[], None],
-) -> tuple[Tensor, Tensor]:
-    """Soft Dice and cross-entropy over the crops of one step."""
-    dtype = autocast_dtype(device)
-    scores, targets, masks = [], [], []
-    for support, box in drawn:
-        check()
-        with torch.autocast(device.type, dtype) if dtype else nullcontext():
-            scores.append(box_scores(adapter, support.features, levels, box, device))
-        target = support.targets[(slice(None), *box)].to(device)
-        targets.append(target.float() / 255)
-        masks.append(support.annotated.to(device))
-    return soft_dice_loss(scores, targets, masks), cross_entropy_loss(scores, targets, masks)
 
 
 def _query_step(

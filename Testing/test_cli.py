@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from tiny_model import STRUCTURES, Ran, TinyWorld, run, write_array, write_model, write_patient
 
-from FewShotSegLib import __version__
+from FewShotSegLib import __version__, cli_flags
 from FewShotSegLib.adapter_file import TrainedAdapter
+from FewShotSegLib.adapters import DEFAULT_METHOD
 from FewShotSegLib.annotation_files import read_annotation
-from FewShotSegLib.cli import METHODS
+from FewShotSegLib.methods import METHODS
 from FewShotSegLib.model_registry import list_entries
+from FewShotSegLib.tunings import DECODERS, TUNINGS
 from FewShotSegLib.volume_files import read_image
 
 COMMANDS = ("adapt", "segment", "evaluate", "models", "inspect", "demo", "pretrain")
@@ -85,7 +87,12 @@ class Help(unittest.TestCase):
             text = run(command, "--help").out
             for flag in wanted.split():
                 self.assertIn(flag, text, command)
-        self.assertEqual(set(METHODS), {"linear-probe", "adapter", "adapter-1x1"})
+
+    def test_the_names_of_registries(self) -> None:
+        self.assertEqual(sorted(cli_flags.METHODS), sorted(METHODS))
+        self.assertEqual(cli_flags.METHODS[0], DEFAULT_METHOD)
+        self.assertEqual(cli_flags.WHITE_BOX, tuple(TUNINGS))
+        self.assertEqual(cli_flags.DECODERS, DECODERS)
 
     def test_neither_help_nor_a_wrong_flag_waits_for_torch(self) -> None:
         code = (

@@ -12,3 +12,5 @@ ADAPTERS: dict[str, type[Adapter]] = {
     "adapter-1x1": PointwiseAdapter,
 }
 DEFAULT_METHOD = "adapter"
+HEAD = LinearProbe
+"""What a white-box method puts on the backbone that it trains."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,3 +79,19 @@ class Adapter(nn.Module, ABC):
     def trained_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """What an optimiser trains, and how fast: groups of ``params`` with their ``rate``."""
+        return [{"params": list(self.parameters()), "rate": rate}]
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The tensors of an interrupted training, by name."""
+        return self.state_dict()
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a :meth:`trained_state`."""
+        self.load_state_dict(state)
+
+    def begin_epoch(self, progress: float) -> None:
+        """Told before each epoch which part of the training is over, 0 to 1."""
+        self.train()

@@ -43,6 +43,18 @@ class Backbone(nn.Module, ABC):
         Its rows are in the order of the registry entry's classes.
         """
 
+    def encoder_parts(self) -> list[nn.Module]:
+        """The modules that take the image down to the coarsest skip connection."""
+        raise NotImplementedError(f"{type(self).__name__} has no parts to train")
+
+    def decoder_parts(self) -> list[nn.Module]:
+        """All others before the class head, the bottleneck among them."""
+        raise NotImplementedError(f"{type(self).__name__} has no parts to train")
+
+    def last_parts(self) -> list[nn.Module]:
+        """The decoder's modules that make the finest level."""
+        raise NotImplementedError(f"{type(self).__name__} has no parts to train")
+
     def import_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load weights as their makers publish them, with every name accounted for.
 

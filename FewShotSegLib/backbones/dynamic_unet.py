@@ -55,6 +55,18 @@ class DynamicUNet(Backbone):
             levels.insert(0, block(levels[0], skip))
         return levels
 
+    def encoder_parts(self) -> list[nn.Module]:
+        """See :meth:`Backbone.encoder_parts`."""
+        return [self.net.input_block, *self.net.downsamples]
+
+    def decoder_parts(self) -> list[nn.Module]:
+        """See :meth:`Backbone.decoder_parts`."""
+        return [self.net.bottleneck, *self.net.upsamples]
+
+    def last_parts(self) -> list[nn.Module]:
+        """See :meth:`Backbone.last_parts`."""
+        return [self.net.upsamples[-1]]
+
     @property
     def head(self) -> nn.Module:
         """The 1x1x1 convolution on the finest level."""

@@ -77,6 +77,22 @@ class ObeliskUNet(Backbone):
         levels[0] = torch.cat([levels[0], self.head(levels[0])], dim=1)
         return levels
 
+    def encoder_parts(self) -> list[nn.Module]:
+        """See :meth:`Backbone.encoder_parts`; ``5`` and ``55`` are the bottleneck."""
+        depth = len(self.strides) - 1
+        names = ["0", *(n * k for n in map(str, range(1, depth)) for k in (1, 2))]
+        return [self.blocks[name] for name in names]
+
+    def decoder_parts(self) -> list[nn.Module]:
+        """See :meth:`Backbone.decoder_parts`; the published head makes features here."""
+        deepest = str(len(self.strides) - 1)
+        names = [deepest, 2 * deepest, *_DECODERS]
+        return [*(self.blocks[name] for name in names), self.head]
+
+    def last_parts(self) -> list[nn.Module]:
+        """See :meth:`Backbone.last_parts`."""
+        return [self.blocks[_DECODERS[-1]], self.head]
+
     def head_weights(self) -> tuple[Tensor, Tensor]:
         """See :meth:`Backbone.head_weights`: zeros on the features, an identity on the logits."""
         classes = self.head.out_channels

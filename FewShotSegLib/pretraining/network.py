@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -124,22 +124,3 @@ def _start_from(network: PretrainingNetwork, model: Model, classes: Sequence[str
         known = model.class_head(name)
         if known is not None:
             network.heads[0].weight[row, :, 0, 0, 0], network.heads[0].bias[row] = known
-
-
-def make_stoppable(network: nn.Module, check: Callable[[], None]) -> None:
-    """Call ``check``, which may raise, at every convolution forwards and backwards.
-
-    A large crop takes seconds on a laptop; people should not wait for it when they stop.
-    """
-
-    def on_gradient(gradient: Tensor) -> None:
-        check()
-
-    def on_forward(module: nn.Module, inputs: object, output: Tensor) -> None:
-        check()
-        if output.requires_grad:
-            output.register_hook(on_gradient)
-
-    for module in network.modules():
-        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
-            module.register_forward_hook(on_forward)

@@ -16,11 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import Cancelled, InputError
 from ..features import autocast_dtype
+from ..stopping import make_stoppable
 from .assembly import Assembly
 from .cases import Case
 from .ddp import Ranks
 from .losses import crop_losses, mean_losses
-from .network import build_network, make_stoppable
+from .network import build_network
 from .sampling import Sampler
 from .settings import TrainingPlan
 from .targets import Sample
