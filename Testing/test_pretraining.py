@@ -335,7 +335,53 @@ class Crops(World):
         case = self.cases(assembly)[0][1]
         image, _ = assembly.preprocessing["CT"](read_image(source.image))
         np.testing.assert_allclose(case.image, image[0, 0], atol=1e-3)
-        self.assertIsInstance(case.image, np.memmap)
+
+    @unittest.skipUnless(Path("/proc/self/fd").is_dir(), "open files can't be counted here")
+    def test_an_archive_of_any_size_keeps_no_files_open(self) -> None:
+        assembly = read_assembly(self.path)
+        self.cases(assembly)
+        before = len(os.listdir("/proc/self/fd"))
+        cases = self.cases(assembly)
+        samples = [make_sample(np.random.default_rng(0), assembly, g[0], [8, 8, 8]) for g in cases]
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(len(samples), 2)
+
+    def test_a_damaged_prepared_case_is_told(self) -> None:
+        assembly = read_assembly(self.path)
+        folder, source = self.folder / "cases", assembly.data[0].sources[0]
+
+        def prepare() -> Case:
+            return prepare_case(assembly, assembly.data[0], source, folder, lambda: None)
+
+        case = prepare()
+        (place,) = folder.iterdir()
+        whole = {file: file.read_bytes() for file in place.iterdir()}
+        for name, content in (
+            ("case.json", b"[]"),
+            ("case.json", b"{"),
+            ("labels.npy", b""),
+            ("image.npy", whole[place / "image.npy"][:-1]),
+            ("places.npy", None),
+        ):
+            (place / name).unlink()
+            if content is not None:
+                (place / name).write_bytes(content)
+            with self.subTest(name), self.assertRaisesRegex(InputError, "is damaged; remove"):
+                prepare()
+            (place / name).write_bytes(whole[place / name])
+        np.testing.assert_array_equal(prepare().labels, case.labels)
+        (place / "image.npy").unlink()  # while it is trained on
+        with self.assertRaisesRegex(InputError, "is damaged; remove"):
+            make_sample(np.random.default_rng(0), assembly, case, [8, 8, 8])
+
+    def test_a_case_without_any_class_is_one(self) -> None:
+        grid = make_grid()
+        write_array(self.world / "maps" / "blank.nii.gz", np.zeros(grid.shape, np.int16), grid)
+        self.addCleanup((self.world / "maps" / "blank.nii.gz").unlink)
+        assembly = read_assembly(self.path)
+        case = self.cases(assembly)[1][0]
+        self.assertEqual((case.name, case.places), ("blank", {}))
+        make_sample(np.random.default_rng(0), assembly, case, [8, 8, 8])
 
 
 class WholeRun(World):
