@@ -490,6 +490,27 @@ class WholeRun(World):
             with self.assertRaisesRegex(InputError, "Another pre-training is running"):
                 pretrain(self.path, self.folder, steps=1, runtime=Runtime("cpu"))
 
+    def test_it_never_replaces_what_it_reads(self) -> None:
+        started = self.trained("first", steps=1).entry
+        (started.parent / "checkpoint.safetensors").unlink()
+        again = self.write(description(start_from=str(started)), "again.json")
+        own = self.folder / "own" / "tiny-pretrained.json"
+        own.parent.mkdir()
+        own.write_text(json.dumps(description()))
+        for path in (own, again):
+            out = (own if path == own else started).parent
+            before = {file: file.read_bytes() for file in out.glob("tiny*")}
+            with self.subTest(path), self.assertRaisesRegex(InputError, "would be replaced"):
+                pretrain(path, out, data=self.world, steps=1, runtime=Runtime("cpu"))
+            self.assertEqual({file: file.read_bytes() for file in out.glob("tiny*")}, before)
+
+    def test_a_class_that_no_case_shows_is_told(self) -> None:
+        data = description()
+        data["data"][0] |= {"labels": {"4": "bean", "9": "pea"}, "annotated": "all"}
+        path = self.write(data, "unseen.json")
+        with self.assertRaisesRegex(InputError, "has voxels of the class 'pea'"):
+            pretrain(path, self.folder, steps=1, runtime=Runtime("cpu"))
+
     def test_an_unfinished_run_is_neither_overwritten_nor_mixed_up(self) -> None:
         self.trained(steps=1)
         with self.assertRaisesRegex(InputError, "--resume"):
@@ -634,6 +655,18 @@ class BadAssemblies(World):
             "which exclude names": lambda d: first(d).update(exclude=["b9"]),
             "left to train on": lambda d: first(d).update(held_out=3),
             "weight is a number above 0": lambda d: first(d).update(weight=0),
+            "trains on 'b1', which 'twin' holds out": lambda d: d["data"].append(
+                dict(first(d), name="twin", held_out=["b1"])
+            ),
+            "no data set is MR": lambda d: (
+                d["data"].pop(),
+                d["classes"].remove("pod"),
+                d.update(targets={}),
+            ),
+            "can't be 'Pretraining'": lambda d: d["model"].update(id="Pretraining"),
+            "leaves one voxel": lambda d: d["training"].update(crop=[4, 4, 4]),
+            "cases is a list of case names": lambda d: first(d).update(cases=[["b0"]]),
+            "held_out is a number": lambda d: first(d).update(held_out=[["b0"]]),
             "one name": lambda d: d["data"].append(first(d)),
             "use window or percentiles": lambda d: d["preprocessing"]["MR"].update(
                 intensity="identity"
@@ -686,6 +719,12 @@ class BadAssemblies(World):
         trainer.running[0, 0] = math.nan
         with self.assertRaisesRegex(InputError, "diverged"):
             trainer.reset_running()
+        trainer.running.zero_()
+        trainer.require_finite()
+        with torch.no_grad():
+            trainer.parameters[0].view(-1)[0] = math.inf  # by the last step; no loss shows it yet
+        with self.assertRaisesRegex(InputError, "diverged"):
+            trainer.require_finite()
 
 
 if __name__ == "__main__":

@@ -179,7 +179,13 @@ def _arrays(
         file = read_file(source.segmentation)
         grid = grid_of(file)
         placement = preprocessing.place(grid)
-        values = nearest_to_model(array_of(file), placement)
+        values = array_of(file)
+        if values.ndim != 3:
+            raise InputError(
+                f"{source.segmentation} has {values.shape[3]} values a voxel, which no label map "
+                "has; save it as a label map."
+            )
+        values = nearest_to_model(values, placement)
         arrays["detail"] = _numbered(values, source)
     else:
         volume = read_image(source.image)
@@ -269,7 +275,7 @@ def _numbered(values: np.ndarray, source: Source) -> np.ndarray:
     present = np.concatenate([[0], present[present != 0]])
     if len(present) > 256:
         raise InputError(
-            f"{source.segmentation} has {len(present)} label values; 255 are possible."
+            f"{source.segmentation} has {len(present) - 1} label values; 255 are possible."
         )
     order = np.argsort(present)
     return order[np.searchsorted(present[order], values)].astype(np.uint8)
