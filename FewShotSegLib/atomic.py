@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +94,12 @@ def write_json(path: str | Path, obj: Any) -> None:
 
 
 def _is_full(error: Exception) -> bool:
-    return getattr(error, "errno", None) in _FULL or "No space left on device" in str(error)
+    # numpy says how much it could write of an array, and drops the system's error number.
+    return (
+        getattr(error, "errno", None) in _FULL
+        or "No space left on device" in str(error)
+        or re.fullmatch(r"\d+ requested and \d+ written", str(error)) is not None
+    )
 
 
 def _storage_error(path: Path, error: Exception) -> StorageError:

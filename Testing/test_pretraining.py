@@ -335,7 +335,53 @@ class Crops(World):
         case = self.cases(assembly)[0][1]
         image, _ = assembly.preprocessing["CT"](read_image(source.image))
         np.testing.assert_allclose(case.image, image[0, 0], atol=1e-3)
-        self.assertIsInstance(case.image, np.memmap)
+
+    @unittest.skipUnless(Path("/proc/self/fd").is_dir(), "open files can't be counted here")
+    def test_an_archive_of_any_size_keeps_no_files_open(self) -> None:
+        assembly = read_assembly(self.path)
+        self.cases(assembly)
+        before = len(os.listdir("/proc/self/fd"))
+        cases = self.cases(assembly)
+        samples = [make_sample(np.random.default_rng(0), assembly, g[0], [8, 8, 8]) for g in cases]
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(len(samples), 2)
+
+    def test_a_damaged_prepared_case_is_told(self) -> None:
+        assembly = read_assembly(self.path)
+        folder, source = self.folder / "cases", assembly.data[0].sources[0]
+
+        def prepare() -> Case:
+            return prepare_case(assembly, assembly.data[0], source, folder, lambda: None)
+
+        case = prepare()
+        (place,) = folder.iterdir()
+        whole = {file: file.read_bytes() for file in place.iterdir()}
+        for name, content in (
+            ("case.json", b"[]"),
+            ("case.json", b"{"),
+            ("labels.npy", b""),
+            ("image.npy", whole[place / "image.npy"][:-1]),
+            ("places.npy", None),
+        ):
+            (place / name).unlink()
+            if content is not None:
+                (place / name).write_bytes(content)
+            with self.subTest(name), self.assertRaisesRegex(InputError, "is damaged; remove"):
+                prepare()
+            (place / name).write_bytes(whole[place / name])
+        np.testing.assert_array_equal(prepare().labels, case.labels)
+        (place / "image.npy").unlink()  # while it is trained on
+        with self.assertRaisesRegex(InputError, "is damaged; remove"):
+            make_sample(np.random.default_rng(0), assembly, case, [8, 8, 8])
+
+    def test_a_case_without_any_class_is_one(self) -> None:
+        grid = make_grid()
+        write_array(self.world / "maps" / "blank.nii.gz", np.zeros(grid.shape, np.int16), grid)
+        self.addCleanup((self.world / "maps" / "blank.nii.gz").unlink)
+        assembly = read_assembly(self.path)
+        case = self.cases(assembly)[1][0]
+        self.assertEqual((case.name, case.places), ("blank", {}))
+        make_sample(np.random.default_rng(0), assembly, case, [8, 8, 8])
 
 
 class WholeRun(World):
@@ -428,6 +474,7 @@ class WholeRun(World):
         data = description(targets={}, augmentation={})
         data["data"] = [dict(data["data"][0], annotated="all")]
         data["classes"] = ["bean", "pea"]
+        del data["preprocessing"]["MR"]
         data["training"] |= {"steps": 100, "epoch_steps": 50, "validate_every": 9}
         path = self.write(data, "learn.json")
         result = pretrain(path, self.folder, runtime=Runtime("cpu"))
@@ -443,6 +490,27 @@ class WholeRun(World):
         with FileLock(self.folder / "checkpoint.safetensors.lock"):
             with self.assertRaisesRegex(InputError, "Another pre-training is running"):
                 pretrain(self.path, self.folder, steps=1, runtime=Runtime("cpu"))
+
+    def test_it_never_replaces_what_it_reads(self) -> None:
+        started = self.trained("first", steps=1).entry
+        (started.parent / "checkpoint.safetensors").unlink()
+        again = self.write(description(start_from=str(started)), "again.json")
+        own = self.folder / "own" / "tiny-pretrained.json"
+        own.parent.mkdir()
+        own.write_text(json.dumps(description()))
+        for path in (own, again):
+            out = (own if path == own else started).parent
+            before = {file: file.read_bytes() for file in out.glob("tiny*")}
+            with self.subTest(path), self.assertRaisesRegex(InputError, "would be replaced"):
+                pretrain(path, out, data=self.world, steps=1, runtime=Runtime("cpu"))
+            self.assertEqual({file: file.read_bytes() for file in out.glob("tiny*")}, before)
+
+    def test_a_class_that_no_case_shows_is_told(self) -> None:
+        data = description()
+        data["data"][0] |= {"labels": {"4": "bean", "9": "pea"}, "annotated": "all"}
+        path = self.write(data, "unseen.json")
+        with self.assertRaisesRegex(InputError, "has voxels of the class 'pea'"):
+            pretrain(path, self.folder, steps=1, runtime=Runtime("cpu"))
 
     def test_an_unfinished_run_is_neither_overwritten_nor_mixed_up(self) -> None:
         self.trained(steps=1)
@@ -588,6 +656,18 @@ class BadAssemblies(World):
             "which exclude names": lambda d: first(d).update(exclude=["b9"]),
             "left to train on": lambda d: first(d).update(held_out=3),
             "weight is a number above 0": lambda d: first(d).update(weight=0),
+            "trains on 'b1', which 'twin' holds out": lambda d: d["data"].append(
+                dict(first(d), name="twin", held_out=["b1"])
+            ),
+            "no data set is MR": lambda d: (
+                d["data"].pop(),
+                d["classes"].remove("pod"),
+                d.update(targets={}),
+            ),
+            "can't be 'Pretraining'": lambda d: d["model"].update(id="Pretraining"),
+            "leaves one voxel": lambda d: d["training"].update(crop=[4, 4, 4]),
+            "cases is a list of case names": lambda d: first(d).update(cases=[["b0"]]),
+            "held_out is a number": lambda d: first(d).update(held_out=[["b0"]]),
             "one name": lambda d: d["data"].append(first(d)),
             "use window or percentiles": lambda d: d["preprocessing"]["MR"].update(
                 intensity="identity"
@@ -640,6 +720,12 @@ class BadAssemblies(World):
         trainer.running[0, 0] = math.nan
         with self.assertRaisesRegex(InputError, "diverged"):
             trainer.reset_running()
+        trainer.running.zero_()
+        trainer.require_finite()
+        with torch.no_grad():
+            trainer.parameters[0].view(-1)[0] = math.inf  # by the last step; no loss shows it yet
+        with self.assertRaisesRegex(InputError, "diverged"):
+            trainer.require_finite()
 
 
 if __name__ == "__main__":

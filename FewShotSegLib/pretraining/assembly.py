@@ -22,6 +22,8 @@ from .settings import Augmentation, Targets, TrainingPlan
 
 MAX_CLASSES = 255
 MODALITIES = ("CT", "MR")
+RESERVED_IDS = ("checkpoint", "pretraining")
+"""A model of this name would have the files of a run's state or record."""
 _MODEL_FIELDS = ("id", "title", "description", "licence", "citation", "source_url")
 _T = TypeVar("_T")
 
@@ -159,6 +161,8 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
         raise InputError("the fields of 'model' are texts")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model["id"]):
         raise InputError("the id in 'model' is letters, digits, '.', '_' and '-'")
+    if model["id"].casefold() in RESERVED_IDS:
+        raise InputError(f"the id in 'model' can't be '{model['id']}', a file of the run itself")
     classes = _classes(data["classes"])
     preprocessing = {
         modality: Preprocessing.from_json(_object(part, f"'preprocessing' of {modality}", (), None))
@@ -179,6 +183,10 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
     names = [data_set.name for data_set in sets]
     if len(set(names)) < len(names):
         raise InputError(f"two data sets have one name ({', '.join(names)})")
+    idle = sorted(set(preprocessing) - {data_set.modality for data_set in sets})
+    if idle:
+        raise InputError(f"no data set is {idle[0]}; leave it out of 'preprocessing'")
+    _require_apart(sets)
     known = {name for data_set in sets for name in data_set.labels.values()}
     unknown = [name for name in classes if name not in known]
     if unknown:
@@ -212,6 +220,24 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
         plan,
         start,
     )
+
+
+def _require_apart(sets: tuple[DataSet, ...]) -> None:
+    """A case that one data set holds out may not be trained on in another."""
+    held_out = {_scan(source): data_set.name for data_set in sets for source in data_set.held_out}
+    for data_set in sets:
+        for source in data_set.sources:
+            other = held_out.get(_scan(source))
+            if other is not None:
+                raise InputError(
+                    f"the data set '{data_set.name}' trains on '{source.name}', which '{other}' "
+                    "holds out; exclude it"
+                )
+
+
+def _scan(source: Source) -> Path:
+    """What tells one patient's files from another's."""
+    return (source.image or source.segmentation).resolve()
 
 
 def _counts(data_set: DataSet) -> dict[str, int]:
@@ -339,9 +365,9 @@ def _selected(sources: list[Source], data: Mapping[str, Any], where: str) -> lis
     known = {source.name for source in sources}
     for key in ("cases", "exclude"):
         names = data.get(key, [])
-        if not isinstance(names, list):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InputError(f"{where}: {key} is a list of case names")
-        missing = [str(name) for name in names if name not in known]
+        missing = [name for name in names if name not in known]
         if missing:
             raise InputError(f"{where}: there is no case '{missing[0]}', which {key} names")
     wanted = set(data.get("cases", known)) - set(data.get("exclude", []))
@@ -352,7 +378,7 @@ def _split(
     sources: list[Source], held_out: Any, where: str
 ) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
     """Training and held-out cases; a number holds out so many, evenly over the data set."""
-    if isinstance(held_out, list):
+    if isinstance(held_out, list) and all(isinstance(name, str) for name in held_out):
         missing = [n for n in held_out if n not in {source.name for source in sources}]
         if missing:
             raise InputError(f"{where}: there is no case '{missing[0]}' to hold out")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .cases import StoredArray
 from .settings import Augmentation
 
 OFTEN, SOMETIMES = 0.5, 0.3
@@ -55,13 +56,15 @@ def crop_index(
     return offsets @ matrix.T.astype(np.float32) + np.asarray(centre, np.float32)
 
 
-def warp(volume: np.ndarray, index: np.ndarray, mode: str, fill: float = 0.0) -> Tensor:
+def warp(
+    volume: np.ndarray | StoredArray, index: np.ndarray, mode: str, fill: float = 0.0
+) -> Tensor:
     """A volume (i, j, k) at the places ``index`` of :func:`crop_index`: (I, J, K) float32.
 
     Args:
         mode: ``"bilinear"``, or ``"nearest"`` for labels. fill: what lies outside the volume.
     """
-    # Of a memory-mapped volume, only what the crop touches is read: it lies between its corners.
+    # Of a stored volume, only what the crop touches is read: it lies between its corners.
     corners = index[np.ix_([0, -1], [0, -1], [0, -1])].reshape(-1, 3)
     size = np.array(volume.shape)
     start = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, size - 1)

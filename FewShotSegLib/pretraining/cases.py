@@ -1,4 +1,4 @@
-"""Every volume of an assembly once on the model's grid, kept as memory-mapped arrays."""
+"""Every volume of an assembly once on the model's grid, kept in files that crops are read from."""
 
 from __future__ import annotations
 
@@ -29,6 +29,32 @@ TISSUE_EDGES = (-700.0, -150.0, -20.0, 150.0)
 MAX_PLACES = 4000
 
 
+class StoredArray:
+    """An array in a file, of which parts are read.
+
+    It is opened for each reading: a memory map keeps its file open, and an archive has more arrays
+    than a process may have open files (1024, or 256, on most computers).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.shape = self[...].shape
+
+    def __getitem__(self, part: Any) -> np.ndarray:
+        """A part, mapped into memory.
+
+        Raises:
+            InputError: the file is damaged or gone.
+        """
+        try:
+            return np.load(self._path, mmap_mode="r")[part]
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(self._path.parent) from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self[...], dtype)
+
+
 @dataclass(frozen=True)
 class Case:
     """One volume on the model's grid.
@@ -47,13 +73,13 @@ class Case:
 
     name: str
     modality: str
-    image: np.ndarray | None
-    labels: np.ndarray
-    detail: np.ndarray | None
+    image: StoredArray | None
+    labels: StoredArray
+    detail: StoredArray | None
     annotated: np.ndarray
     places: dict[int, np.ndarray]
     centres: dict[int, np.ndarray]
-    distances: dict[str, np.ndarray]
+    distances: dict[str, StoredArray]
 
     @property
     def synthetic(self) -> bool:
@@ -81,7 +107,6 @@ def prepare_case(
     if not summary.is_file():
         check()
         arrays, annotated = _arrays(assembly, data_set, source, check)
-        place.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
             with replacing(place / f"{name}.npy") as partial:
                 np.save(partial, array)
@@ -93,20 +118,19 @@ def prepare_case(
 def _load(assembly: Assembly, data_set: DataSet, source: Source, place: Path) -> Case:
     try:
         summary = json.loads((place / "case.json").read_text(encoding="utf-8"))
-        arrays = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in summary["arrays"]}
+        arrays = {name: StoredArray(place / f"{name}.npy") for name in summary["arrays"]}
         annotated = np.isin(assembly.classes, summary["annotated"]).astype(np.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"The prepared case {place} is damaged; remove that folder.") from error
-    points = np.array(arrays["places"])
-    places, centres = {}, {}
-    for number in np.unique(points[:, 0]).tolist():
-        places[number] = points[points[:, 0] == number, 1:]
-        centres[number] = np.array(arrays["centres"])[number]
+        points, means = np.array(arrays["places"]), np.array(arrays["centres"])
+        places = {n: points[points[:, 0] == n, 1:] for n in np.unique(points[:, 0]).tolist()}
+        centres = {number: means[number] for number in places}
+        labels = arrays["labels"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _damaged(place) from error
     return Case(
         source.name,
         data_set.modality,
         arrays.get("image"),
-        arrays["labels"],
+        labels,
         arrays.get("detail"),
         annotated,
         places,
@@ -116,6 +140,13 @@ def _load(assembly: Assembly, data_set: DataSet, source: Source, place: Path) ->
             for number, name in enumerate(assembly.targets.landmarks)
             if f"distance-{number}" in arrays
         },
+    )
+
+
+def _damaged(place: Path) -> InputError:
+    return InputError(
+        f"The prepared case {place} is damaged; remove that folder, and repeat the command with "
+        "--resume."
     )
 
 
@@ -148,7 +179,13 @@ def _arrays(
         file = read_file(source.segmentation)
         grid = grid_of(file)
         placement = preprocessing.place(grid)
-        values = nearest_to_model(array_of(file), placement)
+        values = array_of(file)
+        if values.ndim != 3:
+            raise InputError(
+                f"{source.segmentation} has {values.shape[3]} values a voxel, which no label map "
+                "has; save it as a label map."
+            )
+        values = nearest_to_model(values, placement)
         arrays["detail"] = _numbered(values, source)
     else:
         volume = read_image(source.image)
@@ -158,7 +195,9 @@ def _arrays(
         arrays["image"] = image[0, 0].numpy().astype(np.float16)
         if data_set.modality == "CT":
             hu = placement.to_model(volume.array, kernel="linear")
-            arrays["detail"] = torch.bucketize(hu, torch.tensor(TISSUE_EDGES)).byte().numpy()
+            arrays["detail"] = (
+                torch.bucketize(hu.contiguous(), torch.tensor(TISSUE_EDGES)).byte().numpy()
+            )
     check()
     labels, annotated = _class_map(assembly.classes, data_set, source, grid, placement)
     tissue = arrays.get("detail") if data_set.modality == "CT" and source.image else None
@@ -236,7 +275,7 @@ def _numbered(values: np.ndarray, source: Source) -> np.ndarray:
     present = np.concatenate([[0], present[present != 0]])
     if len(present) > 256:
         raise InputError(
-            f"{source.segmentation} has {len(present)} label values; 255 are possible."
+            f"{source.segmentation} has {len(present) - 1} label values; 255 are possible."
         )
     order = np.argsort(present)
     return order[np.searchsorted(present[order], values)].astype(np.uint8)

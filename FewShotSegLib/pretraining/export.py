@@ -15,6 +15,7 @@ from ..atomic import replacing, write_json
 from ..errors import InputError
 from .assembly import Assembly
 from .network import PretrainingNetwork
+from .validation import OVERLAP
 
 
 def export_model(
@@ -44,7 +45,7 @@ def export_model(
         "architecture": {**assembly.architecture, "out_channels": len(assembly.classes)},
         "preprocessing": {m: assembly.preprocessing[m].to_json() for m in modalities},
         "window": list(assembly.training.crop),
-        "overlap": 0.25,
+        "overlap": OVERLAP,
         "classes": {name: row for row, name in enumerate(assembly.classes)},
         "activation": "sigmoid",
         "weights": weights.name,

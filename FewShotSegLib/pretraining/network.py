@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -85,6 +86,12 @@ def build_backbone(assembly: Assembly) -> Backbone:
         raise InputError(
             f"The crop {list(assembly.training.crop)} must be multiples of {largest}, the largest "
             f"stride of {name}."
+        )
+    cells = assembly.training.crops * math.prod(n // largest for n in assembly.training.crop)
+    if cells < 2:
+        raise InputError(
+            f"The crop {list(assembly.training.crop)} leaves one voxel at the largest stride of "
+            f"{name}, {largest}; make it larger."
         )
     return backbone
 

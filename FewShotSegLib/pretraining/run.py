@@ -31,6 +31,7 @@ from .trainer import STOPPED, Trainer, learning_rate
 from .validation import validate
 
 SAVE_EVERY_SECONDS = 60.0
+CURVE, RECORD = "curve.png", "pretraining.json"
 FORMAT = 2
 """Part of every recipe: raised when the same assembly would be trained in another way."""
 
@@ -85,6 +86,7 @@ def pretrain(
         assembly = read_assembly(path, steps, data)
         build_network(assembly, seed)  # told before hours of preparation
         _require_no_data(assembly, out)
+        _require_no_inputs(assembly, Path(path), out)
         require_writable(out / NAME)
         if (out / NAME).exists() and not resume:
             raise InputError(
@@ -95,14 +97,15 @@ def pretrain(
             stack.enter_context(_alone(out))
         ranks.wait()  # the first must not write a checkpoint before the others have looked
         cases, held_out = _prepare(assembly, out / "cases", ranks, runtime)
+        _require_examples(assembly, cases)
         trainer = Trainer(assembly, cases, ranks, seed, runtime.cancel)
         history = _train(trainer, held_out, out / NAME, seed, runtime.events)
-        entry, curve = out / f"{assembly.model['id']}.json", out / "curve.png"
+        entry, curve = out / f"{assembly.model['id']}.json", out / CURVE
         if ranks.first:
             export_model(trainer.averaged, assembly, out, seed, assembly.training.steps)
             draw_curve(history, assembly.classes, curve)
             recipe = {"version": __version__, "seed": seed, "processes": ranks.world}
-            record = out / "pretraining.json"
+            record = out / RECORD
             write_json(
                 record,
                 {**recipe, "assembly": assembly.to_json(with_cases=True), "history": history},
@@ -121,6 +124,33 @@ def _require_no_data(assembly: Assembly, out: Path) -> None:
                 raise InputError(
                     f"{out} holds the data set '{data_set.name}'; choose another --out."
                 )
+
+
+def _require_no_inputs(assembly: Assembly, path: Path, out: Path) -> None:
+    """The model must not take the place of the assembly, or of the model that it starts from."""
+    inputs = [path]
+    if assembly.start_from is not None:
+        model = find_model(assembly.start_from)
+        inputs += [Path(assembly.start_from), model.entry.weights]
+    inputs = [file.resolve() for file in inputs]
+    name = assembly.model["id"]
+    for result in (f"{name}.json", f"{name}.safetensors", CURVE, RECORD):
+        if (out / result).resolve() in inputs:
+            raise InputError(
+                f"{out / result} would be replaced by a result; choose another --out, or another "
+                "id in 'model'."
+            )
+
+
+def _require_examples(assembly: Assembly, cases: list[list[Case]]) -> None:
+    """A class that no case shows is a mistake in the label values or names, not a class."""
+    shown = {number for group in cases for case in group for number in case.places}
+    for number, name in enumerate(assembly.classes):
+        if number not in shown:
+            raise InputError(
+                f"No case to train on has voxels of the class '{name}'; check its label values or "
+                "the names of its segments, or leave it out."
+            )
 
 
 @contextmanager

@@ -32,16 +32,6 @@ LAST_RATE = 0.01
 STOPPED = "Stopped. Repeat the command with --resume to go on from here."
 
 
-def training_dtype(device: torch.device) -> torch.dtype | None:
-    """The half precision to train in, where the device computes it fast; bfloat16 or None.
-
-    Never float16, whose gradients would underflow.
-    """
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    return autocast_dtype(device)
-
-
 def learning_rate(plan: TrainingPlan, step: int) -> float:
     """Linear warm-up, then half a cosine."""
     warm = min(1.0, (step + 1) / (plan.warm_up + 1))
@@ -134,7 +124,7 @@ class Trainer:
         samples = [sample.to(self.device) for sample in samples]
         images = torch.stack([sample.image for sample in samples])
         images = images.contiguous(memory_format=torch.channels_last_3d)
-        dtype = training_dtype(self.device)
+        dtype = autocast_dtype(self.device)
         with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
             levels = self.network(images)
         total, finest = torch.zeros((), device=self.device), {}
@@ -180,9 +170,10 @@ class Trainer:
         """Tell a training that has diverged, before its state is kept.
 
         Raises:
-            InputError: a loss since the last reset is no number.
+            InputError: a loss since the last reset is no number, or a weight is none.
         """
-        if not torch.isfinite(self.running).all():
+        # Weights as well: the last step's gradient may have ruined them, and no loss shows it yet.
+        if not all(bool(t.isfinite().all()) for t in (self.running, *self.parameters)):
             raise InputError(
                 "The training has diverged (its loss is no number any more). Lower learning_rate."
             )

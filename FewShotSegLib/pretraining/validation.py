@@ -9,12 +9,12 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
+from ..features import autocast_dtype
 from .assembly import Assembly
 from .cases import Case
 from .ddp import Ranks
 from .network import PretrainingNetwork
 from .sampling import whole_image
-from .trainer import training_dtype
 
 OVERLAP = 0.25
 
@@ -60,7 +60,7 @@ def _scores(
     device: torch.device,
 ) -> Tensor:
     """Scores (classes, i, j, k) before the sigmoid, of these classes in a whole case."""
-    dtype = training_dtype(device)
+    dtype = autocast_dtype(device)
     stride = network.strides[0]
 
     def windows(images: Tensor) -> Tensor:
