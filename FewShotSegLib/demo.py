@@ -34,9 +34,6 @@ from .volume_files import read_image
 
 ADAPTER = "adapter.fseft"
 OVERLAY = "overlay.png"
-STAND_IN = (
-    "This model is a stand-in: it shows how the job runs, not how good a real one's results are."
-)
 _STAGES = (
     ("phantoms", "making patients"),
     ("support features", "features of the supports"),
@@ -78,7 +75,7 @@ def run_demo(
         settings: of the training.
 
     Returns:
-        JSON-ready: ``supports``, ``query``, ``model``, ``standin``, ``structures`` (by name:
+        JSON-ready: ``supports``, ``query``, ``model``, ``structures`` (by name:
         ``reference_ml``, ``expected_ml`` and, with and without transduction, ``ml`` and ``dice``),
         ``mean_dice``, ``paths`` and ``seconds`` by stage. What is not defined is None.
 
@@ -147,7 +144,7 @@ def run_demo(
         prior_ml=_expected(result),
         title=query.name,
         subtitle=f"Learned from {count} annotated volume{'s' if count > 1 else ''}"
-        f"   ·   {entry.title}{', a stand-in model' * entry.standin}"
+        f"   ·   {entry.title}"
         f"{'   ·   transduction changed nothing' * _unchanged(result)}",
     )
     runtime.events(make_event("result", kind="overlay", path=str(out / OVERLAY)))
@@ -158,7 +155,6 @@ def run_demo(
         "supports": [pair.name for pair in support_pairs],
         "query": query.name,
         "model": entry.id,
-        "standin": entry.standin,
         "paths": {
             "segmentation": str(segmentation),
             "adapter": str(out / ADAPTER),
@@ -215,7 +211,7 @@ def _introduce(
     kind = "  (made-up patients)" if made_up else ""
     say(f"Supports  {', '.join(pair.name for pair in supports)}{kind}")
     say(f"Query     {query.name}")
-    say(f"Model     {entry.title} [{entry.id}]{' (a stand-in, see below)' * entry.standin}")
+    say(f"Model     {entry.title} [{entry.id}]")
     say("")
 
 
@@ -307,7 +303,7 @@ def _notes(result: Segmentation, summary: Mapping[str, Any], entry: ModelEntry) 
     if _unchanged(result):
         notes.append("Transduction changed nothing.")
     notes.append("Dice of one query is an example, not a measurement.")
-    return notes + [STAND_IN] * entry.standin
+    return notes
 
 
 def _places(summary: Mapping[str, Any]) -> str:

@@ -80,7 +80,6 @@ def models_text(entries: Sequence[ModelEntry]) -> str:
             text
             for text, applies in (
                 ("default", entry.id == DEFAULT_MODEL),
-                ("stand-in", entry.standin),
                 ("weights missing", not entry.weights.is_file()),
             )
             if applies

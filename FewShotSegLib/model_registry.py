@@ -28,7 +28,7 @@ from .errors import ModelError
 from .preprocessing import Preprocessing
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "Resources" / "Models"
-DEFAULT_MODEL = "standin-small"
+DEFAULT_MODEL = "embedded-small"
 
 
 def home_folder() -> Path:
@@ -62,7 +62,6 @@ class ModelEntry:
     sha256: str | None
     size: int | None
     description: str = ""
-    standin: bool = False
     background: int | None = field(default=None)
 
     @classmethod
