@@ -490,7 +490,10 @@ class WholeJob(TinyWorld):
 
     def test_what_has_no_meaning_is_told(self) -> None:
         for options, telling in (
-            ({"method": "ft", "query": self.query.image}, "refines the new head for each query"),
+            (
+                {"method": "ft", "query": self.query.image},
+                "'segment' refines what is on the features",
+            ),
             ({"method": "adapter", "decoder": "tuned"}, "leaves the whole backbone frozen"),
             ({"method": "scratch", "decoder": "tuned"}, "'scratch' the decoder is new"),
             ({"method": "magic"}, "no method 'magic'. Known: .*scratch"),
