@@ -407,11 +407,10 @@ class WholeJob(TinyWorld):
         return [dice(truth.mask(s.name), result.masks[s.name]) for s in wanted]
 
     def test_full_fine_tuning_and_scratch_find_structures(self) -> None:
-        for method, settings in (
-            ("ft", replace(QUICK, epochs=25)),
-            ("scratch", replace(QUICK, epochs=40)),
-        ):
+        # With the small model's trivial batch statistics the backbone bears small steps only.
+        for method, rate in (("ft", 0.005), ("scratch", 0.01)):
             with self.subTest(method):
+                settings = replace(QUICK, epochs=40, learning_rate=rate)
                 trained = self.adapt(method=method, settings=settings)
                 self.assertGreater(min(self.dice(self.segment(trained))), 0.6)
 
