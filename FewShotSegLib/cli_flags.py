@@ -24,6 +24,7 @@ WHITE_BOX = (
 )
 METHODS = ("adapter", "linear-probe", "adapter-1x1", *WHITE_BOX)
 DECODERS = ("frozen", "tuned", "new")
+PRESETS = ("own", "published")
 
 Command = Callable[[argparse.Namespace, EventSink], int]
 Add = Callable[[str, str, str], argparse.ArgumentParser]
@@ -178,9 +179,14 @@ def _add_adapt(add: Add) -> None:
     sub.add_argument(
         "--features",
         choices=("multi", "last"),
-        default="multi",
         help="adapt every feature level of the model, or the last alone as published "
-        "(default: multi)",
+        "(default: multi; last with published settings)",
+    )
+    sub.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default=PRESETS[0],
+        help="the project's own training settings, or the paper's (default: own)",
     )
     _add_model_and_seed(sub)
     sub.add_argument(

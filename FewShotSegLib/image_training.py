@@ -55,7 +55,12 @@ class ImageRecipe(Recipe):
     Args:
         stride: the backbone's largest; crops are padded to multiples of it.
         preprocessing: of the images.
+
+    Attributes:
+        precise: single precision even where half is faster.
     """
+
+    precise = False
 
     def __init__(self, stride: int, preprocessing: Preprocessing) -> None:
         self.stride, self.spacing = stride, preprocessing.spacing
@@ -75,7 +80,7 @@ class ImageRecipe(Recipe):
         drawn = self.draw(rng, supports, settings)
         crops = [self.augment(rng, *crop_of(support, box)) for support, box in drawn]
         images = self.batch([image for image, _ in crops]).to(device)
-        dtype = autocast_dtype(device)
+        dtype = None if self.precise else autocast_dtype(device)
         check()
         with torch.autocast(device.type, dtype) if dtype else nullcontext():
             scores = adapter.scores(images.contiguous(memory_format=torch.channels_last_3d))

@@ -4,27 +4,45 @@ from __future__ import annotations
 
 from .adapters import ADAPTERS
 from .errors import InputError
+from .image_training import ImageRecipe
+from .preprocessing import Preprocessing
+from .published import PublishedRecipe, published_settings
 from .training import TrainingSettings
 from .tunings import TUNINGS, Tuning
+from .tunings.frozen import Frozen
 
 METHODS = (*ADAPTERS, *TUNINGS)
 WHITE_BOX = TrainingSettings(epochs=60, steps_per_epoch=5, crops=2, crop_size=64)
 """Some hundred steps: minutes on two cores. Larger crops show where in the body a voxel is."""
 
 
-def default_settings(method: str) -> TrainingSettings:
-    """How a method is trained where nobody says otherwise."""
+PRESETS = ("own", "published")
+
+
+def default_settings(
+    method: str, preset: str = "own", decoder: str | None = None
+) -> TrainingSettings:
+    """How a method is trained where nobody says otherwise.
+
+    Args:
+        preset: the project's own settings, or those of the paper.
+        decoder: what the method does with it; None is the method's own choice.
+    """
+    if preset == "published":
+        return published_settings(method, decoder)
     return WHITE_BOX if method in TUNINGS else TrainingSettings()
 
 
-def choose_tuning(method: str, decoder: str | None) -> Tuning | None:
-    """How a method trains the backbone; None for adapters, which leave it alone.
+def choose_tuning(method: str, decoder: str | None, preset: str = "own") -> Tuning | None:
+    """What is done to the backbone; None where it is frozen and its features are stored.
 
     Raises:
-        InputError: there is no such method, or it does not have that choice of decoder.
+        InputError: there is no such method or preset, or not that choice of decoder.
     """
     if method not in METHODS:
         raise InputError(f"There is no method '{method}'. Known: {', '.join(METHODS)}.")
+    if preset not in PRESETS:
+        raise InputError(f"There is no preset '{preset}'. Known: {', '.join(PRESETS)}.")
     if method in TUNINGS:
         return TUNINGS[method](decoder)
     if decoder not in (None, "frozen"):
@@ -32,4 +50,10 @@ def choose_tuning(method: str, decoder: str | None) -> Tuning | None:
             f"The method '{method}' leaves the whole backbone frozen. A decoder that is {decoder} "
             f"goes with {', '.join(name for name in TUNINGS if name != 'scratch')}."
         )
-    return None
+    return Frozen() if preset == "published" else None
+
+
+def choose_recipe(preset: str, stride: int, preprocessing: Preprocessing) -> ImageRecipe:
+    """How epochs on image crops run. Arguments as of :class:`ImageRecipe`."""
+    recipe = PublishedRecipe if preset == "published" else ImageRecipe
+    return recipe(stride, preprocessing)

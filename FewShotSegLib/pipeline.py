@@ -30,11 +30,12 @@ from .events import EventSink, ignore, make_event
 from .feature_store import DEFAULT_MAX_BYTES, FeatureStore, VolumeFeatures
 from .features import FeatureSource, choose_device
 from .geometry import Grid, Volume
-from .image_training import ImageRecipe, ImageSource
-from .methods import choose_tuning, default_settings
+from .image_training import ImageSource
+from .methods import choose_recipe, choose_tuning, default_settings
 from .model_registry import DEFAULT_MODEL, Model, find_model, home_folder
 from .prediction import model_probabilities, original_masks, original_probability
 from .preprocessing import Placement, Preprocessing
+from .published import require_published
 from .query import Query
 from .refinement import RefinementSettings, refine
 from .report import NAME as REPORT
@@ -58,6 +59,7 @@ from .support_set import (
 from .tiles import select_levels
 from .training import TrainingSettings, fit
 from .tuned_model import TunedNetwork
+from .tunings import TUNINGS
 from .volume_files import read_image
 
 PathLike = str | os.PathLike[str]
@@ -148,7 +150,8 @@ def adapt(
     model: str = DEFAULT_MODEL,
     method: str = DEFAULT_METHOD,
     decoder: str | None = None,
-    features: str = "multi",
+    features: str | None = None,
+    preset: str = "own",
     modality: str = "auto",
     seed: int = 0,
     settings: TrainingSettings | None = None,
@@ -170,7 +173,9 @@ def adapt(
             white-box method, which trains (part of) the backbone as well: see
             :data:`methods.METHODS`.
         decoder: what a white-box method does with the decoder: ``frozen``, ``tuned`` or ``new``.
-        features: ``multi`` adapts every level of the backbone, ``last`` the finest alone.
+        features: ``multi`` adapts every level of the backbone, ``last`` the finest alone; None is
+            ``multi``, and ``last`` with published settings.
+        preset: ``own`` settings, or the ``published`` ones, see :mod:`published`.
         modality: ``CT``, ``MR``, or ``auto`` to tell from the images.
         settings: of the training; those of :func:`methods.default_settings` where not given.
         gamma: tolerance of the size priors; None takes it from the sizes' spread.
@@ -190,12 +195,13 @@ def adapt(
     """
     runtime = runtime or Runtime()
     clock = Clock(runtime.events)
-    tuning = choose_tuning(method, decoder)
-    settings = settings or default_settings(method)
+    tuning = choose_tuning(method, decoder, preset)
+    settings = settings or default_settings(method, preset, decoder)
+    features = features or ("last" if preset == "published" else "multi")
     if tuning is not None and query is not None:
         raise InputError(
-            f"A query is trained for jointly on frozen features, which the method '{method}' does "
-            "not have. Train without it: 'segment' refines the new head for each query."
+            f"A query is trained for jointly on stored features, which the method '{method}' does "
+            "not have here. Train without it: 'segment' refines what is on the features."
         )
     if out is not None:
         require_no_input(out, [query, *(path for s in supports for path in _paths(s))])
@@ -215,6 +221,8 @@ def adapt(
         message = "Some supports have negative values; if they are CT, say --modality CT."
         runtime.events(make_event("warning", message=message))
     preprocessing = foundation.entry.preprocessing[chosen_modality]
+    if preset == "published":
+        require_published(features, preprocessing.intensity)
     source = runtime.source(foundation, preprocessing)
     images = ImageSource(foundation, preprocessing) if tuning else None
     with clock.phase("prepare" if tuning else "features", len(pairs)):
@@ -229,13 +237,13 @@ def adapt(
     levels = select_levels(strides, features)
     used = [channels[level] for level in levels]
     torch.manual_seed(seed)
-    adapter = (HEAD if tuning else ADAPTERS[method])(used, len(chosen))
+    adapter = ADAPTERS.get(method, HEAD)(used, len(chosen))
     learner, recipe = adapter, None
     if tuning is None:
         standardise(adapter, prepared, levels)
     else:
         learner = TunedNetwork(foundation, tuning, adapter, levels)
-        recipe = ImageRecipe(max(strides), preprocessing)
+        recipe = choose_recipe(preset, max(strides), preprocessing)
         recipe.begin(learner, prepared, settings, seed, source.device, runtime.check)
     started_from = {}
     for k, structure in enumerate(chosen):
@@ -260,7 +268,7 @@ def adapt(
             priors,
             transductive.features.key if transductive else "",
             source.device.type,
-            *([tuning.decoder] if tuning else []),
+            *([tuning.decoder, preset] if tuning else []),
         )
         checkpoint = Checkpoint(Path(f"{os.fspath(out)}.partial"), inputs)
         if not resume:
@@ -298,6 +306,7 @@ def adapt(
         exclusive=exclusive,
         training={
             "settings": settings.to_json(),
+            **({} if preset == "own" else {"preset": preset}),
             "seed": seed,
             "epochs": result.epochs,
             "stopped_early": result.stopped_early,
@@ -311,7 +320,7 @@ def adapt(
         },
         supports=[_provenance(s, p) for s, p in zip(pairs, prepared, strict=True)],
         tuned=learner.tuned_tensors() if tuning else {},
-        decoder=tuning.decoder if tuning else None,
+        decoder=tuning.decoder if method in TUNINGS else None,
     )
     if out is not None:
         trained.save(out)
@@ -588,7 +597,7 @@ def _masks(
 
 def _settings_of(trained: TrainedAdapter) -> TrainingSettings:
     """How a copy's head is refined on features: as it was trained, if it was trained on them."""
-    on_features = trained.decoder is None
+    on_features = trained.decoder is None and "preset" not in trained.training
     return TrainingSettings(**(trained.training.get("settings", {}) if on_features else {}))
 
 

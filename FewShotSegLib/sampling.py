@@ -43,11 +43,12 @@ def draw_crops(
         else:
             support = supports[rng.integers(len(supports))]
             centre = rng.integers(0, support.features.shape)
-        drawn.append((support, _box_around(centre, size, support.features.shape)))
+        drawn.append((support, box_around(centre, size, support.features.shape)))
     return drawn
 
 
-def _box_around(centre: np.ndarray, size: int, shape: Sequence[int]) -> Box:
+def box_around(centre: np.ndarray, size: int, shape: Sequence[int]) -> Box:
+    """A box of ``size`` voxels a side around a voxel, moved to lie within a volume."""
     box = []
     for middle, extent in zip(centre, shape, strict=True):
         side = min(size, extent)

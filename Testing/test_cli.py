@@ -17,7 +17,7 @@ from FewShotSegLib import __version__, cli_flags
 from FewShotSegLib.adapter_file import TrainedAdapter
 from FewShotSegLib.adapters import DEFAULT_METHOD
 from FewShotSegLib.annotation_files import read_annotation
-from FewShotSegLib.methods import METHODS
+from FewShotSegLib.methods import METHODS, PRESETS
 from FewShotSegLib.model_registry import list_entries
 from FewShotSegLib.tunings import DECODERS, TUNINGS
 from FewShotSegLib.volume_files import read_image
@@ -93,6 +93,7 @@ class Help(unittest.TestCase):
         self.assertEqual(cli_flags.METHODS[0], DEFAULT_METHOD)
         self.assertEqual(cli_flags.WHITE_BOX, tuple(TUNINGS))
         self.assertEqual(cli_flags.DECODERS, DECODERS)
+        self.assertEqual(cli_flags.PRESETS, PRESETS)
 
     def test_neither_help_nor_a_wrong_flag_waits_for_torch(self) -> None:
         code = (

@@ -85,8 +85,12 @@ class ShippedEntries(RegistryTestCase):
     def test_every_entry_says_where_it_is_from_and_under_which_licence(self) -> None:
         for entry in list_entries():
             with self.subTest(entry.id):
-                for field in ("title", "licence", "citation", "source_url", "sha256", "size"):
+                for field in ("title", "licence", "citation", "source_url"):
                     self.assertTrue(getattr(entry, field), field)
+                # Some publishers state no checksum; of what ships there is one.
+                if entry.weights.parent == EMBEDDED_FOLDER or entry.id == "abdomen-unet":
+                    self.assertTrue(entry.sha256 and entry.size)
+                self.assertEqual(entry.sha256 is None, entry.size is None)
 
     def test_entries_survive_json(self) -> None:
         for entry in list_entries():

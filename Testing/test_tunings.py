@@ -407,11 +407,10 @@ class WholeJob(TinyWorld):
         return [dice(truth.mask(s.name), result.masks[s.name]) for s in wanted]
 
     def test_full_fine_tuning_and_scratch_find_structures(self) -> None:
-        for method, settings in (
-            ("ft", replace(QUICK, epochs=25)),
-            ("scratch", replace(QUICK, epochs=40)),
-        ):
+        # With the small model's trivial batch statistics the backbone bears small steps only.
+        for method, rate in (("ft", 0.005), ("scratch", 0.01)):
             with self.subTest(method):
+                settings = replace(QUICK, epochs=40, learning_rate=rate)
                 trained = self.adapt(method=method, settings=settings)
                 self.assertGreater(min(self.dice(self.segment(trained))), 0.6)
 
@@ -490,7 +489,10 @@ class WholeJob(TinyWorld):
 
     def test_what_has_no_meaning_is_told(self) -> None:
         for options, telling in (
-            ({"method": "ft", "query": self.query.image}, "refines the new head for each query"),
+            (
+                {"method": "ft", "query": self.query.image},
+                "'segment' refines what is on the features",
+            ),
             ({"method": "adapter", "decoder": "tuned"}, "leaves the whole backbone frozen"),
             ({"method": "scratch", "decoder": "tuned"}, "'scratch' the decoder is new"),
             ({"method": "magic"}, "no method 'magic'. Known: .*scratch"),

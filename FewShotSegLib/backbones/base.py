@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ModelError
@@ -99,6 +100,23 @@ class Backbone(nn.Module, ABC):
                 f"Tensors {'; '.join(faults)}. Check the entry's architecture and weights file."
             )
         self.load_state_dict(state, strict=False)
+
+
+def with_room(
+    features: Callable[[Tensor], list[Tensor]], image: Tensor, stride: int
+) -> list[Tensor]:
+    """Features of a window (B, 1, I, J, K) that may span a single voxel of the coarsest level.
+
+    Instance normalisation has nothing to go by there: such a window is made twice as long by
+    repeating its border, and the features are cut back.
+
+    Args:
+        features: gives those of a larger window. stride: of the coarsest level.
+    """
+    if any(n > stride for n in image.shape[2:]):
+        return features(image)
+    twice = F.pad(image, (0, 0, 0, 0, 0, stride), mode="replicate")
+    return [level[:, :, : level.shape[2] // 2] for level in features(twice)]
 
 
 def _some(names: Sequence[str], limit: int = 8) -> str:

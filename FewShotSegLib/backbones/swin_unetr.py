@@ -20,17 +20,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import torch
-import torch.nn.functional as F
 from monai.networks.nets import SwinUNETR
 from torch import Tensor, nn
 
-from .base import Backbone
+from .base import Backbone, with_room
+from .layouts import UNIVERSAL, completed, without_prefixes
 
 LAYOUTS = ("plain", "universal", "selfsup")
-UNIVERSAL = ("precls_conv", "GAP", "controller", "organ_embedding", "text_to_vision")
-"""The Universal Model's parts beside its backbone; they score its classes by a network that an
-image's own features steer, which no linear head could start from."""
 PRETEXT = ("rotation_pre", "rotation_head", "contrastive_pre", "contrastive_head", "conv", "norm")
 """The heads of self-supervised pre-training."""
 
@@ -64,10 +60,9 @@ class SwinUNETRBackbone(Backbone):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """See :meth:`Backbone.features`; the last level is the bottleneck."""
-        if all(n == self.strides[-1] for n in image.shape[2:]):
-            # Instance normalisation needs more than the one voxel that this has at the bottleneck.
-            twice = F.pad(image, (0, 0, 0, 0, 0, self.strides[-1]), mode="replicate")
-            return [level[:, :, : level.shape[2] // 2] for level in self.features(twice)]
+        return with_room(self._features, image, self.strides[-1])
+
+    def _features(self, image: Tensor) -> list[Tensor]:
         net = self.net
         hidden = net.swinViT(image, net.normalize)
         skips = [
@@ -121,15 +116,18 @@ class SwinUNETRBackbone(Backbone):
         if isinstance(state, Mapping):
             state = {self._own_name(str(key)): value for key, value in state.items()}
             state = {key: value for key, value in state.items() if key is not None}
-            if self.layout != "plain":
-                state = self._completed(state)
+            lacks = {"universal": "net.out.", "selfsup": "net."}.get(self.layout)
+            if lacks:
+                state = completed(
+                    state,
+                    lambda name: name.startswith(lacks) and "swinViT" not in name,
+                    lambda: type(self)(self.channels[0], self.head.out_channels, self.layout),
+                )
         super().import_state_dict(state)
 
     def _own_name(self, key: str) -> str | None:
         """Where a published tensor lives in this class; None for one that the layout leaves out."""
-        name = key
-        for prefix in ("module.", "backbone."):
-            name = name.removeprefix(prefix)
+        name = without_prefixes(key)
         name = name.replace("swin_vit.", "swinViT.")
         name = re.sub(r"^classifier\.", "out.conv.conv.", name)
         name = re.sub(r"\.mlp\.fc(\d)\.", r".mlp.linear\1.", name)
@@ -141,18 +139,5 @@ class SwinUNETRBackbone(Backbone):
                 return None
             if re.match(r"(patch_embed|layers\d)\.", name):
                 name = f"swinViT.{name}"
-        return name if name.startswith("net.") else f"net.{name}"
-
-    def _completed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """With random tensors, always the same, where the layout's files have none.
-
-        A file that has some of these must have all of them.
-        """
-        lacks = "net.out." if self.layout == "universal" else "net."
-        if any(key.startswith(lacks) and "swinViT" not in key for key in state):
-            return state
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            fresh = type(self)(self.net.swinViT.embed_dim, self.head.out_channels, self.layout)
-        own = fresh.state_dict().items()
-        return {k: v for k, v in own if k.startswith(lacks) and "swinViT" not in k} | state
+        known = name.split(".")[0] in dict(self.net.named_children())
+        return f"net.{name}" if known else name

@@ -12,7 +12,8 @@ class FullTuning(Tuning):
     """Full fine-tuning (the paper's FT): encoder, decoder and a new head."""
 
     name = "ft"
-    learning_rate = 5e-4
+    learning_rate = 2e-3
+    head_factor = 5.0  # the linear probe's own rate
     decoders = ("tuned", "new", "frozen")
 
     def tune_encoder(self, backbone: Backbone) -> None:
@@ -28,7 +29,6 @@ class Scratch(FullTuning):
     """
 
     name = "scratch"
-    learning_rate = 2e-3
     head_factor = 2.0
     decoders = ("new",)
 
