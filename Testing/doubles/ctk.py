@@ -27,7 +27,7 @@ def _draw_header(widget: qt.QWidget, text: str, collapsed: bool, height: int) ->
     painter.end()
 
 
-class ctkCollapsibleButton(qt.QWidget):  # noqa: N801
+class ctkCollapsibleButton(qt.QWidget):
     """A section with a header that opens and closes it."""
 
     cpp_double = True
@@ -71,7 +71,7 @@ class ctkCollapsibleButton(qt.QWidget):  # noqa: N801
         _draw_header(self, self._text, self._collapsed, self._header())
 
 
-class ctkCollapsibleGroupBox(qt.QGroupBox):  # noqa: N801
+class ctkCollapsibleGroupBox(qt.QGroupBox):
     """A group with a title that opens and closes it."""
 
     cpp_double = True
@@ -103,9 +103,7 @@ class ctkCollapsibleGroupBox(qt.QGroupBox):  # noqa: N801
         option = qt.QStyleOption()
         option.initFrom(self)
         arrow = (
-            qt.QStyle.PE_IndicatorArrowRight
-            if self._collapsed
-            else qt.QStyle.PE_IndicatorArrowDown
+            qt.QStyle.PE_IndicatorArrowRight if self._collapsed else qt.QStyle.PE_IndicatorArrowDown
         )
         option.rect = qt.QRect(2, (self._header() - 10) // 2, 10, 10)
         self.style().drawPrimitive(arrow, option, painter, self)
@@ -113,7 +111,7 @@ class ctkCollapsibleGroupBox(qt.QGroupBox):  # noqa: N801
         painter.end()
 
 
-class ctkMessageBox(qt.QMessageBox):  # noqa: N801
+class ctkMessageBox(qt.QMessageBox):
     """What slicer.util's displays open; a test that would wait for a person fails instead."""
 
     def exec_(self) -> int:

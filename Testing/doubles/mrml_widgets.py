@@ -8,7 +8,7 @@ import qt
 import vtk
 
 
-class qMRMLWidget(qt.QWidget):  # noqa: N801
+class qMRMLWidget(qt.QWidget):
     """A widget that passes its scene on."""
 
     cpp_double = True
@@ -27,7 +27,7 @@ class qMRMLWidget(qt.QWidget):  # noqa: N801
             self.mrmlSceneChanged.emit(scene)
 
 
-class qMRMLNodeComboBox(qt.QWidget):  # noqa: N801
+class qMRMLNodeComboBox(qt.QWidget):
     """A node of the scene, chosen from those of some classes."""
 
     cpp_double = True
@@ -61,7 +61,7 @@ class qMRMLNodeComboBox(qt.QWidget):  # noqa: N801
 
     nodeTypes = qt.Property("QStringList", _get_types, _set_types)
 
-    def _flag(name: str) -> Any:  # noqa: N805
+    def _flag(name: str) -> Any:
         def read(self: qMRMLNodeComboBox) -> bool:
             return self._values[name]
 
@@ -111,7 +111,9 @@ class qMRMLNodeComboBox(qt.QWidget):  # noqa: N801
     def _fill(self) -> None:
         """List the scene's nodes again, and keep or replace the current one as qMRML does."""
         scene = self._scene
-        nodes = [] if scene is None else [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
+        nodes = (
+            [] if scene is None else [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
+        )
         self._nodes = [node for node in nodes if self._suits(node)]
         self._combo.clear()
         if self._values["noneEnabled"]:
