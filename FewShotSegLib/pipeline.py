@@ -30,8 +30,14 @@ from .events import EventSink, ignore, make_event
 from .feature_store import DEFAULT_MAX_BYTES, FeatureStore, VolumeFeatures
 from .features import FeatureSource, choose_device
 from .geometry import Grid, Volume
-from .model_registry import DEFAULT_MODEL, Model, find_model, home_folder
-from .prediction import model_probabilities, original_masks, original_probability
+from .model_files import DEFAULT_MODEL, home_folder
+from .model_registry import Model, find_model
+from .prediction import (
+    model_probabilities,
+    original_masks,
+    original_probability,
+    original_uncertainty,
+)
 from .preprocessing import Placement, Preprocessing
 from .query import Query
 from .refinement import RefinementSettings, refine
@@ -43,7 +49,7 @@ from .result_files import (
     write_probability,
     write_segments,
 )
-from .size_prior import SizePrior, field_of_view
+from .size_prior import PriorChange, SizePrior, field_of_view
 from .support_set import (
     PreparedSupport,
     Support,
@@ -104,6 +110,8 @@ class Segmentation:
         probabilities: by structure name, float32 (i, j, k); empty unless asked for.
         grid: the query's own.
         report: what ``report.json`` says of it.
+        uncertainty: (i, j, k) uint8 from 0 to 100, where a probability is one half; None unless
+            asked for.
     """
 
     structures: list[Structure]
@@ -112,6 +120,7 @@ class Segmentation:
     probabilities: dict[str, np.ndarray]
     grid: Grid
     report: dict[str, Any] = field(default_factory=dict)
+    uncertainty: np.ndarray | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -148,7 +157,7 @@ def adapt(
     seed: int = 0,
     settings: TrainingSettings | None = None,
     gamma: float | None = None,
-    priors_ml: Mapping[str, float | None] | None = None,
+    priors_ml: Mapping[str, float | PriorChange | None] | None = None,
     exclusive: bool = True,
     query: PathLike | Volume | None = None,
     resume: bool = False,
@@ -166,8 +175,8 @@ def adapt(
         modality: ``CT``, ``MR``, or ``auto`` to tell from the images.
         settings: of the training.
         gamma: tolerance of the size priors; None takes it from the sizes' spread.
-        priors_ml: by structure name, a known volume in ml in place of the supports' mean, or None
-            to switch its prior off.
+        priors_ml: by structure name, a known volume in ml in place of the supports' mean, None
+            to switch its prior off, or what else to change about it.
         exclusive: False lets structures overlap.
         query: an unlabelled volume to train for jointly (eq. 3 as published).
         resume: go on from the checkpoint that an interrupted run left beside ``out``.
@@ -297,10 +306,11 @@ def segment(
     *,
     transductive: bool = True,
     probabilities: bool = False,
+    uncertainty: bool = False,
     supports: Sequence[SupportLike] = (),
     model: str | None = None,
     gamma: float | None = None,
-    priors_ml: Mapping[str, float | None] | None = None,
+    priors_ml: Mapping[str, float | PriorChange | None] | None = None,
     refinement: RefinementSettings | None = None,
     largest_component: bool = False,
     seed: int = 0,
@@ -315,6 +325,7 @@ def segment(
             ``.seg.nrrd``; ``report.json`` and any probabilities go beside it.
         transductive: refine a copy of the adapter until the sizes on the query are plausible.
         probabilities: keep (and write) each structure's probability.
+        uncertainty: keep (without writing it) how undecided each voxel is.
         supports: the training's supports, if at hand: their loss then holds the refinement.
         model: another installation of the adapter's foundation model.
         gamma, priors_ml: in place of the adapter's.
@@ -394,6 +405,7 @@ def segment(
             if probabilities
         },
         grid=volume.grid,
+        uncertainty=original_uncertainty(scores, placement) if uncertainty else None,
     )
     runtime.check()
     if out is not None:
@@ -473,7 +485,7 @@ def _looks_like(volume: Volume) -> str:
 def override_priors(
     priors: Mapping[str, SizePrior],
     gamma: float | None,
-    volumes_ml: Mapping[str, float | None] | None,
+    volumes_ml: Mapping[str, float | PriorChange | None] | None,
 ) -> dict[str, SizePrior]:
     """Priors with another tolerance, known volumes in ml, or (None) switched off.
 
@@ -487,7 +499,9 @@ def override_priors(
                 f"There is no structure '{name}' to set a prior for. There are: "
                 f"{', '.join(result)}."
             )
-        if ml is None:
+        if isinstance(ml, PriorChange):
+            result[name] = ml.apply(result[name])
+        elif ml is None:
             result[name] = replace(result[name], enabled=False)
         else:
             tolerance = result[name].gamma if gamma is None else gamma

@@ -28,7 +28,7 @@ import numpy as np
 
 from FewShotSegLib.annotation_files import parse_structures
 from FewShotSegLib.evaluation import dice
-from FewShotSegLib.model_registry import DEFAULT_MODEL
+from FewShotSegLib.model_files import DEFAULT_MODEL
 from FewShotSegLib.pairs import Pair, find_pairs, read_names
 from FewShotSegLib.pipeline import Runtime, adapt, read_support, segment
 from FewShotSegLib.training import TrainingSettings
