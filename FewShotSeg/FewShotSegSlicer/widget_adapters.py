@@ -14,7 +14,7 @@ from .widget_progress import TaskView
 from .widget_tools import Cell, Hint, Table, current_id, fill_combo, gate, reporting
 
 NAME = 0
-WIDTHS = {1: 110, 2: 62, 3: 110}
+WIDTHS = {1: 100, 2: 60, 3: 122}
 FILES = "FewShotSeg adapter (*.fseft)"
 
 

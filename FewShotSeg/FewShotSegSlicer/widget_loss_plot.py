@@ -54,7 +54,7 @@ class LossPlot(qt.QWidget):
         """Upper end of the loss's axis: a round number above every loss."""
         largest = max(point.loss for point in self.points)
         for exponent in range(-4, 6):
-            for digit in (1, 2, 5):
+            for digit in (1, 1.2, 1.6, 2, 3, 4, 6, 8):
                 if digit * 10.0**exponent >= largest:
                     return digit * 10.0**exponent
         return largest

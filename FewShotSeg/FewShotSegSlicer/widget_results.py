@@ -12,7 +12,7 @@ from .text_format import ml_text, range_text
 from .widget_tools import Cell, Table, gate, reporting
 
 NAME, REMARK = 0, 3
-WIDTHS = {0: 104, 1: 84, 2: 100}
+WIDTHS = {0: 98, 1: 76, 2: 92}
 
 
 class ResultView:

@@ -12,7 +12,7 @@ from .text_format import ml_text, number, range_text
 from .widget_tools import Cell, Hint, Table, gate, qcolor, reporting
 
 TICK, NAME, SUPPORTS, MEAN, SPREAD, GAMMA, PRIOR = range(7)
-WIDTHS = {TICK: 42, SUPPORTS: 60, MEAN: 66, SPREAD: 54, GAMMA: 66, PRIOR: 38}
+WIDTHS = {TICK: 44, SUPPORTS: 60, MEAN: 66, SPREAD: 54, GAMMA: 68, PRIOR: 36}
 
 
 class StructuresSection:

@@ -13,7 +13,7 @@ from .widget_navigation import open_segment_editor, volume_on_screen
 from .widget_tools import Cell, Hint, Table, gate, reporting
 
 VOLUME = 0
-WIDTHS = {1: 104, 2: 92, 3: 104}
+WIDTHS = {1: 96, 2: 122, 3: 90}
 
 
 def state_text(row: SupportRow) -> str:

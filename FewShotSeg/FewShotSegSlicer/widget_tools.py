@@ -177,7 +177,7 @@ class Table:
     def _fit(self) -> None:
         """Be as high as the rows, within reason: the panel is scrolled, its tables seldom."""
         rows = min(max(self.least_rows, self.widget.rowCount), 8)
-        self.widget.setFixedHeight(22 * rows + 28)
+        self.widget.setFixedHeight(22 * rows + self.widget.fontMetrics().height() + 12)
 
     def ids(self) -> list[str]:
         """Ids of all rows."""
