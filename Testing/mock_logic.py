@@ -216,7 +216,9 @@ class MockLogic:
 
     def addSupport(self, volume: Any, segmentation: Any = None) -> str:
         self._call("addSupport", volume, segmentation)
-        row = SupportRow(f"s{len(self.support_rows)}", volume, segmentation, volume.GetName(), "new")
+        row = SupportRow(
+            f"s{len(self.support_rows)}", volume, segmentation, volume.GetName(), "new"
+        )
         self.support_rows = [*self.support_rows, row]
         self.changed()
         return row.id

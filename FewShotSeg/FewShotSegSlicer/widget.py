@@ -67,7 +67,13 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.initializeParameterNode()
+        self.open_what_needs_attention()
         self.logic.refreshDevices()
+
+    def open_what_needs_attention(self) -> None:
+        """A foundation model is chosen already: its section opens only where something is missing."""
+        self.models.refresh()
+        self.ui.modelSection.collapsed = not self.models.hint.text
 
     def cleanup(self) -> None:
         """Called when the module is unloaded or reloaded: nothing may be left running."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
 from .logic_protocol import AdapterRow, End, Epoch, LogicProtocol, Progress
+from .widget_dialogs import open_file, save_file
 from .widget_loss_plot import LossPlot
 from .widget_progress import TaskView
 from .widget_tools import Cell, Hint, Table, current_id, fill_combo, gate, reporting
@@ -145,9 +145,7 @@ class AdaptersSection:
 
     def on_load(self) -> None:
         """Add one from a file."""
-        path = qt.QFileDialog.getOpenFileName(
-            self.ui.adapterSection, _("Load an adapter"), "", FILES
-        )
+        path = open_file(self.ui.adapterSection, _("Load an adapter"), FILES)
         if path:
             with reporting():
                 adapter_id = self.logic.loadAdapter(path)
@@ -159,9 +157,7 @@ class AdaptersSection:
         row = self.selected()
         if row is None:
             return
-        path = qt.QFileDialog.getSaveFileName(
-            self.ui.adapterSection, _("Save the adapter"), f"{row.name}.fseft", FILES
-        )
+        path = save_file(self.ui.adapterSection, _("Save the adapter"), f"{row.name}.fseft", FILES)
         if path:
             with reporting():
                 self.logic.saveAdapter(row.id, path)

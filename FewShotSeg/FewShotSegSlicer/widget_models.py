@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from .logic_protocol import DeviceRow, End, LogicProtocol, ModelRow, Progress
 from .packages import describe_packages, install_packages
 from .text_format import bytes_text
+from .widget_dialogs import open_file
 from .widget_progress import TaskView
 from .widget_tools import Hint, current_id, fill_combo, gate, reporting
 
@@ -157,12 +158,8 @@ class ModelsSection:
 
     def on_add_checkpoint(self) -> None:
         """Add a registry entry of the user's own."""
-        path = qt.QFileDialog.getOpenFileName(
-            self.ui.modelSection,
-            _("Add a checkpoint: its registry entry"),
-            "",
-            _("Registry entries (*.json)"),
-        )
+        title = _("Add a checkpoint: its registry entry")
+        path = open_file(self.ui.modelSection, title, _("Registry entries (*.json)"))
         if path:
             with reporting():
                 self.logic.setModel(self.logic.addCheckpoint(path))

@@ -9,7 +9,8 @@ from slicer.i18n import tr as _
 
 from .logic_protocol import LogicProtocol, StructureRow
 from .text_format import ml_text, number, range_text
-from .widget_tools import Cell, Hint, Table, gate, qcolor, reporting
+from .widget_dialogs import choose_color
+from .widget_tools import Cell, Hint, Table, gate, reporting
 
 TICK, NAME, SUPPORTS, MEAN, SPREAD, GAMMA, PRIOR = range(7)
 WIDTHS = {TICK: 44, SUPPORTS: 60, MEAN: 66, SPREAD: 54, GAMMA: 68, PRIOR: 36}
@@ -130,9 +131,8 @@ class StructuresSection:
         known = next((r for r in self.logic.structures() if r.id == row_id), None)
         if known is None:
             return
-        chosen = qt.QColorDialog.getColor(qcolor(known.color), self.ui.structuresSection)
-        if chosen.isValid():
-            color = (chosen.red() / 255, chosen.green() / 255, chosen.blue() / 255)
+        color = choose_color(self.ui.structuresSection, known.color)
+        if color is not None:
             with reporting():
                 self.logic.colorStructure(row_id, color)
 

@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .logic_protocol import LogicProtocol, SupportRow
+from .widget_dialogs import choose_folder
 from .widget_navigation import open_segment_editor, volume_on_screen
 from .widget_tools import Cell, Hint, Table, gate, reporting
 
@@ -154,9 +155,8 @@ class SupportsSection:
 
     def on_add_folder(self) -> None:
         """Load a folder of pairs."""
-        folder = qt.QFileDialog.getExistingDirectory(
-            self.ui.supportsSection, _("Folder with images and their segmentations"), ""
-        )
+        title = _("Folder with images and their segmentations")
+        folder = choose_folder(self.ui.supportsSection, title)
         if folder:
             with reporting():
                 self.logic.addFolder(folder)
