@@ -109,16 +109,21 @@ def _disconnect(self: QtCore.QObject, *args: Any) -> Any:
     return bool(_disconnect_by_signature(self, QtCore.SIGNAL(known), wrapper))
 
 
-_get_plain = QtCore.QObject.__getattribute__
+def _put_connect(cls: type) -> None:
+    """Give a class the connect of PythonQt: PySide6 looks its own up before a class's dictionary.
 
+    Some classes have their own look-up (QProcess for its static ``startDetached``).
+    """
+    plain = cls.__getattribute__
 
-def _get_attribute(self: QtCore.QObject, name: str) -> Any:
-    """PySide6 looks its own ``connect`` up before a class's dictionary."""
-    if name == "connect":
-        return functools.partial(_connect, self)
-    if name == "disconnect":
-        return functools.partial(_disconnect, self)
-    return _get_plain(self, name)
+    def get_attribute(self: QtCore.QObject, name: str) -> Any:
+        if name == "connect":
+            return functools.partial(_connect, self)
+        if name == "disconnect":
+            return functools.partial(_disconnect, self)
+        return plain(self, name)
+
+    cls.__getattribute__ = get_attribute
 
 
 def _set_attribute(self: QtCore.QObject, name: str, value: Any) -> None:
@@ -154,7 +159,11 @@ def _prepare() -> None:
                 inject_properties(value)
     QtCore.QObject.name = property(_get_name, _set_name)
     QtCore.QObject.objectName = property(_get_name, _set_name)
-    QtCore.QObject.__getattribute__ = _get_attribute
+    _put_connect(QtCore.QObject)
+    for value in list(globals().values()):
+        if isinstance(value, type) and issubclass(value, QtCore.QObject):
+            if value.__getattribute__ is not QtCore.QObject.__getattribute__:
+                _put_connect(value)
     QtCore.QObject.className = lambda self: self.metaObject().className()
     QtCore.QObject.__setattr__ = _set_attribute
 
