@@ -31,6 +31,7 @@ import safetensors
 import safetensors.torch
 
 from . import __version__
+from .adapter_header import FORMAT, KEY
 from .adapters import ADAPTERS
 from .adapters.base import Adapter
 from .annotation import Structure
@@ -42,11 +43,8 @@ from .preprocessing import Preprocessing
 from .size_prior import SizePrior
 from .tiles import select_levels
 
-FORMAT = 1
 MEASURED = ("seconds", "backbone_seconds", "backbone_passes", "device")
 """What ``training`` says of the run alone: another run of the same training differs in it."""
-KEY = "fewshotseg"
-EXTENSION = ".fseft"
 
 
 @dataclass

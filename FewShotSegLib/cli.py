@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _adapt(args: argparse.Namespace, sink: EventSink) -> int:
-    from .adapter_file import EXTENSION
+    from .adapter_header import EXTENSION
     from .describe import adapter_text
     from .pipeline import adapt
     from .training import TrainingSettings

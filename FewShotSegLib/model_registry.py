@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from .annotation import class_key
 from .backbones import ARCHITECTURES
 from .backbones.base import Backbone
 from .errors import ModelError
@@ -30,8 +30,7 @@ from .preprocessing import Preprocessing
 
 def same_class(a: str, b: str) -> bool:
     """Whether two class names mean the same: "Left kidney", "kidney_left" and "kidney-left" do."""
-    first, second = (sorted(re.findall(r"[^\W_]+", name.casefold())) for name in (a, b))
-    return bool(first) and first == second
+    return bool(class_key(a)) and class_key(a) == class_key(b)
 
 
 @dataclass(frozen=True)

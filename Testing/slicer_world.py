@@ -83,7 +83,8 @@ def _put_doubles(slicer: Any) -> None:
     _put_remote_io(slicer, scene)
     application.make_views(scene, application_logic)
     mrml_widgets.install(slicer)
-    slicer.qSlicerScriptedLoadableModule = scripted_module.qSlicerScriptedLoadableModule
+    for name in ("qSlicerScriptedLoadableModule", "qSlicerScriptedLoadableModuleWidget"):
+        setattr(slicer, name, getattr(scripted_module, name))
     for name, source in {
         "ScriptedLoadableModule": "scripted_module",
         "i18n": "scripted_module",
@@ -99,6 +100,7 @@ def _put_doubles(slicer: Any) -> None:
     manager.modules["FewShotSeg"] = scripted_module.qSlicerScriptedLoadableModule(
         MODULE / "FewShotSeg.py"
     )
+    slicer.modules.fewshotseg = manager.modules["FewShotSeg"]
 
 
 def _put_remote_io(slicer: Any, scene: Any) -> None:
@@ -128,12 +130,23 @@ def process_events_until(condition: Callable[[], Any], seconds: float = 120.0) -
     end = time.monotonic() + seconds
     while True:
         slicer.app.processEvents()
+        _raise_slot_errors()
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
             raise AssertionError(f"nothing came within {seconds:.0f} s")
         time.sleep(0.005)
+
+
+def _raise_slot_errors() -> None:
+    """An error in a slot would otherwise be a wait for nothing."""
+    if not REAL:
+        import qt
+
+        errors, qt.slot_errors[:] = list(qt.slot_errors), []
+        if errors:
+            raise errors[0]
 
 
 def clear_scene() -> None:
@@ -156,10 +169,5 @@ class SceneTestCase(unittest.TestCase):
             qt.slot_errors.clear()
 
     def tearDown(self) -> None:
-        if not REAL:
-            import qt
-
-            errors, qt.slot_errors[:] = list(qt.slot_errors), []
-            if errors:
-                raise errors[0]
+        _raise_slot_errors()
         super().tearDown()

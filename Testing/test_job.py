@@ -460,5 +460,4 @@ class WorkerTest(TinyWorld):
 
 
 if __name__ == "__main__":
-    start = time.monotonic()
     unittest.main()

@@ -228,13 +228,13 @@ class Estimate:
 
 # --- a task -------------------------------------------------------------------------------------
 
-TaskKind = Literal["train", "segment", "devices", "download"]
+TaskKind = Literal["train", "segment", "devices", "download", "phantoms"]
 EndState = Literal["finished", "cancelled", "failed", "crashed", "not started"]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One point of the loss plot. ``sizes_ml``/``bounds_ml`` by structure name with transduction."""
+    """One point of the loss plot; sizes and bounds by structure name when refining."""
 
     phase: str
     epoch: int
@@ -268,7 +268,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class End:
-    """How a task ended, in words. ``state`` decides the colour, ``message`` is one sentence (or two).
+    """How a task ended: ``state`` decides the colour, ``message`` is one sentence (or two).
 
     Attributes:
         adapter_id: of a finished training. result: of a finished segmentation.
@@ -312,6 +312,14 @@ class LogicProtocol(Protocol):
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Be told of everything; call what is returned to stop. Called on the GUI thread only."""
+        ...
+
+    def close(self) -> None:
+        """Stop whatever runs, remove its files, and hear no more of the scene."""
+        ...
+
+    def getParameterNode(self) -> Any:
+        """The wrapped parameter node, see ``parameter_node``."""
         ...
 
     # foundation model and device (kept in QSettings)
@@ -419,6 +427,10 @@ class LogicProtocol(Protocol):
 
     def startSegmentation(self) -> None:
         """Segment the parameter node's query with its current adapter."""
+        ...
+
+    def startPhantoms(self, folder: str, count: int = 4) -> None:
+        """Start the task ``phantoms``: made-up patients, written as files to a folder."""
         ...
 
     def cancel(self) -> None:

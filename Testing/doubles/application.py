@@ -15,7 +15,9 @@ import vtk
 class IOManager:
     """Reading of the file types that the module asks for."""
 
-    def loadNodes(self, kind: str, properties: Mapping[str, Any], loaded: Any, messages: Any) -> bool:
+    def loadNodes(
+        self, kind: str, properties: Mapping[str, Any], loaded: Any, messages: Any
+    ) -> bool:
         path = properties["fileName"]
         name = properties.get("name") or Path(path).name.split(".")[0]
         if kind == "VolumeFile":

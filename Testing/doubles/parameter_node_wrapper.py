@@ -142,7 +142,8 @@ class _Wrapper:
 
     def connectGui(self, gui: Any) -> int:
         """Bind every widget whose dynamic property names a parameter."""
-        widgets = gui.findChildren(qt.QWidget) if hasattr(gui, "findChildren") else vars(gui).values()
+        tree = hasattr(gui, "findChildren")
+        widgets = gui.findChildren(qt.QWidget) if tree else vars(gui).values()
         found = {w.property(PROPERTY): w for w in widgets if w.property(PROPERTY)}
         return self.connectParametersToGui(found)
 

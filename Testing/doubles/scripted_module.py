@@ -99,13 +99,24 @@ class qSlicerScriptedLoadableModule:
         self.path, self.name = str(path), path.stem
         self._widget: Any = None
 
-    def widgetRepresentation(self) -> Any:
+    def widgetRepresentation(self) -> qSlicerScriptedLoadableModuleWidget:
         """The module's one widget, made when first asked for."""
         if self._widget is None:
             module = __import__(self.name)
-            self._widget = getattr(module, f"{self.name}Widget")()
-            self._widget.setup()
+            widget = getattr(module, f"{self.name}Widget")()
+            widget.setup()
+            self._widget = qSlicerScriptedLoadableModuleWidget(widget)
         return self._widget
+
+
+class qSlicerScriptedLoadableModuleWidget:
+    """The C++ side of a module's widget."""
+
+    def __init__(self, widget: Any) -> None:
+        self._self = widget
+
+    def self(self) -> Any:
+        return self._self
 
 
 def tr(text: str) -> str:
