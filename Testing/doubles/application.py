@@ -56,6 +56,9 @@ class Application:
         self._qt.setOrganizationName("FewShotSeg tests")
         self._temporary = tempfile.TemporaryDirectory(prefix="slicer-double-")
         self.temporaryPath = self._temporary.name
+        # A person's own settings stay out of the tests.
+        for kind in (qt.QSettings.NativeFormat, qt.QSettings.IniFormat):
+            qt.QSettings.setPath(kind, qt.QSettings.UserScope, self.temporaryPath)
         self._io, self._manager = IOManager(), ModuleManager()
         self.slicerHome = ""
         self.applicationName = "Slicer"

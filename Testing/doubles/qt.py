@@ -20,7 +20,7 @@ from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
-NOT_PROPERTIES = {"sizeHint", "minimumSizeHint", "objectName"}
+NOT_PROPERTIES = {"sizeHint", "minimumSizeHint", "objectName", "singleShot"}
 """Virtual functions of C++ that a subclass overrides, and what the interpreter asks for itself."""
 
 slot_errors: list[BaseException] = []
