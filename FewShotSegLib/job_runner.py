@@ -122,7 +122,7 @@ def _phantoms(job: PhantomsJob, folder: Path, events: EventSink, cancel: Cancel)
 
     events(make_event("phase", phase="phantoms", total=job.count))
     write_phantoms(job.folder, job.count, job.seed, on_patient=on_patient)
-    return write_result(folder, "phantoms", folder=job.folder)
+    return write_result(folder, "phantoms", patients=job.folder)
 
 
 @run_job.register

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import slicer_world  # before qt, which it puts in place
+
+# isort: split
 import os
 import random
 import signal
@@ -14,7 +17,6 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-import slicer_world
 from FewShotSegSlicer import job_process, task_words
 from FewShotSegSlicer.console import TaskFailed
 from FewShotSegSlicer.handover import volume_steps
