@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import slicer
+from FewShotSegSlicer import sample_data
 from FewShotSegSlicer.logic import FewShotSegLogic
 from FewShotSegSlicer.widget import PanelWidget
 from slicer.i18n import tr as _
@@ -28,6 +30,11 @@ class FewShotSeg(ScriptedLoadableModule):
             "The method is FSEFT (Silva-Rodríguez, Dolz, Ben Ayed: Medical Image Analysis 103, "
             "2025, 103596)."
         )
+        slicer.app.connect("startupCompleted()", self.registerSampleData)
+
+    def registerSampleData(self) -> None:
+        """Sample Data is there only once all modules are loaded."""
+        sample_data.register(self.resourcePath("Icons/FewShotSeg.png"))
 
 
 class FewShotSegWidget(PanelWidget):

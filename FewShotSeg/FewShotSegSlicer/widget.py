@@ -71,7 +71,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.refreshDevices()
 
     def open_what_needs_attention(self) -> None:
-        """A foundation model is chosen already: its section opens only where something is missing."""
+        """A foundation model is chosen already: open its section only if something is missing."""
         self.models.refresh()
         self.ui.modelSection.collapsed = not self.models.hint.text
 
@@ -139,6 +139,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onNotice(self, notice: Notice) -> None:
         """The logic says something."""
         if isinstance(notice, Changed):
+            if notice.part == "settings":  # another scene has another parameter node
+                self.setParameterNode(self.logic.getParameterNode())
             self.refresh_soon()
         elif isinstance(notice, LogLine):
             self.log.add_line(notice.text)

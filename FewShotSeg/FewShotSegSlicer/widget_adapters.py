@@ -11,7 +11,7 @@ from .logic_protocol import AdapterRow, End, Epoch, LogicProtocol, Progress
 from .widget_dialogs import open_file, save_file
 from .widget_loss_plot import LossPlot
 from .widget_progress import TaskView
-from .widget_tools import Cell, Hint, Table, current_id, fill_combo, gate, reporting
+from .widget_tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
 
 NAME = 0
 WIDTHS = {1: 100, 2: 60, 3: 122}
@@ -66,7 +66,7 @@ class AdaptersSection:
 
     def refresh(self) -> None:
         """Show what the logic says."""
-        rows, running = self.logic.adapters(), self.logic.running()
+        rows, running = self.logic.adapters(), busy_with(self.logic)
         if self.parameters is not None:
             for combo, name, entries in self.combos:
                 fill_combo(combo, entries, getattr(self.parameters, name))
@@ -92,7 +92,7 @@ class AdaptersSection:
 
     def refresh_buttons(self) -> None:
         """Enable what makes sense for the selection."""
-        busy = _("Wait until the running task has ended.") if self.logic.running() else ""
+        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
         none = "" if self.table.selected() else _("Select an adapter in the table first.")
         gate(self.ui.loadAdapterButton, busy, _("Add an adapter from a .fseft file."))
         gate(

@@ -17,8 +17,8 @@ LEFT, TOP, RIGHT, BOTTOM = 40, 8, 8, 20
 class LossPlot(qt.QWidget):
     """A curve over the epochs."""
 
-    def __init__(self, parent: Any = None) -> None:
-        qt.QWidget.__init__(self, parent)
+    def __init__(self) -> None:
+        qt.QWidget.__init__(self)
         self.points: list[Epoch] = []
         self.setMinimumHeight(120)
         self.setAccessibleName(_("Loss over the epochs of the training"))

@@ -13,7 +13,7 @@ from .packages import describe_packages, install_packages
 from .text_format import bytes_text
 from .widget_dialogs import open_file
 from .widget_progress import TaskView
-from .widget_tools import Hint, current_id, fill_combo, gate, reporting
+from .widget_tools import Hint, busy_with, current_id, fill_combo, gate, reporting
 
 
 class ModelsSection:
@@ -39,14 +39,14 @@ class ModelsSection:
     def refresh(self) -> None:
         """Show what the logic says."""
         ui, rows, model = self.ui, self.logic.models(), self.current()
-        running = self.logic.running()
+        running = busy_with(self.logic)
         fill_combo(ui.modelCombo, [(row.id, model_text(row)) for row in rows], self.logic.model())
         for index, row in enumerate(rows):
             ui.modelCombo.setItemData(index, model_tip(row), qt.Qt.ToolTipRole)
         ui.modelCombo.setToolTip(model_tip(model) if model else "")
         ui.modelLicence.setText(model.licence if model else "–")
         ui.modelLicence.setToolTip(model_tip(model) if model else "")
-        title = model.title if model else _("none")
+        title = model.title.split(" (")[0] if model else _("none")
         ui.modelSection.text = _("Foundation model: {title}").format(title=title)
         devices = [(row.id, device_text(row)) for row in self.logic.devices()]
         fill_combo(ui.deviceCombo, devices, self.logic.device())

@@ -10,7 +10,7 @@ from .logic_protocol import End, LogicProtocol, Progress
 from .widget_navigation import volume_on_screen
 from .widget_progress import TaskView
 from .widget_results import ResultView
-from .widget_tools import Hint, current_id, fill_combo, gate, reporting
+from .widget_tools import Hint, busy_with, current_id, fill_combo, gate, reporting
 
 
 class SegmentSection:
@@ -36,7 +36,7 @@ class SegmentSection:
 
     def refresh(self) -> None:
         """Show what the logic says."""
-        ui, running, rows = self.ui, self.logic.running(), self.logic.adapters()
+        ui, running, rows = self.ui, busy_with(self.logic), self.logic.adapters()
         if self.parameters is not None:
             entries = [(row.id, row.name) for row in rows]
             fill_combo(ui.adapterCombo, entries, self.parameters.adapterId)

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from .logic_protocol import LogicProtocol, StructureRow
 from .text_format import ml_text, number, range_text
 from .widget_dialogs import choose_color
-from .widget_tools import Cell, Hint, Table, gate, reporting
+from .widget_tools import Cell, Hint, Table, busy_with, gate, reporting
 
 TICK, NAME, SUPPORTS, MEAN, SPREAD, GAMMA, PRIOR = range(7)
 WIDTHS = {TICK: 44, SUPPORTS: 60, MEAN: 66, SPREAD: 54, GAMMA: 68, PRIOR: 36}
@@ -84,7 +84,7 @@ class StructuresSection:
 
     def refresh_buttons(self) -> None:
         """Enable what makes sense for the selection."""
-        busy = _("Wait until the running task has ended.") if self.logic.running() else ""
+        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
         count = len(self.table.selected())
         none = _("Select a row of the table first.") if count == 0 else ""
         two = _("Select two or more rows that are the same structure.") if count < 2 else ""

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from .logic_protocol import LogicProtocol, SupportRow
 from .widget_dialogs import choose_folder
 from .widget_navigation import open_segment_editor, volume_on_screen
-from .widget_tools import Cell, Hint, Table, gate, reporting
+from .widget_tools import Cell, Hint, Table, busy_with, gate, reporting
 
 VOLUME = 0
 WIDTHS = {1: 96, 2: 122, 3: 90}
@@ -101,7 +101,7 @@ class SupportsSection:
     def refresh_buttons(self) -> None:
         """Enable what makes sense for the selection."""
         ui, count = self.ui, len(self.table.selected())
-        busy = _("Wait until the running task has ended.") if self.logic.running() else ""
+        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
         none = _("Select a row of the table first.") if count == 0 else ""
         many = _("Select one row alone.") if count > 1 else ""
         gate(ui.showSupportButton, none or many, _("Show this volume in the slice views."))
@@ -158,8 +158,12 @@ class SupportsSection:
         title = _("Folder with images and their segmentations")
         folder = choose_folder(self.ui.supportsSection, title)
         if folder:
-            with reporting():
-                self.logic.addFolder(folder)
+            self.add_folder(folder)
+
+    def add_folder(self, folder: str) -> None:
+        """Load the pairs of a folder and add them."""
+        with reporting():
+            self.logic.addFolder(folder)
 
     def on_double_click(self, _row: int = 0, _column: int = 0) -> None:
         """Show the row in the slice views."""

@@ -14,6 +14,8 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.errors import FewShotSegError
 
+from .logic_protocol import LogicProtocol
+
 ROW_ID = qt.Qt.UserRole
 """Where the first item of a table's row keeps the row's id."""
 
@@ -53,6 +55,15 @@ def gate(button: Any, obstacle: str, tip: str) -> None:
     """Enable a button unless something is in its way, which its tooltip then says."""
     button.setEnabled(not obstacle)
     button.setToolTip(obstacle or tip)
+
+
+def busy_with(logic: LogicProtocol) -> str:
+    """Which task keeps a person from starting another; empty if none.
+
+    Asking for devices doesn't: what a person starts goes first.
+    """
+    kind = logic.running()
+    return "" if kind in (None, "devices") else kind
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from typing import Any
 
 import qt
 
+AWAY = 10000
+"""Pixels below the header where a closed section's contents can't be seen."""
+
 
 def _draw_header(widget: qt.QWidget, text: str, collapsed: bool, height: int) -> None:
     """A flat button with an arrow that points down where the contents show."""
@@ -57,6 +60,7 @@ class ctkCollapsibleButton(qt.QWidget):
         if collapsed == self._collapsed:
             return
         self._collapsed = collapsed
+        self.setContentsMargins(0, AWAY if collapsed else self._header(), 0, 0)
         self.setMinimumHeight(self._header() if collapsed else 0)
         self.setMaximumHeight(self._header() if collapsed else 16777215)
         self.contentsCollapsed.emit(collapsed)
@@ -89,6 +93,7 @@ class ctkCollapsibleGroupBox(qt.QGroupBox):
 
     def setCollapsed(self, collapsed: bool) -> None:
         self._collapsed = collapsed
+        self.setContentsMargins(0, AWAY if collapsed else self._header(), 0, 0)
         self.setMinimumHeight(self._header() if collapsed else 0)
         self.setMaximumHeight(self._header() if collapsed else 16777215)
 
