@@ -190,7 +190,7 @@ class MockLogic:
     def downloadModel(self, model_id: str) -> None:
         self._call("downloadModel", model_id)
         self.task = "download"
-        self.changed("models")
+        self.go_on(0.0, "Starting")
 
     def removeModel(self, model_id: str) -> None:
         self._call("removeModel", model_id)
@@ -343,12 +343,12 @@ class MockLogic:
     def startTraining(self) -> None:
         self._call("startTraining")
         self.task, self.points = "train", []
-        self.changed("settings")
+        self.go_on(0.0, "Starting")
 
     def startSegmentation(self) -> None:
         self._call("startSegmentation")
         self.task = "segment"
-        self.changed("settings")
+        self.go_on(0.0, "Starting")
 
     def cancel(self) -> None:
         self._call("cancel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unittest
 from dataclasses import replace
 from unittest import mock
@@ -12,7 +13,7 @@ from panel_case import PanelTestCase, choose, choose_row, settle, texts, tick, t
 if True:  # after the world is there
     import qt
     import slicer
-    from FewShotSegSlicer import widget_supports
+    from FewShotSegSlicer import reloading, widget_supports
     from FewShotSegSlicer.logic_protocol import AdapterRow, DeviceRow, SupportRow
     from mock_logic import make_result
 
@@ -431,6 +432,12 @@ class LifeTest(PanelTestCase):
         self.assertEqual(self.logic.listeners, [])
         slicer.mrmlScene.Clear(0)
         settle()
+
+    def test_a_reload_reads_the_whole_library_again(self) -> None:
+        with mock.patch.dict(sys.modules):
+            forgotten = reloading.forget_library()
+            self.assertIn("FewShotSegSlicer.widget_tools", forgotten)
+            self.assertFalse(set(forgotten) & set(sys.modules))
 
     def test_the_log_can_be_copied(self) -> None:
         self.assertTrue(self.ui.logSection.collapsed)

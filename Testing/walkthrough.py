@@ -83,6 +83,7 @@ class Walkthrough:
         assert self.ui.trainButton.enabled, self.ui.trainButton.toolTip
         self.ui.trainButton.click()
         settle()
+        assert not self.ui.trainButton.enabled, "a second training could be started"
 
     def wait_for_epoch(self, number: int) -> None:
         """Until the training got so far."""
@@ -93,6 +94,8 @@ class Walkthrough:
 
     def press_cancel(self) -> Any:
         """Stop the training; how it ended."""
+        assert self.ui.cancelTrainButton.enabled, self.ui.cancelTrainButton.toolTip
+        assert self.ui.cancelTrainButton.isVisibleTo(self.ui.adapterSection)
         self.ui.cancelTrainButton.click()
         return self.wait_until_idle()
 

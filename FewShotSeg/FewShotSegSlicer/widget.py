@@ -11,6 +11,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from .logic_protocol import Changed, End, Epoch, LogicProtocol, LogLine, Notice, Progress
+from .reloading import forget_library
 from .widget_adapters import AdaptersSection
 from .widget_log import LogSection
 from .widget_models import ModelsSection
@@ -30,6 +31,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._gui_tag: Any = None
         self._stop_listening: Any = None
         self._closing = False
+        self._task_shown = ""
 
     def makeLogic(self) -> LogicProtocol:
         """The logic; a test may put another one in its place."""
@@ -86,6 +88,11 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic.close()
         self.setParameterNode(None)
         self.removeObservers()
+
+    def onReload(self) -> None:
+        """«Reload» of developers: all of the library, not only the module's first file."""
+        forget_library()
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self) -> None:
         """Called each time the module is opened."""
@@ -147,9 +154,13 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif isinstance(notice, Epoch):
             self.adapters.on_epoch(notice)
         elif isinstance(notice, Progress):
+            if notice.kind != self._task_shown:  # it has just begun
+                self._task_shown = notice.kind
+                self.refresh_soon()
             for section in (self.models, self.adapters, self.segment):
                 section.on_progress(notice)
         elif isinstance(notice, End):
+            self._task_shown = ""
             self.refresh()
             for section in (self.models, self.adapters, self.segment):
                 section.on_end(notice)
