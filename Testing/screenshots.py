@@ -23,7 +23,8 @@ if True:  # after the world is there
     import views
 
 WIDTH = 460
-EPOCHS = 60
+EPOCHS = 0
+"""As many as the module trains by default."""
 OPEN = {
     "1-empty": ("modelSection", "supportsSection"),
     "2-supports": ("supportsSection",),
@@ -48,9 +49,10 @@ def main(folder: Path, epochs: int = EPOCHS) -> None:
         way.make_phantoms(Path(place))
         way.add_supports()
         look("3-structures")
-        way.set_epochs(epochs)
+        if epochs:
+            way.set_epochs(epochs)
         way.press_train()
-        way.wait_for_epoch(max(2, epochs // 2))
+        way.wait_for_epoch(max(2, widget.ui.epochsSpinBox.value // 2))
         look("4-training")
         way.wait_until_idle(3600)
         look("5-trained")

@@ -15,6 +15,7 @@ if True:  # after the world is there
     import slicer
     from FewShotSegSlicer import reloading, widget_supports
     from FewShotSegSlicer.logic_protocol import AdapterRow, DeviceRow, SupportRow
+    from FewShotSegSlicer.widget_navigation import volume_on_screen
     from mock_logic import make_result
 
     from FewShotSegLib.errors import InputError
@@ -405,6 +406,21 @@ class SegmentTest(PanelTestCase):
             self.assertFalse(node.GetDisplayNode().GetVisibility2DFill())
             self.assertTrue(node.GetDisplayNode().GetVisibility2DOutline())
         self.assert_gated(self.ui.showUncertaintyCheckBox, "segment again")
+
+    def test_a_result_is_not_covered_by_the_supports(self) -> None:
+        drawn = [self.make_segmentation() for _ in self.logic.support_rows]
+        self.logic.support_rows = [
+            replace(row, segmentation=node)
+            for row, node in zip(self.logic.support_rows, drawn, strict=True)
+        ]
+        slicer.util.setSliceViewerLayers(background=self.volumes[0])
+        self.ui.segmentButton.click()
+        result = make_result(self.volumes[3], self.make_segmentation())
+        self.logic.result_rows = [result]
+        self.logic.finish(result=result)
+        self.assertFalse(any(node.GetDisplayNode().GetVisibility() for node in drawn))
+        self.assertTrue(result.segmentation.GetDisplayNode().GetVisibility())
+        self.assertIs(volume_on_screen(), self.volumes[3])
 
     def test_another_querys_result_is_not_shown(self) -> None:
         self.logic.result_rows = [make_result(self.volumes[2], self.make_segmentation())]

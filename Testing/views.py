@@ -39,7 +39,7 @@ def save_slice(name: str, path: Path, size: tuple[int, int] = (380, 380)) -> Non
     image = vtk.vtkActor2D()
     image.SetMapper(mapper)
     image.GetProperty().SetDisplayLocationToBackground()
-    renderer.AddActor2D(image)
+    renderer.AddViewProp(image)
     managers = _managers(node, renderer, "vtkMRMLSegmentationsDisplayableManager2D")
     _write(window, path)
     managers.SetMRMLDisplayableNode(None)

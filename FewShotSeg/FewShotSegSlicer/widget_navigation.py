@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import slicer
@@ -16,6 +17,16 @@ def volume_on_screen() -> Any:
         if node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode":
             return node
     return None
+
+
+def show_alone(volume: Any, others: Iterable[Any]) -> None:
+    """Bring a volume on screen, without the segmentations of other patients over it."""
+    for segmentation in others:
+        display = segmentation.GetDisplayNode() if segmentation is not None else None
+        if display is not None:
+            display.SetVisibility(False)
+    if volume_on_screen() is not volume:
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
 
 def open_segment_editor(volume: Any, segmentation: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from .logic_protocol import End, LogicProtocol, Progress
-from .widget_navigation import volume_on_screen
+from .widget_navigation import show_alone, volume_on_screen
 from .widget_progress import TaskView
 from .widget_results import ResultView
 from .widget_tools import Hint, busy_with, current_id, fill_combo, gate, reporting
@@ -73,8 +73,13 @@ class SegmentSection:
 
     def on_end(self, end: End) -> None:
         """Segmenting ended, well or not."""
-        if end.kind == "segment":
-            self.task.end(end)
+        if end.kind != "segment":
+            return
+        self.task.end(end)
+        if end.result is not None:
+            query = end.result.query
+            others = [row.segmentation for row in self.logic.supports() if row.volume is not query]
+            show_alone(query, others)
 
     def on_adapter(self, _index: int = 0) -> None:
         """A person chose an adapter."""
