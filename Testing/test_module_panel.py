@@ -394,6 +394,7 @@ class SegmentTest(PanelTestCase):
         self.assertEqual(shown[0], ["gland_right", "25.1", "17.2 to 31.9", ""])
         self.assertEqual(shown[1], ["pouch", "48.0", "17.2 to 31.9", "larger than expected"])
         self.assertTrue(self.ui.resultsTable.item(1, 1).font().bold(), "flagged")
+        self.assertEqual(self.ui.resultHint.text, "larger than expected")
         self.assertFalse(self.ui.resultsTable.item(0, 1).font().bold())
         self.ui.unrefinedRadio.click()
         self.assertEqual(self.logic.calls[-1], ("showResult", "unrefined"))

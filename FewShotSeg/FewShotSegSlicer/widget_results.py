@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from .logic_protocol import LogicProtocol, Result, ResultRow
 from .text_format import ml_text, range_text
-from .widget_tools import Cell, Table, gate, reporting
+from .widget_tools import Cell, Hint, Table, gate, reporting
 
 NAME, REMARK = 0, 3
 WIDTHS = {0: 98, 1: 76, 2: 92}
@@ -21,6 +21,7 @@ class ResultView:
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
         self.result: Result | None = None
+        self.hint = Hint(ui.resultHintIcon, ui.resultHint)
         self.table = Table(ui.resultsTable, REMARK, WIDTHS, rows=2)
         ui.refinedRadio.connect("clicked()", self.on_kind)
         ui.unrefinedRadio.connect("clicked()", self.on_kind)
@@ -45,6 +46,7 @@ class ResultView:
         self.table.fill(
             [row.name for row in result.rows], [result_cells(row) for row in result.rows]
         )
+        self.hint.show(remarks(result), "warning")
         if new:
             self.ui.refinedRadio.setChecked(True)
             self.ui.showUncertaintyCheckBox.setChecked(False)
@@ -102,6 +104,12 @@ class ResultView:
         if self.result is not None:
             with reporting():
                 self.logic.show3D(self.result, self.ui.show3DButton.checked)
+
+
+def remarks(result: Result) -> str:
+    """All that should be looked at, in full: cells of the table are short."""
+    notes = [row.note for row in result.rows if row.note]
+    return "\n".join(dict.fromkeys([*notes, *result.warnings]))
 
 
 def result_cells(row: ResultRow) -> tuple[Cell, ...]:
