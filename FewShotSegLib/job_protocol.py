@@ -2,9 +2,9 @@
 
 ``Documentation/protocol.md`` is this file for people. A *job* is a private folder with ``job.json``
 and raw arrays. The process is ``python -u -m FewShotSegLib.worker FOLDER``: it writes events
-(``events``) as JSON lines on its standard output, takes commands as JSON lines on its standard
-input, and leaves what it made in ``FOLDER/results``. Its standard input is also its leash: when it
-ends, the caller is gone, and the process removes the folder and ends too.
+(``events``) as JSON lines on its standard output and leaves what it made in ``FOLDER/results``. It
+stops when there is a file ``cancel`` in the folder; when its caller is no more, or the folder, it
+removes the folder and ends. (Slicer's launcher of Python passes no standard input on.)
 
 Nothing in a folder names a patient: arrays are raw voxels, their place is an affine.
 This module needs numpy and nothing else.
@@ -32,7 +32,8 @@ JOB, RESULTS, RESULT = "job.json", "results", "result.json"
 ADAPTER = "adapter.fseft"
 HEARTBEAT_SECONDS = 1.0
 """A process that works says so at least this often, whatever else it says."""
-CANCEL = {"command": "cancel"}
+CANCEL = "cancel"
+"""The name of an empty file in the folder that asks the process to stop."""
 CHUNK_BYTES = 4 * 2**20
 """Voxels are written in pieces of this size, so that whoever writes can do other things between."""
 MISSING = "MissingPackage"
@@ -168,12 +169,16 @@ def kind_of(job: Job) -> str:
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Write ``job.json``: last of all that a job needs, and all at once."""
-    write_json(folder / JOB, {"format": FORMAT, "kind": kind_of(job), **asdict(job)})
+    """Write ``job.json``: last of all that a job needs, and all at once.
+
+    The writing process becomes the caller, without which the job's process does not go on.
+    """
+    head = {"format": FORMAT, "kind": kind_of(job), "caller": os.getpid()}
+    write_json(folder / JOB, {**head, **asdict(job)})
 
 
-def read_job(folder: Path) -> Job:
-    """The job in a folder.
+def read_job(folder: Path) -> tuple[Job, int]:
+    """The job in a folder, and the id of the process that wrote it.
 
     Raises:
         InputError: there is none, or it was written by another version.
@@ -182,12 +187,12 @@ def read_job(folder: Path) -> Job:
         data = json.loads((folder / JOB).read_text(encoding="utf-8"))
         if data.pop("format") != FORMAT:
             raise ValueError("another format")
-        cls = KINDS[data.pop("kind")]
+        caller, cls = int(data.pop("caller")), KINDS[data.pop("kind")]
         data = {key: _read(key, value) for key, value in data.items()}
         unknown = set(data) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-        return cls(**data)
+        return cls(**data), caller
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"The job in {folder} can't be read ({error}). The module and its engine are of "
@@ -229,6 +234,27 @@ def read_array(folder: Path, file: str) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"The array {file} of a job can't be read: {error}.") from error
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process is there; where that can't be told it is taken to be."""
+    if os.name == "nt":
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # limited information
+        if not handle:
+            return False
+        code = ctypes.c_ulong()
+        known = ctypes.windll.kernel32.GetExitCodeProcess(handle, ctypes.byref(code))
+        ctypes.windll.kernel32.CloseHandle(handle)
+        return not known or code.value == 259  # still active
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def make_private(folder: Path) -> Path:

@@ -8,7 +8,6 @@ Exit status: 0 finished; 2 failed or cancelled, and an event said why; 3 the cal
 from __future__ import annotations
 
 import _thread
-import json
 import os
 import shutil
 import signal
@@ -21,9 +20,18 @@ from typing import IO, Any
 from . import __version__
 from .errors import Cancelled, FewShotSegError, OutOfMemory, is_out_of_memory
 from .events import EventSink, json_lines, make_event
-from .job_protocol import CANCEL, HEARTBEAT_SECONDS, MISSING, kind_of, read_job
+from .job_protocol import (
+    CANCEL,
+    HEARTBEAT_SECONDS,
+    MISSING,
+    kind_of,
+    process_exists,
+    read_job,
+)
 
 FAILED, ORPHANED = 2, 3
+LOOK_SECONDS = 0.2
+"""How often it looks whether it should stop, and whether anybody still waits."""
 PATIENCE_SECONDS = 0.3
 """After a command to stop, the engine gets this long to stop by itself, at a place of its own."""
 
@@ -34,14 +42,15 @@ def main(folder: Path) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see cli
     events = _Events(_private_stdout())
     leash = _Leash(folder, events)
+    os.environ.pop("ITK_AUTOLOAD_PATH", None)
     try:
         if hasattr(os, "setsid") and os.getpid() != os.getpgrp():
             os.setsid()  # its own process group, so that all of it can be killed at once
         signal.signal(signal.SIGTERM, lambda number, frame: leash.stop())
-        job = read_job(folder)
+        job, caller = read_job(folder)
         kind = kind_of(job)
         events(make_event("started", command=kind, version=__version__, pid=os.getpid()))
-        leash.start()
+        leash.start(caller)
         from .job_runner import run_job
 
         path = run_job(job, folder, events, leash.stopping)
@@ -85,17 +94,17 @@ class _Events:
 
 
 class _Leash:
-    """Hears commands, notices that the caller is gone, and beats."""
+    """Notices that it should stop, and that the caller is gone; and beats."""
 
     def __init__(self, folder: Path, events: EventSink) -> None:
         self._folder, self._events = folder, events
         self._stopping = threading.Event()
-        self._parent = os.getppid()
+        self._parent, self._caller = os.getppid(), 0
 
-    def start(self) -> None:
-        """Begin to listen and to beat."""
-        for run in (self._listen, self._beat):
-            threading.Thread(target=run, daemon=True).start()
+    def start(self, caller: int) -> None:
+        """Begin to look and to beat."""
+        self._caller = caller
+        threading.Thread(target=self._look, daemon=True).start()
 
     def stopping(self) -> bool:
         """Whether the work should stop."""
@@ -111,23 +120,19 @@ class _Leash:
         time.sleep(PATIENCE_SECONDS)
         _thread.interrupt_main()
 
-    def _listen(self) -> None:
-        with open(0, "rb", buffering=0, closefd=False) as stream:
-            while line := stream.readline():
-                try:
-                    command = json.loads(line)
-                except ValueError:
-                    continue
-                if command == CANCEL:
-                    self.stop()
-        self._leave()
-
-    def _beat(self) -> None:
+    def _look(self) -> None:
+        beat = 0.0
         while True:
-            if os.name == "posix" and os.getppid() != self._parent:
+            # The parent may be a launcher: killed, it can't tell anybody.
+            orphaned = os.name == "posix" and os.getppid() != self._parent
+            if orphaned or not process_exists(self._caller) or not self._folder.exists():
                 self._leave()
-            self._events(make_event("heartbeat", memory_bytes=_memory()))
-            time.sleep(HEARTBEAT_SECONDS)
+            if (self._folder / CANCEL).exists():
+                self.stop()
+            if time.monotonic() - beat >= HEARTBEAT_SECONDS:
+                beat = time.monotonic()
+                self._events(make_event("heartbeat", memory_bytes=_memory()))
+            time.sleep(LOOK_SECONDS)
 
     def _leave(self) -> None:
         """Nobody waits any more: leave nothing behind."""

@@ -89,14 +89,14 @@ class ProtocolTest(unittest.TestCase):
         )
         for job in jobs:
             write_job(self.folder, job)
-            self.assertEqual(read_job(self.folder), job)
+            self.assertEqual(read_job(self.folder), (job, os.getpid()))
 
     def test_another_version_is_refused_in_a_sentence(self) -> None:
         for text in (
             "{}",
             "no json",
             '{"format": 2, "kind": "train"}',
-            '{"format": 1, "kind": "devices", "more": 1}',
+            '{"format": 1, "kind": "devices", "caller": 1, "more": 1}',
         ):
             (self.folder / "job.json").write_text(text)
             with self.assertRaisesRegex(InputError, "different versions"):
@@ -278,7 +278,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "FewShotSegLib.worker", str(folder)],
             cwd=ROOT,
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},
@@ -296,7 +296,7 @@ class Worker:
         """Status, all further events, standard error."""
         out, err = self.process.stdout.read(), self.process.stderr.read()
         status = self.process.wait(60)
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdout, self.process.stderr):
             stream.close()
         return status, [json.loads(line) for line in out.splitlines()], err.decode()
 
@@ -323,15 +323,15 @@ class WorkerTest(TinyWorld):
         return folder
 
     def test_train_and_segment_are_what_the_command_line_gives(self) -> None:
-        folder = self.job(settings={"epochs": 3, "learning_rate": 0.02})
+        folder = self.job(settings={"epochs": 20, "learning_rate": 0.02})
         status, events, errors = Worker(folder).ended()
         self.assertEqual(status, 0, errors)
         kinds = [event["event"] for event in events]
         self.assertEqual((kinds[0], kinds[-1]), ("started", "finished"))
-        self.assertEqual(kinds.count("epoch"), 3)
+        self.assertEqual(kinds.count("epoch"), 20)
         self.assertIn("heartbeat", kinds)
         out = self.folder / "command.fseft"
-        self.assertEqual(run(*self.adapt_arguments(out)).status, 0)
+        self.assertEqual(run(*self.adapt_arguments(out, epochs=20)).status, 0)
         trained = TrainedAdapter.load(folder / "results" / "adapter.fseft")
         self.assertEqual(trained.content_sha256(), TrainedAdapter.load(out).content_sha256())
 
@@ -356,6 +356,7 @@ class WorkerTest(TinyWorld):
         self.assertEqual(run(*arguments).status, 0)
         labels = read_image(seg).array
         for segment in read_segments(result["segments"]):
+            self.assertIsNotNone(segment.file, "nothing was found, which compares nothing")
             mask = np.zeros(labels.shape, bool)
             part = read_array(second / "results", segment.file)
             box = tuple(slice(a, a + n) for a, n in zip(segment.offset, part.shape, strict=True))
@@ -389,8 +390,7 @@ class WorkerTest(TinyWorld):
                 worker = Worker(self.job(epochs=5000))
                 worker.until("epoch")
                 if stop == "protocol":
-                    worker.process.stdin.write(json.dumps(CANCEL).encode() + b"\n")
-                    worker.process.stdin.flush()
+                    (self.folder / "job" / CANCEL).touch()
                 else:
                     worker.process.send_signal(signal.SIGTERM)
                 end = worker.until("cancelled")
@@ -403,13 +403,23 @@ class WorkerTest(TinyWorld):
         for moment in ("started", "epoch"):
             with self.subTest(moment):
                 folder = self.job(epochs=5000)
+                caller = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+                data = json.loads((folder / "job.json").read_text())
+                (folder / "job.json").write_text(json.dumps({**data, "caller": caller.pid}))
                 worker = Worker(folder)
                 worker.until(moment)
-                worker.process.stdin.close()
-                self.assertEqual(worker.process.wait(60), 3)
+                caller.kill()
+                caller.wait()
+                self.assertEqual(worker.ended()[0], 3)
                 self.assertFalse(folder.exists())
-                worker.process.stdout.close()
-                worker.process.stderr.close()
+
+    def test_a_folder_that_is_gone_ends_it(self) -> None:
+        folder = self.job(epochs=5000)
+        worker = Worker(folder)
+        worker.until("epoch")
+        shutil.rmtree(folder)
+        self.assertEqual(worker.ended()[0], 3)
+        self.assertFalse(folder.exists())
 
     def test_ends_in_words(self) -> None:
         folder = self.job(method="no such method")

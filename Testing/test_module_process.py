@@ -7,7 +7,10 @@ import slicer_world  # before qt, which it puts in place
 # isort: split
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import time
 import unittest
 from pathlib import Path
@@ -277,6 +280,12 @@ class WordsTest(unittest.TestCase):
         self.assertEqual(state, "failed")
         self.assertIn("memory is not enough", text)
 
+    def test_killed_below_slicers_launcher(self) -> None:
+        lines = ["error: [/slicer/bin/python-real] exit abnormally - Report the problem."]
+        state, text = task_words.end_words("train", Ended("exited", 1, lines=lines), "")
+        self.assertEqual(state, "crashed")
+        self.assertIn("killed or crashed", text)
+
     def test_an_exit_without_a_word(self) -> None:
         ended = Ended("exited", 3, lines=["Fatal Python error"])
         state, text = task_words.end_words("train", ended, "")
@@ -320,6 +329,44 @@ class StallTest(LogicTestCase):
         print(f"\nlongest stall of the GUI thread, 512 x 512 x 200 handed over: {stalls.stop()}")
         self.assertIsNone(done[1])
         self.assertLess(stalls.own, 0.5)
+
+
+@unittest.skipUnless(os.name == "posix" and not slicer_world.REAL, "kills its own kind")
+class CallerKilledTest(ProcessTestCase):
+    """Slicer itself is killed: its process and its files go too."""
+
+    def test_kill_9_of_the_whole_application(self) -> None:
+        program = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "import slicer_world, slicer\n"
+            "from FewShotSegSlicer.logic import FewShotSegLogic\n"
+            "from module_scenes import add_patient\n"
+            "logic = FewShotSegLogic()\n"
+            "logic.setModel('tiny'); logic.setDevice('cpu')\n"
+            "logic.addSupport(*add_patient(0, 'a'))\n"
+            "logic.getParameterNode().epochs = 1000\n"
+            "logic.startTraining()\n"
+            "find = lambda: logic._task._process and logic._task._process.pid()\n"
+            "pid = slicer_world.process_events_until(find, 300)\n"
+            "print('FOUND', pid, logic._task._folder, flush=True)\n"
+            "slicer_world.process_events_until(lambda: False, 300)\n"
+        )
+        testing = str(slicer_world.ROOT / "Testing")
+        caller = subprocess.Popen(
+            [sys.executable, "-c", program, testing],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        line = next(text for text in caller.stdout if text.startswith("FOUND"))
+        pid, folder = int(line.split()[1]), Path(line.split(maxsplit=2)[2].strip())
+        self.assertTrue(folder.is_dir())
+        caller.kill()
+        caller.wait()
+        caller.stdout.close()
+        slicer_world.process_events_until(lambda: not is_alive(pid), 60)
+        slicer_world.process_events_until(lambda: not folder.exists(), 60)
+        shutil.rmtree(folder.parent, ignore_errors=True)  # the double's own temporary folder
 
 
 class KillsTest(ProcessTestCase):

@@ -15,7 +15,7 @@ def add_engine_to_path() -> None:
 
 
 def engine_parent() -> Path:
-    """The folder that holds ``FewShotSegLib``, for the background process's ``PYTHONPATH``."""
+    """The folder that holds ``FewShotSegLib``, for the background process."""
     import FewShotSegLib
 
     return Path(FewShotSegLib.__file__).resolve().parent.parent

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import slicer
 
+from FewShotSegLib.job_protocol import process_exists
+
 PREFIX = "fewshotseg-job-"
 
 
@@ -30,7 +32,7 @@ def remove_abandoned() -> int:
     count = 0
     for folder in _parent().glob(f"{PREFIX}*"):
         owner = folder.name[len(PREFIX) :].split("-")[0]
-        if owner.isdigit() and not _alive(int(owner)):
+        if owner.isdigit() and not process_exists(int(owner)):
             count += remove_job_folder(folder)
     return count
 
@@ -39,21 +41,3 @@ def _parent() -> Path:
     folder = Path(slicer.app.temporaryPath or tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process exists; where that can't be told it is taken for alive."""
-    if os.name == "nt":
-        import ctypes
-
-        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # limited information
-        if handle:
-            ctypes.windll.kernel32.CloseHandle(handle)
-        return bool(handle)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,11 +56,11 @@ class JobProcess:
         on_event: Callable[[dict[str, Any]], None],
         on_log: Callable[[str], None],
         on_end: Callable[[Ended], None],
-        program: Sequence[str] | None = None,
     ) -> None:
         self.last_heard = time.monotonic()
         self._on_event, self._on_log, self._on_end = on_event, on_log, on_end
-        self._program = list(program or (python_program(), "-u", "-m", "FewShotSegLib.worker"))
+        script = Path(__file__).with_name("start_worker.py")
+        self._program = [python_program(), "-u", str(script), str(engine_parent())]
         self._folder = folder
         self._out, self._err = b"", b""
         self._pid: int | None = None
@@ -93,7 +92,11 @@ class JobProcess:
         """Ask it to stop; a process that does not is killed after a few seconds."""
         if self._over:
             return
-        self._process.write(json.dumps(CANCEL).encode() + b"\n")
+        try:
+            (self._folder / CANCEL).touch()
+        except OSError:
+            self.kill()
+            return
         self._kill_timer.start()
 
     def kill(self) -> None:
@@ -170,9 +173,6 @@ class JobProcess:
 
 def _environment() -> Any:
     environment = qt.QProcessEnvironment.systemEnvironment()
-    separator = ";" if sys.platform == "win32" else ":"
-    paths = [str(engine_parent()), environment.value("PYTHONPATH")]
-    environment.insert("PYTHONPATH", separator.join(path for path in paths if path))
     environment.insert("PYTHONUTF8", "1")
     environment.insert("PYTHONUNBUFFERED", "1")
     environment.remove("ITK_AUTOLOAD_PATH")  # Slicer's plugins crash a Python outside it

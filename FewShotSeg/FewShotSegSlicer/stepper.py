@@ -15,6 +15,36 @@ SLICE_SECONDS = 0.015
 """Steps are done for so long, then the event loop has its turn."""
 
 
+class _Loop:
+    """One timer for all work: it is never deleted, least of all while it fires."""
+
+    def __init__(self) -> None:
+        self._working: list[Stepper] = []
+        self._timer: Any = None
+
+    def add(self, stepper: Stepper) -> None:
+        self._working.append(stepper)
+        if self._timer is None:
+            self._timer = qt.QTimer()
+            self._timer.setInterval(0)
+            self._timer.connect("timeout()", self._turn)
+        self._timer.start()
+
+    def remove(self, stepper: Stepper) -> None:
+        if stepper in self._working:
+            self._working.remove(stepper)
+        if not self._working:
+            self._timer.stop()
+
+    def _turn(self) -> None:
+        for stepper in list(self._working):
+            if stepper in self._working:
+                stepper.run(SLICE_SECONDS)
+
+
+_loop = _Loop()
+
+
 class Stepper:
     """Runs a generator piece by piece from the event loop.
 
@@ -25,26 +55,24 @@ class Stepper:
 
     def __init__(self, steps: Iterator[Any], done: Callable[[BaseException | None], None]) -> None:
         self._steps, self._done = steps, done
-        self._timer = qt.QTimer()
-        self._timer.setInterval(0)
-        self._timer.connect("timeout()", self._run)
-        self._timer.start()
+        _loop.add(self)
 
     def stop(self) -> None:
         """Do no more; ``done`` is not called."""
-        self._timer.stop()
+        _loop.remove(self)
         close = getattr(self._steps, "close", None)
         if close is not None:
             close()
 
-    def _run(self) -> None:
-        end = time.perf_counter() + SLICE_SECONDS
+    def run(self, seconds: float) -> None:
+        """Work for a while."""
+        end = time.perf_counter() + seconds
         try:
             while time.perf_counter() < end:
                 next(self._steps)
         except StopIteration:
-            self._timer.stop()
+            _loop.remove(self)
             self._done(None)
         except Exception as error:
-            self._timer.stop()
+            _loop.remove(self)
             self._done(error)

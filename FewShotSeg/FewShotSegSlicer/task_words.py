@@ -10,6 +10,8 @@ from FewShotSegLib.job_protocol import MISSING
 
 from .job_process import Ended
 
+LAUNCHER_WORDS = "exit abnormally"
+"""What Slicer's launcher of Python says of a process that was killed; it ends well itself."""
 MUCH = 0.6
 """Part of this computer's memory; a process that held more and was killed most likely ran out."""
 
@@ -51,9 +53,9 @@ def end_words(kind: str, ended: Ended, stopping: str) -> tuple[str, str]:
         return "failed", _failed_words(final)
     if final.get("event") == "cancelled":
         return "cancelled", _("Stopped.")
-    if ended.state == "crashed":
-        return "crashed", _crashed_words(ended)
     last = ended.lines[-1] if ended.lines else _("it said nothing")
+    if ended.state == "crashed" or LAUNCHER_WORDS in last:
+        return "crashed", _crashed_words(ended)
     return "crashed", _(
         "The background process ended unexpectedly with status {status} ({last}). The log says "
         "more."
