@@ -36,6 +36,7 @@ import safetensors.torch
 from torch import Tensor
 
 from . import __version__
+from .adapter_header import BLACK_BOX_FORMAT, FORMAT, KEY
 from .adapters import ADAPTERS, HEAD
 from .adapters.base import Adapter
 from .annotation import Structure
@@ -49,12 +50,8 @@ from .tiles import select_levels
 from .tuned_model import BACKBONE, TunedModel, count_tuned, split_state
 from .tunings import TUNINGS
 
-FORMAT = 2
-BLACK_BOX_FORMAT = 1
 MEASURED = ("seconds", "backbone_seconds", "backbone_passes", "device")
 """What ``training`` says of the run alone: another run of the same training differs in it."""
-KEY = "fewshotseg"
-EXTENSION = ".fseft"
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,12 @@ class Structure:
     value: int
     color: tuple[float, float, float] | None = None
     terminology: str | None = None
+
+
+def class_key(name: str) -> tuple[str, ...]:
+    """What a class's name means, whatever its order and punctuation: "Left kidney", "kidney_left"
+    and "kidney-left" are one. Empty where the name has no word."""
+    return tuple(sorted(re.findall(r"[^\W_]+", name.casefold())))
 
 
 @dataclass

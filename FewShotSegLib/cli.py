@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .cli_flags import build_parser
-from .errors import Cancelled, FewShotSegError, InputError
+from .errors import Cancelled, FewShotSegError, InputError, OutOfMemory, is_out_of_memory
 from .events import EventSink, ignore, json_lines, make_event
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return _fail(_out_of_memory(), "failed", sink)
         sink(make_event("failed", message=str(error), kind=type(error).__name__))
         raise
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _adapt(args: argparse.Namespace, sink: EventSink) -> int:
-    from .adapter_file import EXTENSION
+    from .adapter_header import EXTENSION
     from .describe import adapter_text
     from .methods import default_settings
     from .pipeline import adapt
@@ -325,7 +325,7 @@ def _runtime(args: argparse.Namespace, sink: EventSink) -> Runtime:
 
 
 def _default_model() -> str:
-    from .model_registry import DEFAULT_MODEL
+    from .model_files import DEFAULT_MODEL
 
     return DEFAULT_MODEL
 
@@ -389,16 +389,8 @@ def _output_paths(queries: Sequence[str], out: str, exclusive: bool) -> list[str
     return list(paths)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "can't allocate memory" in text)
-    )
-
-
 def _out_of_memory() -> FewShotSegError:
-    return FewShotSegError(
+    return OutOfMemory(
         "The memory is not enough for this volume and model. Close other programs, crop the "
         "volume, or use --device cpu."
     )

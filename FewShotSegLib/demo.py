@@ -23,7 +23,8 @@ from .describe import table
 from .errors import InputError
 from .evaluation import Scores, evaluate
 from .events import make_event
-from .model_registry import DEFAULT_MODEL, ModelEntry, find_model
+from .model_files import DEFAULT_MODEL
+from .model_registry import ModelEntry, find_model
 from .overlay import Panel, draw_overlay
 from .pairs import Pair, find_pairs, read_names
 from .phantoms import ORGANS, write_phantoms

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .model_registry import DEFAULT_MODEL, ModelEntry
+from .model_files import DEFAULT_MODEL
+from .model_registry import ModelEntry
 from .size_prior import SizePrior
 
 

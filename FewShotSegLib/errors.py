@@ -25,3 +25,16 @@ class StorageError(FewShotSegError):
 
 class Cancelled(FewShotSegError):
     """The user stopped the work; what was there before is as it was."""
+
+
+class OutOfMemory(FewShotSegError):
+    """The memory, or a GPU's, is not enough for the work."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any library means that memory ran out (torch raises RuntimeErrors)."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "can't allocate memory" in text)
+    )

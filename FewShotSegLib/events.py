@@ -14,8 +14,10 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 validated, ``dice`` by class and ``mean_dice``
 ``warning``     ``message``: something a person should know; the work goes on
 ``result``      ``path`` of a file that is now complete, ``kind`` (``adapter``, ``segmentation``,
-                ``probability``, ``report``, ``overlay``, ``model``, ``curve``); and what a command
-                says without a file (``path`` is null): ``evaluation``, ``models``, ``metadata``
+                ``probability``, ``report``, ``overlay``, ``model``, ``curve``, ``job``); and what a
+                command says without a file (``path`` is null): ``evaluation``, ``models``,
+                ``metadata``
+``heartbeat``   ``memory_bytes`` (or null): a background job is alive, and holds so much
 ``finished``    the command succeeded; ``seconds``
 ``failed``      ``message``, ``kind`` (the error's class); nothing follows
 ``cancelled``   ``message``; nothing follows

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,24 +20,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from .annotation import class_key
 from .backbones import ARCHITECTURES
 from .backbones.base import Backbone
 from .errors import ModelError
+from .model_files import DEFAULT_MODEL, entry_paths, weights_path
 from .preprocessing import Preprocessing
-
-EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "Resources" / "Models"
-DEFAULT_MODEL = "embedded-small"
-
-
-def home_folder() -> Path:
-    """The user's FewShotSeg folder, for models and cached features; it need not exist."""
-    return Path(os.environ.get("FEWSHOTSEG_HOME") or Path.home() / ".fewshotseg")
 
 
 def same_class(a: str, b: str) -> bool:
     """Whether two class names mean the same: "Left kidney", "kidney_left" and "kidney-left" do."""
-    first, second = (sorted(re.findall(r"[^\W_]+", name.casefold())) for name in (a, b))
-    return bool(first) and first == second
+    return bool(class_key(a)) and class_key(a) == class_key(b)
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,7 @@ class ModelEntry:
     size: int | None
     description: str = ""
     background: int | None = field(default=None)
+    weights_url: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> ModelEntry:
@@ -83,7 +75,7 @@ class ModelEntry:
                 modality: Preprocessing.from_json(value)
                 for modality, value in data["preprocessing"].items()
             }
-            data["weights"] = _installed(path.parent, data["weights"])
+            data["weights"] = weights_path(path.parent, data["weights"])
             data["window"] = tuple(int(n) for n in data["window"])
             data["overlap"] = float(data["overlap"])
             entry = cls(**data)
@@ -241,24 +233,15 @@ def _read_entries() -> tuple[list[ModelEntry], list[ModelError]]:
     """The sound entries, and what is wrong with the others."""
     entries: dict[str, ModelEntry] = {}
     faults = []
-    for folder in (EMBEDDED_FOLDER, home_folder() / "models"):
-        for path in sorted(folder.glob("*.json")):
-            try:
-                entry = ModelEntry.read(path)
-                if entry.id in entries:
-                    raise ModelError(
-                        f"Two models are called '{entry.id}'. Rename the one in {path}."
-                    )
-                entries[entry.id] = entry
-            except ModelError as error:
-                faults.append(error)
+    for path in entry_paths():
+        try:
+            entry = ModelEntry.read(path)
+            if entry.id in entries:
+                raise ModelError(f"Two models are called '{entry.id}'. Rename the one in {path}.")
+            entries[entry.id] = entry
+        except ModelError as error:
+            faults.append(error)
     return sorted(entries.values(), key=lambda entry: entry.id != DEFAULT_MODEL), faults
-
-
-def _installed(folder: Path, name: str) -> Path:
-    """Where an entry's weights are: beside it, else in the user's folder (or to be put there)."""
-    beside = folder / name
-    return beside if beside.is_file() else home_folder() / "models" / name
 
 
 def _one_line(error: Exception) -> str:

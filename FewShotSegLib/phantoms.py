@@ -11,6 +11,7 @@ front, z upwards), so that the same seed is the same patient on every grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 
@@ -72,7 +73,12 @@ def make_phantom(
 
 
 def write_phantoms(
-    folder: str | Path, count: int, seed: int = 0, *, varied_grid: bool = False
+    folder: str | Path,
+    count: int,
+    seed: int = 0,
+    *,
+    varied_grid: bool = False,
+    on_patient: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[Path, Path]]:
     """Write ``phantom_01_ct.nii.gz``, ``phantom_01_seg.nii.gz``, ... and ``labels.json``.
 
@@ -81,6 +87,7 @@ def write_phantoms(
         count: how many patients.
         seed: of the first patient; the others follow.
         varied_grid: as in ``make_phantom``.
+        on_patient: called with patients done and in all; may raise to stop.
 
     Returns:
         The image and the label map of every patient, in order.
@@ -92,6 +99,7 @@ def write_phantoms(
     folder = Path(folder)
     pairs = []
     for number in range(1, count + 1):
+        on_patient(number - 1, count)
         volume, annotation = make_phantom(seed + number - 1, varied_grid=varied_grid)
         labels = np.zeros(volume.grid.shape, np.uint8)
         for organ in annotation.structures:

@@ -32,8 +32,14 @@ from .features import FeatureSource, choose_device
 from .geometry import Grid, Volume
 from .image_training import ImageSource
 from .methods import choose_recipe, choose_tuning, default_settings
-from .model_registry import DEFAULT_MODEL, Model, find_model, home_folder
-from .prediction import model_probabilities, original_masks, original_probability
+from .model_files import DEFAULT_MODEL, home_folder
+from .model_registry import Model, find_model
+from .prediction import (
+    model_probabilities,
+    original_masks,
+    original_probability,
+    original_uncertainty,
+)
 from .preprocessing import Placement, Preprocessing
 from .published import require_published
 from .query import Query
@@ -46,7 +52,7 @@ from .result_files import (
     write_probability,
     write_segments,
 )
-from .size_prior import SizePrior, field_of_view
+from .size_prior import PriorChange, SizePrior, field_of_view
 from .stopping import stoppable
 from .support_set import (
     PreparedSupport,
@@ -110,6 +116,8 @@ class Segmentation:
         probabilities: by structure name, float32 (i, j, k); empty unless asked for.
         grid: the query's own.
         report: what ``report.json`` says of it.
+        uncertainty: (i, j, k) uint8 from 0 to 100, where a probability is one half; None unless
+            asked for.
     """
 
     structures: list[Structure]
@@ -118,6 +126,7 @@ class Segmentation:
     probabilities: dict[str, np.ndarray]
     grid: Grid
     report: dict[str, Any] = field(default_factory=dict)
+    uncertainty: np.ndarray | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -156,7 +165,7 @@ def adapt(
     seed: int = 0,
     settings: TrainingSettings | None = None,
     gamma: float | None = None,
-    priors_ml: Mapping[str, float | None] | None = None,
+    priors_ml: Mapping[str, float | PriorChange | None] | None = None,
     exclusive: bool = True,
     query: PathLike | Volume | None = None,
     resume: bool = False,
@@ -179,8 +188,8 @@ def adapt(
         modality: ``CT``, ``MR``, or ``auto`` to tell from the images.
         settings: of the training; those of :func:`methods.default_settings` where not given.
         gamma: tolerance of the size priors; None takes it from the sizes' spread.
-        priors_ml: by structure name, a known volume in ml in place of the supports' mean, or None
-            to switch its prior off.
+        priors_ml: by structure name, a known volume in ml in place of the supports' mean, None
+            to switch its prior off, or what else to change about it.
         exclusive: False lets structures overlap.
         query: an unlabelled volume to train for jointly (eq. 3 as published).
         resume: go on from the checkpoint that an interrupted run left beside ``out``.
@@ -336,10 +345,11 @@ def segment(
     *,
     transductive: bool = True,
     probabilities: bool = False,
+    uncertainty: bool = False,
     supports: Sequence[SupportLike] = (),
     model: str | None = None,
     gamma: float | None = None,
-    priors_ml: Mapping[str, float | None] | None = None,
+    priors_ml: Mapping[str, float | PriorChange | None] | None = None,
     refinement: RefinementSettings | None = None,
     largest_component: bool = False,
     seed: int = 0,
@@ -354,6 +364,7 @@ def segment(
             ``.seg.nrrd``; ``report.json`` and any probabilities go beside it.
         transductive: refine a copy of the adapter until the sizes on the query are plausible.
         probabilities: keep (and write) each structure's probability.
+        uncertainty: keep (without writing it) how undecided each voxel is.
         supports: the training's supports, if at hand: their loss then holds the refinement.
         model: another installation of the adapter's foundation model.
         gamma, priors_ml: in place of the adapter's.
@@ -433,6 +444,7 @@ def segment(
             if probabilities
         },
         grid=volume.grid,
+        uncertainty=original_uncertainty(scores, placement) if uncertainty else None,
     )
     runtime.check()
     if out is not None:
@@ -512,7 +524,7 @@ def _looks_like(volume: Volume) -> str:
 def override_priors(
     priors: Mapping[str, SizePrior],
     gamma: float | None,
-    volumes_ml: Mapping[str, float | None] | None,
+    volumes_ml: Mapping[str, float | PriorChange | None] | None,
 ) -> dict[str, SizePrior]:
     """Priors with another tolerance, known volumes in ml, or (None) switched off.
 
@@ -526,7 +538,9 @@ def override_priors(
                 f"There is no structure '{name}' to set a prior for. There are: "
                 f"{', '.join(result)}."
             )
-        if ml is None:
+        if isinstance(ml, PriorChange):
+            result[name] = ml.apply(result[name])
+        elif ml is None:
             result[name] = replace(result[name], enabled=False)
         else:
             tolerance = result[name].gamma if gamma is None else gamma

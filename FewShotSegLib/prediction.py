@@ -54,6 +54,17 @@ def original_probability(probability: Tensor, placement: Placement) -> np.ndarra
     return placement.to_original(probability.float()).clamp_(0, 1).numpy()
 
 
+def original_uncertainty(probabilities: Tensor, placement: Placement) -> np.ndarray:
+    """How undecided each voxel (i, j, k) of the original grid is, uint8: 100 where some structure's
+    probability is one half, 0 where all are 0 or 1."""
+    result = np.zeros(placement.grid.shape, np.uint8, order="F")
+    for probability in probabilities:
+        for place, values in _nonzero_part(probability, placement):
+            undecided = np.rint(100 - np.abs(values - 0.5) * 200).astype(np.uint8)
+            result[place] = np.maximum(result[place], undecided)
+    return result
+
+
 def original_masks(
     probabilities: Tensor,
     placement: Placement,

@@ -21,7 +21,8 @@ from .atomic import write_json
 from .errors import InputError
 from .evaluation import dice
 from .features import FeatureSource
-from .model_registry import Model, home_folder
+from .model_files import home_folder
+from .model_registry import Model
 from .size_prior import SizePrior
 
 if TYPE_CHECKING:

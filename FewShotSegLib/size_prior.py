@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .errors import InputError
+
+if TYPE_CHECKING:  # the Slicer side measures priors before torch is installed
+    import torch
+    from torch import Tensor
 
 DEFAULT_GAMMA = 0.3
 """The published tolerance; never less unless somebody asks for it."""
@@ -66,6 +68,46 @@ class SizePrior:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class PriorChange:
+    """What a person wants otherwise about one prior; None leaves what is there.
+
+    Attributes:
+        mean_ml: a known volume. It is trusted whatever the supports' fields of view cut off.
+        deviation_ml: how much it varies, ml. Without ``gamma`` the tolerance follows it.
+        gamma: the tolerance. enabled: whether the prior acts at all.
+    """
+
+    mean_ml: float | None = None
+    deviation_ml: float | None = None
+    gamma: float | None = None
+    enabled: bool | None = None
+
+    def apply(self, prior: SizePrior) -> SizePrior:
+        """The changed prior.
+
+        Raises:
+            InputError: a volume or the tolerance is out of range.
+        """
+        if self.mean_ml is not None:
+            prior = SizePrior(self.mean_ml * 1000, prior.deviation, 0, prior.gamma)
+        if self.deviation_ml is not None:
+            if not 0 <= self.deviation_ml < float("inf"):
+                raise InputError(f"A spread must be 0 ml or more, not {self.deviation_ml:g}.")
+            deviation = self.deviation_ml * 1000
+            prior = replace(prior, deviation=deviation)
+            gamma = max(DEFAULT_GAMMA, spread_gamma(prior.mean, deviation, max(1, prior.count)))
+            prior = replace(prior, gamma=gamma)
+        if self.gamma is not None:
+            prior = replace(prior, gamma=self.gamma)
+        return prior if self.enabled is None else replace(prior, enabled=self.enabled)
+
+
+def spread_gamma(mean: float, deviation: float, count: int) -> float:
+    """The deviation that another patient has from the mean of ``count``, as a part of the mean."""
+    return deviation / mean * math.sqrt(1 + 1 / count)
+
+
 def size_penalty(size: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """L_TI of eq. (2), element by element: 0 within [low, high], else the distance to the bound.
 
@@ -75,7 +117,7 @@ def size_penalty(size: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """
     # relu, unlike clamp, has no gradient at 0: a size exactly at a bound is left alone.
     below = (low - size).relu()
-    above = torch.where(torch.isfinite(high), size - high, torch.zeros_like(size)).relu()
+    above = (size - high).where(high.isfinite(), size.new_zeros(())).relu()
     return below + above
 
 
@@ -98,7 +140,7 @@ def prior_from_sizes(
     if gamma is None and len(used) == 1:
         gamma = SINGLE_GAMMA
     elif gamma is None:
-        gamma = max(DEFAULT_GAMMA, deviation / mean * math.sqrt(1 + 1 / len(used)))
+        gamma = max(DEFAULT_GAMMA, spread_gamma(mean, deviation, len(used)))
     return SizePrior(mean, deviation, len(used), gamma, any(cut_off), bool(whole))
 
 
@@ -132,6 +174,8 @@ def bounds_tensors(
     priors: Sequence[SizePrior], query_cut_off: Mapping[int, bool], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lower and upper bounds, and S, of all structures: three (K,) float32 tensors in mm^3."""
+    import torch
+
     pairs = [prior.bounds(query_cut_off.get(k, False)) for k, prior in enumerate(priors)]
     columns = (*zip(*pairs, strict=True), [prior.mean for prior in priors])
     return tuple(torch.tensor(c, dtype=torch.float32, device=device) for c in columns)

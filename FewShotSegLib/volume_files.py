@@ -60,21 +60,32 @@ def read_image(path: str | Path) -> Volume:
             " or multi-channel image); give an image with one value a voxel."
         )
     grid = grid_of(image)
+    return usable_volume(array_of(image), grid, modality, path)
+
+
+def usable_volume(array: np.ndarray, grid: Grid, modality: str | None, name: str | Path) -> Volume:
+    """A volume that the engine can work on; float64 becomes float32.
+
+    Args:
+        array: (i, j, k), any real dtype. name: what messages call it.
+
+    Raises:
+        InputError: a single slice, a sheared grid, or voxels that are not numbers.
+    """
     if min(grid.shape) < 2:
         size = " x ".join(map(str, grid.shape))
         raise InputError(
-            f"{path} is a single slice ({size} voxels); give a volume with two or more slices"
+            f"{name} is a single slice ({size} voxels); give a volume with two or more slices"
             " along every axis."
         )
-    _require_right_angles(path, grid)
-    array = array_of(image)
+    _require_right_angles(name, grid)
     if array.dtype == np.float64:
         # The networks work in float32 at most; half the memory for large volumes. A value too
         # large for float32 becomes infinite and is refused below.
         with np.errstate(over="ignore"):
             array = array.astype(np.float32)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise _not_numbers(path, array.size - np.count_nonzero(np.isfinite(array)))
+        raise _not_numbers(name, array.size - np.count_nonzero(np.isfinite(array)))
     return Volume(array, grid, modality)
 
 
@@ -180,20 +191,20 @@ def _unreadable(path: Path, error: RuntimeError) -> InputError:
     )
 
 
-def _skewed(path: Path) -> InputError:
+def _skewed(path: str | Path) -> InputError:
     return InputError(
         f"{path} has axes that are not at right angles (a sheared grid, such as of a tilted CT"
         " gantry); resample it to a regular grid and use that."
     )
 
 
-def _require_right_angles(path: Path, grid: Grid) -> None:
+def _require_right_angles(path: str | Path, grid: Grid) -> None:
     direction = np.reshape(grid.direction, (3, 3))
     if np.abs(direction.T @ direction - np.eye(3)).max() > MAX_SKEW:
         raise _skewed(path)
 
 
-def _not_numbers(path: Path, count: int) -> InputError:
+def _not_numbers(path: str | Path, count: int) -> InputError:
     return InputError(
         f"{path} has {count} voxels that are not numbers (NaN or infinite); replace them, for"
         " instance by the background's value, and save it again."

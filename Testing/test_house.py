@@ -12,7 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ENGINE = ROOT / "FewShotSegLib"
 SLICER_ONLY = {"slicer", "qt", "ctk", "vtk", "PythonQt"}
-WITHOUT_TORCH = ("errors", "events", "geometry", "annotation", "atomic", "progress", "pairs", "cli")
+WITHOUT_TORCH = (
+    *("errors", "events", "geometry", "annotation", "atomic", "progress", "pairs", "cli"),
+    *("size_prior", "model_files", "job_protocol", "worker", "adapter_header"),
+)
 """Rooms that the Slicer side may share before torch is installed, or that must start fast."""
 
 

@@ -25,13 +25,11 @@ from FewShotSegLib.errors import ModelError
 from FewShotSegLib.evaluation import dice
 from FewShotSegLib.feature_store import FeatureStore
 from FewShotSegLib.features import FeatureSource
+from FewShotSegLib.model_files import DEFAULT_MODEL, EMBEDDED_FOLDER, home_folder
 from FewShotSegLib.model_registry import (
-    DEFAULT_MODEL,
-    EMBEDDED_FOLDER,
     Model,
     ModelEntry,
     find_model,
-    home_folder,
     list_entries,
     same_class,
 )

@@ -31,7 +31,8 @@ from safetensors.torch import save_model
 from FewShotSegLib.annotation_files import parse_structures
 from FewShotSegLib.backbones import ARCHITECTURES
 from FewShotSegLib.evaluation import dice
-from FewShotSegLib.model_registry import DEFAULT_MODEL, find_model
+from FewShotSegLib.model_files import DEFAULT_MODEL
+from FewShotSegLib.model_registry import find_model
 from FewShotSegLib.pairs import Pair, find_pairs, read_names
 from FewShotSegLib.pipeline import Runtime, adapt, read_support, segment
 from FewShotSegLib.training import TrainingSettings

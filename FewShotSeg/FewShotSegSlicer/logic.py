@@ -1,0 +1,415 @@
+"""The module's logic: what the panel and the Python console drive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from slicer.util import VTKObservationMixin
+
+from FewShotSegLib.errors import FewShotSegError, InputError
+from FewShotSegLib.job_protocol import DevicesJob, DownloadJob, PhantomsJob, write_job
+
+from . import results as shown
+from . import supports as rows_of_supports
+from .adapters import AdapterShelf
+from .console import ConsoleApi
+from .estimates import remember
+from .job_folder import remove_abandoned
+from .logic_protocol import (
+    AdapterRow,
+    Changed,
+    DeviceRow,
+    End,
+    Epoch,
+    Estimate,
+    Listener,
+    LogLine,
+    ModelRow,
+    Progress,
+    Result,
+    StructureRow,
+    SupportRow,
+    TaskKind,
+)
+from .models import DeviceShelf, ModelShelf
+from .parameter_node import FewShotSegParameterNode
+from .requirements import missing_packages
+from .result_loader import read_result
+from .scene_state import SceneState
+from .segment_sizes import SegmentSizes
+from .segment_task import SegmentTask
+from .structure_edits import StructureEdits
+from .structures import match, structure_rows
+from .task import Task
+from .train_task import TrainTask
+
+MAX_LOG_LINES = 2000
+
+
+class FewShotSegLogic(StructureEdits, ConsoleApi, ScriptedLoadableModuleLogic, VTKObservationMixin):
+    """See :class:`FewShotSegSlicer.logic_protocol.LogicProtocol`, which this keeps to."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.moduleName = "FewShotSeg"
+        self._listeners: list[Listener] = []
+        self._lines: list[str] = []
+        self._parameters: FewShotSegParameterNode | None = None
+        self._task: Task | None = None
+        self._end: End | None = None
+        self._epochs: list[Epoch] = []
+        self._closed = False
+        self._models, self._devices, self._adapters = ModelShelf(), DeviceShelf(), AdapterShelf()
+        self._sizes = SegmentSizes(lambda: self._tell(Changed("structures")))
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_close)
+        self.addObserver(scene, scene.StartImportEvent, self._on_scene_import)
+        for event in (scene.EndCloseEvent, scene.EndImportEvent):
+            self.addObserver(scene, event, self._on_new_scene)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            self.addObserver(scene, event, self._on_node)
+        slicer.app.connect("aboutToQuit()", self.close)
+        remove_abandoned()
+
+    def close(self) -> None:
+        """Stop whatever runs, remove its files, and hear no more of the scene."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._task is not None:
+            self._task.abort(_("The module was closed."), wait=True)
+        self._sizes.stop()
+        self.removeObservers()
+        slicer.app.disconnect("aboutToQuit()", self.close)
+
+    # --- listening
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        self._listeners.append(listener)
+
+        def stop() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return stop
+
+    def log(self) -> str:
+        return "\n".join(self._lines)
+
+    def _tell(self, notice: Any) -> None:
+        if isinstance(notice, str):
+            notice = LogLine(notice)
+        if isinstance(notice, LogLine):
+            self._lines = [*self._lines, notice.text][-MAX_LOG_LINES:]
+        elif isinstance(notice, Epoch):
+            self._epochs.append(notice)
+        elif isinstance(notice, End):
+            self._task, self._end = None, notice
+            self._lines.append(f"{notice.kind}: {notice.state}. {notice.message}")
+        for listener in list(self._listeners):
+            listener(notice)
+
+    # --- the scene
+
+    def getParameterNode(self) -> FewShotSegParameterNode:
+        node = ScriptedLoadableModuleLogic.getParameterNode(self)
+        if self._parameters is None or self._parameters.parameterNode is not node:
+            self._parameters = FewShotSegParameterNode(node)
+        return self._parameters
+
+    def _state(self) -> SceneState:
+        return SceneState(self.getParameterNode())
+
+    def _on_scene_close(self, caller: Any = None, event: Any = None) -> None:
+        if self._task is not None:
+            self._task.abort(_("Stopped, because the scene was closed."))
+        self._sizes.stop()
+
+    def _on_scene_import(self, caller: Any = None, event: Any = None) -> None:
+        self._sizes.stop()
+
+    def _on_new_scene(self, caller: Any = None, event: Any = None) -> None:
+        # A cleared scene keeps the node but empties it: the wrapper must write its defaults anew.
+        self._parameters = None
+        self._adapters = AdapterShelf()
+        for part in ("supports", "structures", "adapters", "results", "settings"):
+            self._tell(Changed(part))
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node(self, caller: Any, event: Any, node: Any) -> None:
+        if slicer.mrmlScene.IsBatchProcessing() or node is None:
+            return
+        if node.IsA("vtkMRMLTextNode"):
+            self._tell(Changed("adapters"))
+        elif node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLScalarVolumeNode"):
+            self._tell(Changed("supports"))
+            self._tell(Changed("results"))
+
+    # --- foundation model and device
+
+    def models(self) -> list[ModelRow]:
+        return self._models.rows()
+
+    def model(self) -> str:
+        return self._models.chosen()
+
+    def setModel(self, model_id: str) -> None:
+        self._models.choose(model_id)
+        self._tell(Changed("models"))
+
+    def addCheckpoint(self, entry_path: str) -> str:
+        model_id = self._models.add(entry_path)
+        self._tell(Changed("models"))
+        return model_id
+
+    def removeModel(self, model_id: str) -> None:
+        self._models.remove(model_id)
+        self._tell(Changed("models"))
+
+    def downloadModel(self, model_id: str) -> None:
+        row = self._models.row(model_id)
+        if row is None or not row.downloadable:
+            raise InputError(_("This model's weights have to be fetched by hand."))
+
+        def done() -> End:
+            self._tell(Changed("models"))
+            return End("download", "finished", _("«{m}» is installed.").format(m=row.title))
+
+        self._start("download", lambda folder: _job(folder, DownloadJob(model_id)), _nothing, done)
+
+    def devices(self) -> list[DeviceRow]:
+        return self._devices.rows()
+
+    def device(self) -> str:
+        return self._devices.chosen()
+
+    def setDevice(self, device_id: str) -> None:
+        self._devices.choose(device_id)
+        self._tell(Changed("devices"))
+
+    def refreshDevices(self) -> None:
+        if self._task is not None or self.missingPackages():
+            return
+
+        def load(folder: Path) -> Iterator[None]:
+            self._devices.found(read_result(folder)["devices"])
+            yield
+
+        def done() -> End:
+            self._tell(Changed("devices"))
+            return End("devices", "finished", "")
+
+        self._start("devices", lambda folder: _job(folder, DevicesJob()), load, done)
+
+    def missingPackages(self) -> list[str]:
+        return missing_packages()
+
+    # --- supports
+
+    def supports(self) -> list[SupportRow]:
+        state = self._state()
+        data, members = match(state)
+        names = {row["id"]: row["name"] for row in data["structures"]}
+        drawn: dict[str, list[str]] = {}
+        for row_id, found in members.items():
+            for support, segment in found:
+                node = state.node_of(rows_of_supports.SEGMENTATION, support["id"])
+                known = drawn.setdefault(support["id"], [])
+                if rows_of_supports.has_voxels(node, segment.id) and names[row_id] not in known:
+                    known.append(names[row_id])
+        return rows_of_supports.support_rows(state, {k: tuple(v) for k, v in drawn.items()})
+
+    def addSupport(self, volume: Any, segmentation: Any = None) -> str:
+        row_id = rows_of_supports.add_support(
+            self._state(), _node(volume), _node(segmentation) if segmentation is not None else None
+        )
+        if not self._support(row_id).structures:
+            self.prepareEditing(row_id)
+        self._changed_supports()
+        return row_id
+
+    def addSceneSupports(self) -> int:
+        count = rows_of_supports.add_scene_supports(self._state())
+        self._changed_supports()
+        return count
+
+    def addFolder(self, folder: str) -> int:
+        count = rows_of_supports.add_folder(self._state(), folder)
+        self._changed_supports()
+        return count
+
+    def removeSupport(self, support_id: str) -> None:
+        rows_of_supports.remove_support(self._state(), support_id)
+        self._changed_supports()
+
+    def tickSupport(self, support_id: str, ticked: bool) -> None:
+        rows_of_supports.tick_support(self._state(), support_id, ticked)
+        self._changed_supports()
+
+    def showSupport(self, support_id: str) -> None:
+        row = self._support(support_id)
+        if row.state == "missing":
+            raise InputError(row.problem)
+        rows_of_supports.show_support(row, self.supports())
+
+    def _support(self, support_id: str) -> SupportRow:
+        for row in self.supports():
+            if row.id == support_id:
+                return row
+        raise InputError(_("There is no such support."))
+
+    def _changed_supports(self) -> None:
+        self._tell(Changed("supports"))
+        self._tell(Changed("structures"))
+
+    def structures(self) -> list[StructureRow]:
+        return structure_rows(self._state(), self._sizes.ml)
+
+    # --- adapters
+
+    def adapters(self) -> list[AdapterRow]:
+        return self._adapters.rows()
+
+    def renameAdapter(self, adapter_id: str, name: str) -> None:
+        self._adapters.rename(adapter_id, name)
+        self._tell(Changed("adapters"))
+
+    def saveAdapter(self, adapter_id: str, path: str) -> None:
+        self._adapters.save(adapter_id, str(path))
+
+    def loadAdapter(self, path: str) -> str:
+        adapter_id = self._adapters.load(str(path))
+        self.getParameterNode().adapterId = adapter_id
+        self._tell(Changed("adapters"))
+        return adapter_id
+
+    def deleteAdapter(self, adapter_id: str) -> None:
+        self._adapters.delete(adapter_id)
+        if self.getParameterNode().adapterId == adapter_id:
+            left = self.adapters()
+            self.getParameterNode().adapterId = left[-1].id if left else ""
+        self._tell(Changed("adapters"))
+
+    # --- tasks
+
+    def blockers(self, kind: TaskKind) -> list[str]:
+        missing = self.missingPackages()
+        found = []
+        if missing:
+            names = ", ".join(missing)
+            found.append(
+                _("Packages are missing ({names}). Press Install packages.").format(names=names)
+            )
+        if self.running() not in (None, "devices"):
+            found.append(_("Wait until the running task has ended, or cancel it."))
+        if kind == "train":
+            found += TrainTask(self).blockers()
+        elif kind == "segment":
+            found += SegmentTask(self).blockers()
+        return found
+
+    def estimate(self, kind: TaskKind) -> Estimate | None:
+        try:
+            if kind == "train":
+                return TrainTask(self).estimate()
+            if kind == "segment":
+                return SegmentTask(self).estimate()
+        except FewShotSegError:
+            return None
+        return None
+
+    def startTraining(self) -> None:
+        task = TrainTask(self)
+        self._require(task.blockers())
+        self._epochs = []
+        self._start("train", task.prepare, task.load, task.finish)
+
+    def startSegmentation(self) -> None:
+        task = SegmentTask(self)
+        self._require(task.blockers())
+        self._start("segment", task.prepare, task.load, task.finish)
+
+    def startPhantoms(self, folder: str, count: int = 4) -> None:
+        job = PhantomsJob(str(folder), int(count))
+        text = _("{n} made-up patients are in {folder}.").format(n=count, folder=folder)
+        self._start(
+            "phantoms",
+            lambda place: _job(place, job),
+            _nothing,
+            lambda: End("phantoms", "finished", text),
+        )
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def running(self) -> TaskKind | None:
+        return self._task.kind if self._task is not None else None
+
+    def progress(self) -> Progress | None:
+        return self._task.progress if self._task is not None else None
+
+    def epochs(self) -> list[Epoch]:
+        return list(self._epochs)
+
+    def lastEnd(self) -> End | None:
+        return self._end
+
+    def _require(self, blockers: list[str]) -> None:
+        if blockers:
+            raise InputError(blockers[0])
+
+    def _start(
+        self,
+        kind: TaskKind,
+        prepare: Callable[[Path], Iterator[Any]],
+        load: Callable[[Path], Iterator[Any]],
+        finish: Callable[[], End],
+    ) -> None:
+        if self._closed:
+            raise InputError(_("This module was closed. Open it again."))
+        if self._task is not None and self._task.kind == "devices":
+            self._task.abort("", wait=True)  # only a question; what a person wants goes first
+        if self._task is not None:
+            raise InputError(_("Wait until the running task has ended, or cancel it."))
+        self._task = Task(kind, prepare, load, finish, self._tell)
+        if self._task is not None:
+            self._tell(self._task.progress)
+
+    def _remember(self, task: Task, **seconds: float) -> None:
+        remember(self.model(), self.device(), **seconds)
+
+    # --- results
+
+    def results(self) -> list[Result]:
+        return shown.list_results(self._state())
+
+    def showResult(self, result: Result, what: str) -> None:
+        shown.show_result(result, what)
+
+    def showUncertainty(self, result: Result, visible: bool) -> None:
+        shown.show_uncertainty(result, visible)
+
+    def show3D(self, result: Result, visible: bool) -> None:
+        shown.show_3d(result, visible)
+
+
+def _node(node: Any) -> Any:
+    """A node, or the node of a name or an id."""
+    return slicer.util.getNode(node) if isinstance(node, str) else node
+
+
+def _job(folder: Path, job: Any) -> Iterator[None]:
+    write_job(folder, job)
+    yield
+
+
+def _nothing(folder: Path) -> Iterator[None]:
+    yield

@@ -1,0 +1,117 @@
+"""Foundation models and devices: what there is on this machine, and which was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from FewShotSegLib.errors import ModelError
+from FewShotSegLib.model_files import (
+    DEFAULT_MODEL,
+    EMBEDDED_FOLDER,
+    add_model,
+    entry_paths,
+    read_entry,
+    remove_model,
+)
+
+from .logic_protocol import DeviceRow, ModelRow
+
+MODEL, DEVICE, CACHE = "FewShotSeg/Model", "FewShotSeg/Device", "FewShotSeg/CacheFolder"
+
+
+class ModelShelf:
+    """The registry as rows; choices are the machine's, in QSettings."""
+
+    def rows(self) -> list[ModelRow]:
+        """Every entry, the default first; broken ones say what is wrong."""
+        rows = []
+        for path in entry_paths():
+            try:
+                rows.append(self._row(read_entry(path), path.parent == EMBEDDED_FOLDER))
+            except ModelError as error:
+                rows.append(ModelRow(path.stem, path.name, installed=False, problem=str(error)))
+        return sorted(rows, key=lambda row: row.id != DEFAULT_MODEL)
+
+    def row(self, model_id: str) -> ModelRow | None:
+        """One row."""
+        return next((row for row in self.rows() if row.id == model_id), None)
+
+    def entry(self, model_id: str) -> Mapping[str, Any] | None:
+        """What the registry says of a model."""
+        for path in entry_paths():
+            try:
+                entry = read_entry(path)
+            except ModelError:
+                continue
+            if entry["id"] == model_id:
+                return entry
+        return None
+
+    def chosen(self) -> str:
+        """The model that the next training uses."""
+        name = str(qt.QSettings().value(MODEL, DEFAULT_MODEL) or DEFAULT_MODEL)
+        return name if self.row(name) is not None else DEFAULT_MODEL
+
+    def choose(self, model_id: str) -> None:
+        """Use another model from now on."""
+        qt.QSettings().setValue(MODEL, model_id)
+
+    add = staticmethod(add_model)
+    remove = staticmethod(remove_model)
+
+    @staticmethod
+    def _row(entry: Mapping[str, Any], embedded: bool) -> ModelRow:
+        installed = entry["weights"].is_file()
+        downloadable = bool(entry.get("weights_url") and entry.get("sha256"))
+        problem = ""
+        if not installed:
+            problem = _(
+                "The weights are not on this machine. Get {file} from {source} and put it into "
+                "{folder}."
+            ).format(
+                file=entry["weights"].name,
+                source=entry.get("source_url", ""),
+                folder=entry["weights"].parent,
+            )
+        return ModelRow(
+            entry["id"],
+            entry.get("title", entry["id"]),
+            entry.get("description", ""),
+            tuple(entry.get("modality", ())),
+            entry.get("licence", ""),
+            entry.get("citation", ""),
+            entry.get("source_url", ""),
+            entry.get("size"),
+            installed,
+            embedded and entry["weights"].parent == EMBEDDED_FOLDER,
+            downloadable,
+            problem,
+        )
+
+
+class DeviceShelf:
+    """Devices: automatic and CPU at once, the GPUs when the background process has answered."""
+
+    def __init__(self) -> None:
+        self._found: list[DeviceRow] = []
+
+    def rows(self) -> list[DeviceRow]:
+        """All devices that are known so far."""
+        plain = [DeviceRow("auto", _("Automatic")), DeviceRow("cpu", _("CPU"))]
+        return plain + self._found
+
+    def found(self, devices: list[Mapping[str, Any]]) -> None:
+        """What the background process answered."""
+        self._found = [DeviceRow(**device) for device in devices]
+
+    def chosen(self) -> str:
+        """The device that tasks run on."""
+        return str(qt.QSettings().value(DEVICE, "auto") or "auto")
+
+    def choose(self, device_id: str) -> None:
+        """Use another device from now on."""
+        qt.QSettings().setValue(DEVICE, device_id)

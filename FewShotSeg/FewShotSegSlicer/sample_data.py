@@ -1,0 +1,80 @@
+"""The tutorial's data in Slicer's Sample Data module: made-up patients, made when asked for."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+CATEGORY = "FewShotSeg"
+NAME = "FewShotSegPhantoms"
+PATIENTS = 4
+"""The last one comes without its annotation, to be segmented."""
+
+
+def register(icon_path: str) -> None:
+    """Offer the phantoms; called once Slicer has started, when Sample Data is there."""
+    import SampleData
+
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category=CATEGORY,
+        sampleName=NAME,
+        thumbnailFileName=icon_path,
+        uris=[""],
+        fileNames=[""],
+        nodeNames=[""],
+        customDownloader=lambda source: make_patients(),
+    )
+
+
+def make_patients() -> list[Any]:
+    """Make the patients in the background process, and load them.
+
+    Returns:
+        volumes and segmentations, in order; empty if making them failed, which has been said.
+    """
+    logic = slicer.util.getModuleLogic("FewShotSeg")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            logic.startPhantoms(folder, PATIENTS)
+        except Exception as error:
+            slicer.util.errorDisplay(str(error))
+            return []
+        end = logic.wait()
+        if end.state != "finished":
+            slicer.util.errorDisplay(end.message)
+            return []
+        return load_patients(Path(folder))
+
+
+def load_patients(folder: Path) -> list[Any]:
+    """Load what ``write_phantoms`` wrote; the last patient without the annotation."""
+    names = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    images = sorted(folder.glob("*_ct.nii.gz"))
+    nodes = []
+    for number, image in enumerate(images, 1):
+        volume = slicer.util.loadVolume(
+            str(image), {"name": _("Phantom {number}").format(number=number)}
+        )
+        nodes.append(volume)
+        if number < len(images):
+            nodes.append(_load_annotation(image, volume, names))
+    return nodes
+
+
+def _load_annotation(image: Path, volume: Any, names: dict[str, str]) -> Any:
+    """The label map beside an image as a segmentation of named segments."""
+    path = image.with_name(image.name.replace("_ct", "_seg"))
+    segmentation = slicer.util.loadSegmentation(
+        str(path), {"name": f"{volume.GetName()} segmentation"}
+    )
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segments = segmentation.GetSegmentation()
+    for number in range(segments.GetNumberOfSegments()):
+        segment = segments.GetNthSegment(number)
+        segment.SetName(names.get(str(segment.GetLabelValue()), segment.GetName()))
+    return segmentation

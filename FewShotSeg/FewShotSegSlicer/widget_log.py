@@ -1,0 +1,29 @@
+"""The section «Log»: what the background process said, to read and to copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+
+from .logic_protocol import LogicProtocol
+
+MOST_LINES = 5000
+
+
+class LogSection:
+    """The log, collapsed until somebody wants it."""
+
+    def __init__(self, ui: Any, logic: LogicProtocol) -> None:
+        self.ui, self.logic = ui, logic
+        ui.logText.setMaximumBlockCount(MOST_LINES)
+        ui.logText.setPlainText(logic.log())
+        ui.copyLogButton.connect("clicked()", self.on_copy)
+
+    def add_line(self, text: str) -> None:
+        """Append one line."""
+        self.ui.logText.appendPlainText(text)
+
+    def on_copy(self) -> None:
+        """Put the whole log on the clipboard."""
+        qt.QApplication.clipboard().setText(self.logic.log())

@@ -1,0 +1,303 @@
+"""What the Slicer module and its background process say to each other; both sides import this.
+
+``Documentation/protocol.md`` is this file for people. A *job* is a private folder with ``job.json``
+and raw arrays. The process is ``python -u -m FewShotSegLib.worker FOLDER``: it writes events
+(``events``) as JSON lines on its standard output and leaves what it made in ``FOLDER/results``. It
+stops when there is a file ``cancel`` in the folder; when its caller is no more, or the folder, it
+removes the folder and ends. (Slicer's launcher of Python passes no standard input on.)
+
+Nothing in a folder names a patient: arrays are raw voxels, their place is an affine.
+This module needs numpy and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .annotation import Structure
+from .atomic import write_json
+from .errors import InputError
+from .size_prior import PriorChange
+
+FORMAT = 1
+"""Of ``job.json`` and ``result.json``: both sides refuse another."""
+JOB, RESULTS, RESULT = "job.json", "results", "result.json"
+ADAPTER = "adapter.fseft"
+HEARTBEAT_SECONDS = 1.0
+"""A process that works says so at least this often, whatever else it says."""
+CANCEL = "cancel"
+"""The name of an empty file in the folder that asks the process to stop."""
+CHUNK_BYTES = 4 * 2**20
+"""Voxels are written in pieces of this size, so that whoever writes can do other things between."""
+MISSING = "MissingPackage"
+"""``kind`` of a ``failed`` event whose ``package`` is not installed."""
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A ``.npy`` file in the job folder and where its voxels (i, j, k) lie.
+
+    Attributes:
+        file: its name. affine: 4x4, voxel indices to RAS mm in the world, parent transforms
+            included; float64, exact in JSON.
+        modality: ``CT``, ``MR`` or None where nobody knows.
+    """
+
+    file: str
+    affine: list[list[float]]
+    modality: str | None = None
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """One structure in a label array: the voxels that equal ``value``.
+
+    The array may be cropped, and may lie on another grid than the volume's.
+    """
+
+    structure: str
+    labels: ArrayFile
+    value: int = 1
+
+
+@dataclass(frozen=True)
+class SupportFiles:
+    """One annotated volume. Masks of one structure add up."""
+
+    volume: ArrayFile
+    masks: list[MaskFile]
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Options as those of :func:`FewShotSegLib.pipeline.adapt`. Leaves ``results/adapter.fseft``.
+
+    ``settings`` are fields of ``TrainingSettings``; ``priors`` are by structure name.
+    """
+
+    supports: list[SupportFiles]
+    structures: list[Structure]
+    model: str
+    method: str = "adapter"
+    features: str = "multi"
+    modality: str = "auto"
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    priors: dict[str, PriorChange] = field(default_factory=dict)
+    exclusive: bool = True
+    device: str = "auto"
+    cache: str | None = None
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """Options as those of :func:`FewShotSegLib.pipeline.segment`; the adapter is in the folder.
+
+    Leaves label arrays cropped to their structures, and ``uncertainty.npy`` if asked for (uint8,
+    100 where a probability is one half, 0 where it is 0 or 1).
+    """
+
+    query: ArrayFile
+    adapter: str = ADAPTER
+    model: str | None = None
+    transductive: bool = True
+    uncertainty: bool = False
+    largest_component: bool = False
+    priors: dict[str, PriorChange] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+    cache: str | None = None
+
+
+@dataclass(frozen=True)
+class DevicesJob:
+    """Which devices there are, with their memory, and which version of what is installed."""
+
+
+@dataclass(frozen=True)
+class PhantomsJob:
+    """Made-up patients for trying things out, written to ``folder`` as image and label files."""
+
+    folder: str
+    count: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DownloadJob:
+    """Fetch a foundation model's weights over https, check their hash, put them in their place."""
+
+    model: str
+
+
+Job = TrainJob | SegmentJob | DevicesJob | PhantomsJob | DownloadJob
+KINDS: dict[str, type] = {
+    "train": TrainJob,
+    "segment": SegmentJob,
+    "devices": DevicesJob,
+    "phantoms": PhantomsJob,
+    "download": DownloadJob,
+}
+
+
+@dataclass(frozen=True)
+class SegmentFiles:
+    """One structure of a result: masks cropped to a box whose first voxel is ``offset``.
+
+    A file that is None stands for an empty mask; ``unrefined`` is None too where transduction
+    changed nothing or was off (``same`` tells).
+    """
+
+    structure: Structure
+    file: str | None
+    offset: tuple[int, int, int]
+    unrefined: str | None
+    unrefined_offset: tuple[int, int, int]
+    same: bool
+
+
+def kind_of(job: Job) -> str:
+    """``train``, ``segment``, ..."""
+    return next(kind for kind, cls in KINDS.items() if type(job) is cls)
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Write ``job.json``: last of all that a job needs, and all at once.
+
+    The writing process becomes the caller, without which the job's process does not go on.
+    """
+    head = {"format": FORMAT, "kind": kind_of(job), "caller": os.getpid()}
+    write_json(folder / JOB, {**head, **asdict(job)})
+
+
+def read_job(folder: Path) -> tuple[Job, int]:
+    """The job in a folder, and the id of the process that wrote it.
+
+    Raises:
+        InputError: there is none, or it was written by another version.
+    """
+    try:
+        data = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        if data.pop("format") != FORMAT:
+            raise ValueError("another format")
+        caller, cls = int(data.pop("caller")), KINDS[data.pop("kind")]
+        data = {key: _read(key, value) for key, value in data.items()}
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+        return cls(**data), caller
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"The job in {folder} can't be read ({error}). The module and its engine are of "
+            "different versions: install both again."
+        ) from error
+
+
+def array_steps(path: Path, array: np.ndarray) -> Iterator[int]:
+    """Write an array (i, j, k) as ``.npy`` in pieces; yields the bytes written after each.
+
+    Slicer's arrays have i running fastest: they are written as they lie, in Fortran order.
+    """
+    fortran = bool(array.flags.f_contiguous and not array.flags.c_contiguous)
+    flat = np.ascontiguousarray(array.T if fortran else array)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(array.dtype),
+        "fortran_order": fortran,
+        "shape": array.shape,
+    }
+    data = memoryview(flat.reshape(-1).view(np.uint8))
+    with open(path, "xb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(data), CHUNK_BYTES):
+            piece = data[start : start + CHUNK_BYTES]
+            stream.write(piece)
+            yield len(piece)
+
+
+def read_array(folder: Path, file: str) -> np.ndarray:
+    """An array of the folder, mapped from disk.
+
+    Raises:
+        InputError: it is not there, outside the folder, or not a plain array.
+    """
+    path = folder / file
+    try:
+        if Path(file).name != file:
+            raise ValueError("a path")
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"The array {file} of a job can't be read: {error}.") from error
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process is there; where that can't be told it is taken to be."""
+    if os.name == "nt":
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # limited information
+        if not handle:
+            return False
+        code = ctypes.c_ulong()
+        known = ctypes.windll.kernel32.GetExitCodeProcess(handle, ctypes.byref(code))
+        ctypes.windll.kernel32.CloseHandle(handle)
+        return not known or code.value == 259  # still active
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def make_private(folder: Path) -> Path:
+    """Make a folder that the user alone can look into."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.name == "posix":
+        folder.chmod(0o700)  # whatever the umask
+    return folder
+
+
+def _structure(data: Mapping[str, Any]) -> Structure:
+    color = data.get("color")
+    return Structure(**{**data, "color": tuple(color) if color else None})
+
+
+def _support(data: Mapping[str, Any]) -> SupportFiles:
+    masks = [MaskFile(**{**mask, "labels": ArrayFile(**mask["labels"])}) for mask in data["masks"]]
+    return SupportFiles(ArrayFile(**data["volume"]), masks)
+
+
+def _read(key: str, value: Any) -> Any:
+    """One field of a job from its JSON."""
+    if key == "supports":
+        return [_support(item) for item in value]
+    if key == "structures":
+        return [_structure(item) for item in value]
+    if key == "query":
+        return ArrayFile(**value)
+    if key == "priors":
+        return {name: PriorChange(**change) for name, change in value.items()}
+    return value
+
+
+def read_segments(data: list[Mapping[str, Any]]) -> list[SegmentFiles]:
+    """The ``segments`` of a ``result.json``."""
+    return [
+        SegmentFiles(
+            **{
+                **item,
+                "structure": _structure(item["structure"]),
+                "offset": tuple(item["offset"]),
+                "unrefined_offset": tuple(item["unrefined_offset"]),
+            }
+        )
+        for item in data
+    ]

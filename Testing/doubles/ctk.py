@@ -1,0 +1,123 @@
+"""Doubles of the ctk widgets that the panel uses: their properties, signals and about their looks.
+
+They are strict: an attribute that the real widget lacks raises.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+
+AWAY = 10000
+"""Pixels below the header where a closed section's contents can't be seen."""
+
+
+def _draw_header(widget: qt.QWidget, text: str, collapsed: bool, height: int) -> None:
+    """A flat button with an arrow that points down where the contents show."""
+    painter = qt.QPainter(widget)
+    option = qt.QStyleOptionButton()
+    option.initFrom(widget)
+    option.rect = qt.QRect(0, 0, widget.width, height)
+    widget.style().drawPrimitive(qt.QStyle.PE_PanelButtonCommand, option, painter, widget)
+    arrow = qt.QStyle.PE_IndicatorArrowRight if collapsed else qt.QStyle.PE_IndicatorArrowDown
+    option.rect = qt.QRect(5, (height - 10) // 2, 10, 10)
+    widget.style().drawPrimitive(arrow, option, painter, widget)
+    painter.setPen(widget.palette.color(qt.QPalette.ButtonText))
+    room = qt.QRect(22, 0, widget.width - 28, height)
+    shown = widget.fontMetrics().elidedText(text, qt.Qt.ElideRight, room.width())
+    painter.drawText(room, qt.Qt.AlignVCenter | qt.Qt.AlignLeft, shown)
+    painter.end()
+
+
+class ctkCollapsibleButton(qt.QWidget):
+    """A section with a header that opens and closes it."""
+
+    cpp_double = True
+    contentsCollapsed = qt.Signal(bool)
+
+    def __init__(self, parent: qt.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._text, self._collapsed = "", False
+        self.setContentsMargins(0, self._header(), 0, 0)
+
+    def _header(self) -> int:
+        return self.fontMetrics().height() + 10
+
+    def _get_text(self) -> str:
+        return self._text
+
+    def setText(self, text: str) -> None:
+        self._text = text
+        self.update()
+
+    text = qt.Property(str, _get_text, setText)
+
+    def _get_collapsed(self) -> bool:
+        return self._collapsed
+
+    def setCollapsed(self, collapsed: bool) -> None:
+        if collapsed == self._collapsed:
+            return
+        self._collapsed = collapsed
+        self.setContentsMargins(0, AWAY if collapsed else self._header(), 0, 0)
+        self.setMinimumHeight(self._header() if collapsed else 0)
+        self.setMaximumHeight(self._header() if collapsed else 16777215)
+        self.contentsCollapsed.emit(collapsed)
+
+    collapsed = qt.Property(bool, _get_collapsed, setCollapsed)
+
+    def mousePressEvent(self, event: Any) -> None:
+        if event.position().y() < self._header():
+            self.setCollapsed(not self._collapsed)
+
+    def paintEvent(self, event: Any) -> None:
+        _draw_header(self, self._text, self._collapsed, self._header())
+
+
+class ctkCollapsibleGroupBox(qt.QGroupBox):
+    """A group with a title that opens and closes it."""
+
+    cpp_double = True
+
+    def __init__(self, parent: qt.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._collapsed = False
+        self.setContentsMargins(0, self._header(), 0, 0)
+
+    def _header(self) -> int:
+        return self.fontMetrics().height() + 6
+
+    def _get_collapsed(self) -> bool:
+        return self._collapsed
+
+    def setCollapsed(self, collapsed: bool) -> None:
+        self._collapsed = collapsed
+        self.setContentsMargins(0, AWAY if collapsed else self._header(), 0, 0)
+        self.setMinimumHeight(self._header() if collapsed else 0)
+        self.setMaximumHeight(self._header() if collapsed else 16777215)
+
+    collapsed = qt.Property(bool, _get_collapsed, setCollapsed)
+
+    def mousePressEvent(self, event: Any) -> None:
+        if event.position().y() < self._header():
+            self.setCollapsed(not self._collapsed)
+
+    def paintEvent(self, event: Any) -> None:
+        painter = qt.QPainter(self)
+        option = qt.QStyleOption()
+        option.initFrom(self)
+        arrow = (
+            qt.QStyle.PE_IndicatorArrowRight if self._collapsed else qt.QStyle.PE_IndicatorArrowDown
+        )
+        option.rect = qt.QRect(2, (self._header() - 10) // 2, 10, 10)
+        self.style().drawPrimitive(arrow, option, painter, self)
+        painter.drawText(18, self.fontMetrics().ascent() + 3, self.title)
+        painter.end()
+
+
+class ctkMessageBox(qt.QMessageBox):
+    """What slicer.util's displays open; a test that would wait for a person fails instead."""
+
+    def exec_(self) -> int:
+        raise AssertionError(f"a dialog would have waited for a person: {self.text}")
