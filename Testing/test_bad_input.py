@@ -314,7 +314,7 @@ class BadModels(BadInputTestCase):
             ("garbage", b"garbage " * 20, "not a FewShotSeg adapter"),
             ("weights", (self.model.parent / "tiny.safetensors").read_bytes(), "not a FewShotSeg"),
             ("cut", whole[:-10], "not a FewShotSeg adapter, or is damaged"),
-            ("newer", whole.replace(b'\\"format\\": 1', b'\\"format\\": 2'), "newer FewShotSeg"),
+            ("newer", whole.replace(b'\\"format\\": 1', b'\\"format\\": 3'), "newer FewShotSeg"),
         ):
             path = self.bad / f"{name}.fseft"
             if data is not None:

@@ -404,8 +404,10 @@ class WorkerTest(TinyWorld):
             with self.subTest(moment):
                 folder = self.job(epochs=5000)
                 caller = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-                data = json.loads((folder / "job.json").read_text())
-                (folder / "job.json").write_text(json.dumps({**data, "caller": caller.pid}))
+                data = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+                (folder / "job.json").write_text(
+                    json.dumps({**data, "caller": caller.pid}), encoding="utf-8"
+                )
                 worker = Worker(folder)
                 worker.until(moment)
                 caller.kill()

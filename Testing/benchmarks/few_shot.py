@@ -90,7 +90,9 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 print(f"{setting} trained in {seconds:.0f} s", flush=True)
                 for query in todo:
-                    results.add(setting, _run(query, trained, method, structures, runtime))
+                    results.add(
+                        setting, _run(query, trained, method, structures, args.model, runtime)
+                    )
     print(results.table(args))
 
 
@@ -111,13 +113,14 @@ def _untrained(model: str, folder: Path) -> str:
     return str(path)
 
 
-def _run(query: Pair, trained, method: str, structures, runtime: Runtime) -> dict:
+def _run(query: Pair, trained, method: str, structures, model: str, runtime: Runtime) -> dict:
     """Segment one query, then compare with its labels."""
     start = time.perf_counter()
     result = segment(
         trained,
         query.image,
         transductive=method == "adapter",
+        model=model,
         runtime=runtime,
     )
     seconds = time.perf_counter() - start
