@@ -109,6 +109,8 @@ set(ENGINE_RESOURCES
   Resources/Models/recipes/embedded-small.history.json
   Resources/Models/recipes/embedded-small.json
   Resources/Models/selfsup.json
+  Resources/Models/standin-small.json
+  Resources/Models/standin-small.safetensors
   Resources/Models/suprem_swinunetr.json
   Resources/Models/suprem_unet.json
   Resources/Models/vista3d.json

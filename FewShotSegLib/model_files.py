@@ -15,7 +15,7 @@ from .atomic import replacing
 from .errors import ModelError
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "Resources" / "Models"
-DEFAULT_MODEL = "embedded-small"
+DEFAULT_MODEL = "standin-small"
 
 
 def home_folder() -> Path:

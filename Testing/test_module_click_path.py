@@ -36,7 +36,7 @@ class ClickPathTest(LogicTestCase):
         before = {key: qt.QSettings().value(f"FewShotSeg/{key}") for key in ("Model", "Device")}
         for key, value in before.items():
             self.addCleanup(qt.QSettings().setValue, f"FewShotSeg/{key}", value or "")
-        self.logic.setModel("embedded-small")
+        self.logic.setModel("standin-small")
         self.logic.setDevice("cpu")
 
     def paths(self, patient: int) -> tuple[Path, Path]:
