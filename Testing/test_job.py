@@ -350,7 +350,7 @@ class WorkerTest(TinyWorld):
         )
         status, events, errors = Worker(second).ended()
         self.assertEqual(status, 0, errors)
-        result = json.loads((second / "results" / "result.json").read_text())
+        result = json.loads((second / "results" / "result.json").read_text(encoding="utf-8"))
         seg = self.folder / "command.nii.gz"
         arguments = self.segment_arguments(out, seg, str(self.query.image))
         self.assertEqual(run(*arguments).status, 0)
@@ -362,7 +362,9 @@ class WorkerTest(TinyWorld):
             box = tuple(slice(a, a + n) for a, n in zip(segment.offset, part.shape, strict=True))
             mask[box] = part
             np.testing.assert_array_equal(mask, labels == segment.structure.value)
-        report = json.loads((self.folder / "report.json").read_text())["results"][seg.name]
+        report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["results"][
+            seg.name
+        ]
         self.assertEqual(result["report"]["structures"], report["structures"])
         found = result["uncertainty"]
         self.assertEqual(read_array(second / "results", found["file"]).max(), 100)
@@ -456,7 +458,10 @@ class WorkerTest(TinyWorld):
         write_job(folder, DevicesJob())
         self.assertEqual(Worker(folder).ended()[0], 0)
         self.assertIn(
-            "torch", json.loads((folder / "results" / "result.json").read_text())["versions"]
+            "torch",
+            json.loads((folder / "results" / "result.json").read_text(encoding="utf-8"))[
+                "versions"
+            ],
         )
         write_job(folder, PhantomsJob(str(self.folder / "patients"), 1))
         self.assertEqual(Worker(folder).ended()[0], 0)

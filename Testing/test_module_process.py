@@ -134,7 +134,7 @@ class LifeTest(ProcessTestCase):
             | {f"labels{a}_{b}.npy" for a in range(2) for b in range(2)},
             names,
         )
-        self.assertNotIn("Patient", (self.folders()[0] / "job.json").read_text())
+        self.assertNotIn("Patient", (self.folders()[0] / "job.json").read_text(encoding="utf-8"))
         with self.assertRaisesRegex(InputError, "running task"):
             self.logic.startTraining()
         slicer_world.process_events_until(
