@@ -17,7 +17,7 @@ from ..backbones.base import Backbone
 from ..errors import InputError
 
 DECODER_RATE = 5e-4
-"""A good first step size where a pre-trained decoder is trained on."""
+"""A first step size where a pre-trained decoder is trained on; a guess, not yet measured."""
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -38,7 +38,8 @@ class Tuning(ABC):
     name: str
     """As ``--method`` takes it."""
     learning_rate: float
-    """A good first step size of the backbone's numbers, found on the benchmark."""
+    """A first step size of the backbone's numbers. Those of ``ft`` and ``scratch`` are from single
+    runs; the others have not been measured yet."""
     head_factor: float = 10.0
     """How many times faster the new head is trained than the backbone."""
     decoders: tuple[str, ...] = ("frozen", "tuned", "new")
