@@ -272,3 +272,14 @@ def _descriptor(number: int) -> Iterator[list[str]]:
             os.close(before)
             file.seek(0)
             written.append(file.read().decode(errors="replace"))
+
+
+class TrainedWorld(TinyWorld):
+    """The same with an adapter of one epoch."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.adapter = cls.world / "trained.fseft"
+        ran = run(*cls.adapt_arguments(cls.adapter, epochs=1))
+        assert ran.status == 0, ran.err
