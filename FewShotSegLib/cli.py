@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .atomic import write_json
 from .cli_flags import build_parser
 from .errors import Cancelled, FewShotSegError, InputError, OutOfMemory, is_out_of_memory
 from .events import EventSink, ignore, json_lines, make_event
@@ -155,7 +156,6 @@ def _segment(args: argparse.Namespace, sink: EventSink) -> int:
 
 def _evaluate(args: argparse.Namespace, sink: EventSink) -> int:
     from .annotation_files import parse_structures
-    from .atomic import write_json
     from .evaluation import evaluate_files, format_table, scores_json
 
     structures = parse_structures(args.structures) if args.structures else None
@@ -244,6 +244,39 @@ def _pretrain(args: argparse.Namespace, sink: EventSink) -> int:
     return 0
 
 
+def _benchmark(args: argparse.Namespace, sink: EventSink) -> int:
+    from .benchmark.plan import draw_plan, read_plan
+    from .benchmark.render import render
+    from .benchmark.results import NAME, Results
+    from .benchmark.run import Models, cells, run_benchmark
+
+    if args.new:
+        if os.path.exists(args.plan):
+            raise InputError(f"{args.plan} is there already; give the new plan another name.")
+        plan = draw_plan(args.new, args.structures, model=args.model or _default_model())
+        write_json(args.plan, plan)
+        sink(make_event("result", kind="plan", path=args.plan))
+        _say(args, f"{args.plan}\nRead it, change what you like, and run it without --new.")
+        return 0
+    out = Path(args.out or Path(args.plan).with_suffix(""))
+    plan = read_plan(args.plan, args.data)
+    results, models = Results(out / NAME), Models(out / "untrained")
+    everything = list(cells(plan, models))
+    problems: list[str] = []
+    try:
+        if not args.render:
+            run_benchmark(
+                plan, results, everything, models, problems, args.minutes, _runtime(args, sink)
+            )
+    finally:
+        # What is known by now is worth its table however the run ended.
+        text, paths = render(plan, everything, results, out, problems)
+        for path in paths:
+            sink(make_event("result", kind="benchmark", path=str(path)))
+        _say(args, f"{text}\n{out}")
+    return 0
+
+
 COMMANDS = {
     "adapt": _adapt,
     "segment": _segment,
@@ -252,6 +285,7 @@ COMMANDS = {
     "inspect": _inspect,
     "demo": _demo,
     "pretrain": _pretrain,
+    "benchmark": _benchmark,
 }
 
 

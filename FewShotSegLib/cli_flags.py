@@ -97,6 +97,18 @@ ID.safetensors (the model), curve.png, pretraining.json (every figure), the chec
 """
 
 
+_BENCHMARK = """\
+Compare methods on drawn supports: every task, number of shots, method and draw that the plan names.
+One row a query is kept as soon as it is known; the same command goes on where it was stopped.
+Documentation/benchmarks.md explains the plan.
+
+  fewshotseg benchmark plan.json --new DATA --structures 4=parotid_right,5=parotid_left
+  fewshotseg benchmark plan.json                     runs it, into the folder plan/
+  fewshotseg benchmark plan.json --minutes 30        starts no training after half an hour
+  fewshotseg benchmark plan.json --render            draws table.md and the pictures again
+"""
+
+
 def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     """The parser of the whole command.
 
@@ -154,6 +166,7 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_model_and_seed(sub)
     _add_runtime(sub)
     _add_pretrain(add)
+    _add_benchmark(add)
     return parser
 
 
@@ -267,6 +280,31 @@ def _add_pretrain(add: Add) -> None:
         "--threads", type=_whole(1), metavar="N", help="CPU threads (default: torch's choice)"
     )
     sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
+
+
+def _add_benchmark(add: Add) -> None:
+    sub = add("benchmark", "compare methods, with a table and plots", _BENCHMARK)
+    sub.add_argument("plan", metavar="PLAN.json", help="what is run on which cases")
+    sub.add_argument(
+        "--new", metavar="DATA", help="write a plan for this folder of annotated volumes, and stop"
+    )
+    _add_structures(sub, "of a new plan (default: those of the folder's labels.json)")
+    sub.add_argument("--model", metavar="ID", help="of a new plan (default: the embedded one)")
+    sub.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="where the folders named in the plan are (default: beside it)",
+    )
+    sub.add_argument("--out", metavar="FOLDER", help="default: the plan's name without .json")
+    sub.add_argument(
+        "--minutes",
+        type=_number(0),
+        default=float("inf"),
+        metavar="N",
+        help="start no training after so many (default: all is run)",
+    )
+    sub.add_argument("--render", action="store_true", help="only draw what is known by now")
+    _add_runtime(sub)
 
 
 def _add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> None:

@@ -5,7 +5,8 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
 ==============  ===============================================================================
 ``started``     ``command``, ``version``, ``pid``
 ``phase``       ``phase`` (``read``, ``features``, ``train``, ``refine``, ``segment``, ``write``,
-                ``prepare``, ``pretrain``), ``total`` (steps, or null) and, where it helps,
+                ``prepare``, ``pretrain``,
+                ``benchmark``), ``total`` (steps, or null) and, where it helps,
                 ``subject``
 ``progress``    ``phase``, ``done``, ``total``
 ``epoch``       one epoch of training or refinement: ``phase``, ``epoch``, ``epochs``, ``loss`` and
@@ -14,7 +15,8 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 validated, ``dice`` by class and ``mean_dice``
 ``warning``     ``message``: something a person should know; the work goes on
 ``result``      ``path`` of a file that is now complete, ``kind`` (``adapter``, ``segmentation``,
-                ``probability``, ``report``, ``overlay``, ``model``, ``curve``, ``job``); and what a
+                ``probability``, ``report``, ``overlay``, ``model``, ``curve``, ``job``,
+                ``plan``, ``benchmark``, and ``row`` with one ``row`` of a benchmark); and what a
                 command says without a file (``path`` is null): ``evaluation``, ``models``,
                 ``metadata``
 ``heartbeat``   ``memory_bytes`` (or null): a background job is alive, and holds so much

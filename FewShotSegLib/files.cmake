@@ -19,6 +19,15 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/backbones/obelisk_unet.py
   FewShotSegLib/backbones/swin_unetr.py
   FewShotSegLib/backbones/vista3d.py
+  FewShotSegLib/benchmark/__init__.py
+  FewShotSegLib/benchmark/plan.py
+  FewShotSegLib/benchmark/plots.py
+  FewShotSegLib/benchmark/render.py
+  FewShotSegLib/benchmark/results.py
+  FewShotSegLib/benchmark/run.py
+  FewShotSegLib/benchmark/summary.py
+  FewShotSegLib/benchmark/table.py
+  FewShotSegLib/benchmark/untrained.py
   FewShotSegLib/checkpoint.py
   FewShotSegLib/cli.py
   FewShotSegLib/cli_flags.py
@@ -36,6 +45,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/job_outputs.py
   FewShotSegLib/job_protocol.py
   FewShotSegLib/job_runner.py
+  FewShotSegLib/json_fields.py
   FewShotSegLib/losses.py
   FewShotSegLib/methods.py
   FewShotSegLib/model_download.py

@@ -16,6 +16,7 @@ _LABELS = {
     "write": "writing",
     "prepare": "preparing volumes",
     "pretrain": "pre-training",
+    "benchmark": "benchmark",
 }
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _QUICK = ("read", "write")

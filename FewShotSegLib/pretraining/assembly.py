@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..backbones import ARCHITECTURES
 from ..errors import FewShotSegError, InputError
+from ..json_fields import is_number, json_file, json_object, json_settings
 from ..model_registry import same_class
 from ..pairs import find_pairs
 from ..preprocessing import Preprocessing
@@ -25,7 +25,6 @@ MODALITIES = ("CT", "MR")
 RESERVED_IDS = ("checkpoint", "pretraining")
 """A model of this name would have the files of a run's state or record."""
 _MODEL_FIELDS = ("id", "title", "description", "licence", "citation", "source_url")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -137,12 +136,7 @@ def read_assembly(
             aren't there. One sentence says which.
     """
     path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"There is no assembly at {path} ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"The assembly {path} is not JSON: {error}.") from error
+    data = json_file(path, "assembly")
     try:
         return _assembly(data, path.parent if folder is None else Path(folder), steps)
     except FewShotSegError as error:
@@ -150,13 +144,13 @@ def read_assembly(
 
 
 def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
-    data = _object(
+    data = json_object(
         data,
         "it",
         ("model", "classes", "preprocessing", "architecture", "data"),
         ("targets", "augmentation", "training", "start_from"),
     )
-    model = _object(data["model"], "'model'", ("id", "title"), _MODEL_FIELDS[2:])
+    model = json_object(data["model"], "'model'", ("id", "title"), _MODEL_FIELDS[2:])
     if not all(isinstance(value, str) for value in model.values()):
         raise InputError("the fields of 'model' are texts")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model["id"]):
@@ -165,14 +159,18 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
         raise InputError(f"the id in 'model' can't be '{model['id']}', a file of the run itself")
     classes = _classes(data["classes"])
     preprocessing = {
-        modality: Preprocessing.from_json(_object(part, f"'preprocessing' of {modality}", (), None))
-        for modality, part in _object(data["preprocessing"], "'preprocessing'", (), None).items()
+        modality: Preprocessing.from_json(
+            json_object(part, f"'preprocessing' of {modality}", (), None)
+        )
+        for modality, part in json_object(
+            data["preprocessing"], "'preprocessing'", (), None
+        ).items()
     }
     if not preprocessing or not set(preprocessing) <= set(MODALITIES):
         raise InputError("'preprocessing' has a part for each of the modalities CT and MR in use")
     if any(part.intensity == "identity" for part in preprocessing.values()):
         raise InputError("augmentation needs intensities in 0..1; use window or percentiles")
-    architecture = _object(data["architecture"], "'architecture'", ("name",), None)
+    architecture = json_object(data["architecture"], "'architecture'", ("name",), None)
     if architecture["name"] not in ARCHITECTURES:
         raise InputError(f"the architecture is one of {', '.join(ARCHITECTURES)}")
     if "out_channels" in architecture:
@@ -191,7 +189,7 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
     unknown = [name for name in classes if name not in known]
     if unknown:
         raise InputError(f"no data set annotates the class '{unknown[0]}'; leave it out")
-    targets = _settings(Targets, data.get("targets", {}), "targets")
+    targets = json_settings(Targets, data.get("targets", {}), "targets")
     for anchor in targets.anchors:
         if anchor not in classes:
             raise InputError(f"the anchor '{anchor}' in 'targets' is not one of 'classes'")
@@ -200,7 +198,7 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
             raise InputError(
                 f"the landmark '{landmark}' in 'targets' is not one of 'classes', skin or bone"
             )
-    plan = _settings(TrainingPlan, data.get("training", {}), "training")
+    plan = json_settings(TrainingPlan, data.get("training", {}), "training")
     if steps is not None:
         plan = replace(plan, steps=steps)
     start = data.get("start_from")
@@ -208,7 +206,7 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
         raise InputError("'start_from' is a model's id, or the path of its entry")
     if start is not None and start.endswith(".json"):
         start = str(folder / start)
-    augmentation = _settings(Augmentation, data.get("augmentation", {}), "augmentation")
+    augmentation = json_settings(Augmentation, data.get("augmentation", {}), "augmentation")
     return Assembly(
         {"description": "", "licence": "", "citation": "", "source_url": "", **model},
         classes,
@@ -264,7 +262,7 @@ def _data_set(
     where = "a data set"
     if isinstance(data, dict) and isinstance(data.get("name"), str):
         where = f"the data set '{data['name']}'"
-    data = _object(
+    data = json_object(
         data,
         where,
         ("name", "folder", "modality", "labels"),
@@ -279,7 +277,7 @@ def _data_set(
     if not isinstance(synthesis, bool):
         raise InputError(f"{where}: synthesis is true or false")
     weight = data.get("weight", 1)
-    if not _is_number(weight) or weight <= 0:
+    if not is_number(weight) or weight <= 0:
         raise InputError(f"{where}: weight is a number above 0")
     root = folder / data["folder"]
     try:
@@ -326,7 +324,7 @@ def _label_maps(root: Path) -> list[Source]:
 
 def _labels(data: Any, where: str, classes: tuple[str, ...]) -> dict[int, str]:
     labels = {}
-    for value, name in _object(data, f"'labels' of {where}", (), None).items():
+    for value, name in json_object(data, f"'labels' of {where}", (), None).items():
         if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
             raise InputError(f"{where}: the label value '{value}' is not within 1 to 65535")
         if name not in classes:
@@ -344,7 +342,7 @@ def _annotated(data: Any, folder: Path, where: str) -> str | dict[str, tuple[int
         return data
     if not isinstance(data, dict):
         raise InputError(f'{where}: annotated is "present", "all", or names a file')
-    data = _object(data, f"'annotated' of {where}", ("file",), ("part",))
+    data = json_object(data, f"'annotated' of {where}", ("file",), ("part",))
     file = folder / str(data["file"])
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
@@ -392,52 +390,3 @@ def _split(
     if not training:
         raise InputError(f"{where}: no case is left to train on")
     return training, tuple(source for source in sources if source.name in chosen)
-
-
-def _object(
-    data: Any, where: str, required: tuple[str, ...], optional: tuple[str, ...] | None
-) -> dict[str, Any]:
-    """A JSON object with these fields; ``optional`` None allows any more."""
-    if not isinstance(data, dict):
-        raise InputError(f"{where} is no object {{...}}")
-    for key in required:
-        if key not in data:
-            raise InputError(f"{where} lacks the field '{key}'")
-    if optional is not None:
-        unknown = [key for key in data if key not in required + optional]
-        if unknown:
-            known = ", ".join(required + optional)
-            raise InputError(f"{where} has the unknown field '{unknown[0]}'; known are {known}")
-    return data
-
-
-def _settings(cls: type[_T], data: Any, name: str) -> _T:
-    """A dataclass of numbers, each of its default's kind."""
-    defaults = {field.name: field.default for field in fields(cls)}
-    given = dict(_object(data, f"'{name}'", (), tuple(defaults)))
-    for key, value in given.items():
-        default = defaults[key]
-        if isinstance(default, tuple):
-            kind = str if key in ("anchors", "landmarks") else type(default[0])
-            fits = isinstance(value, list) and all(_is_a(kind, item) for item in value)
-            if not fits or (default and len(value) != len(default)):
-                raise InputError(f"'{name}': {key} is a list such as {list(default)}")
-            given[key] = tuple(kind(item) for item in value)
-        elif not _is_a(type(default), value):
-            raise InputError(f"'{name}': {key} is a number such as {default}")
-        else:
-            given[key] = type(default)(value)
-    try:
-        return cls(**given)
-    except InputError as error:
-        raise InputError(f"'{name}': {error}") from error
-
-
-def _is_a(kind: type, value: Any) -> bool:
-    if kind is float:
-        return _is_number(value)
-    return type(value) is kind
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""``fewshotseg benchmark``: methods against each other on drawn supports, and their table."""

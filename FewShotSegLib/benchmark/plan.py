@@ -1,0 +1,239 @@
+"""The plan of a benchmark: what is run on which cases. Documentation/benchmarks.md has the fields.
+
+Supports and queries are named one by one, so that what two people ran can be compared.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..annotation import Structure
+from ..annotation_files import parse_structures
+from ..errors import FewShotSegError, InputError
+from ..json_fields import json_file, json_object
+from ..methods import PRESETS, choose_tuning, default_settings
+from ..model_files import DEFAULT_MODEL
+from ..pairs import find_pairs, read_names
+from ..training import TrainingSettings
+
+ALL = "all"
+"""In place of a number of shots: every support of a draw."""
+DEFAULT_SHOTS = (1, 5, 10, ALL)
+DEFAULT_METHODS = ("scratch", "ft", "ft-last", "linear-probe", "adapter-1x1")
+_METHOD_FIELDS = ("name", "decoder", "preset", "features", "model", "untrained", "refine", "shots")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table.
+
+    Attributes:
+        name: what the table calls it.
+        method, decoder, preset, features: as of :func:`pipeline.adapt`.
+        model: foundation model. untrained: its network with random weights in place of its own.
+        refine: segment with transduction as well, which gives a second line, NAME + TI.
+        shots: run for these alone; None is all of the plan's.
+    """
+
+    name: str
+    method: str
+    decoder: str | None = None
+    preset: str = "own"
+    features: str | None = None
+    model: str = DEFAULT_MODEL
+    untrained: bool = False
+    refine: bool = False
+    shots: tuple[int | str, ...] | None = None
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """What it is trained with."""
+        return default_settings(self.method, self.preset, self.decoder)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One choice of cases, by name. The first K supports are those of K shots."""
+
+    seed: int
+    supports: tuple[str, ...]
+    queries: tuple[str, ...]
+
+    def shots(self, shots: int | str) -> int:
+        """How many supports these shots are."""
+        return len(self.supports) if shots == ALL else int(shots)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Structures on a data set. ``folder``: as :func:`pairs.find_pairs` reads it."""
+
+    name: str
+    folder: Path
+    structures: tuple[Structure, ...]
+    draws: tuple[Draw, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole benchmark: every task, number of shots, method and draw."""
+
+    title: str
+    shots: tuple[int | str, ...]
+    methods: tuple[Method, ...]
+    tasks: tuple[Task, ...]
+
+
+def read_plan(path: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Plan:
+    """Read a plan, without a look at the data.
+
+    Args:
+        data: what the folders in it are relative to; by default where the file is.
+
+    Raises:
+        InputError: it can't be read, or a field is missing, unknown or wrong.
+    """
+    path = Path(path)
+    fields = json_file(path, "plan")
+    try:
+        return _plan(fields, path.parent if data is None else Path(data))
+    except FewShotSegError as error:
+        raise InputError(f"The plan {path}: {str(error).rstrip('.')}.") from error
+
+
+def draw_plan(
+    folder: str | os.PathLike[str],
+    structures: str | None = None,
+    *,
+    model: str = DEFAULT_MODEL,
+    shots: tuple[int | str, ...] = DEFAULT_SHOTS,
+    draws: int = 3,
+    queries: int = 10,
+    seed: int = 2024,
+) -> dict[str, Any]:
+    """A plan for a folder of annotated volumes, as JSON: cases are drawn, the usual methods named.
+
+    For each draw the cases are shuffled; the last of them are the queries, the others supports.
+
+    Args:
+        structures: as ``"4=parotid_right,5=parotid_left"``; None takes the folder's own list.
+
+    Raises:
+        InputError: the folder has no list of structures, or too few cases.
+    """
+    names = [pair.name for pair in find_pairs(folder)]
+    structures = structures or read_names(folder)
+    if structures is None:
+        raise InputError(f"{folder} has no labels.json; say which structures to segment.")
+    parse_structures(structures)
+    least = max(1 if count == ALL else int(count) for count in shots)
+    if len(names) < least + queries:
+        raise InputError(
+            f"{folder} has {len(names)} cases, too few for {least} shots and {queries} queries."
+        )
+    drawn = []
+    for number in range(draws):
+        order = np.random.default_rng([seed, number]).permutation(len(names))
+        cases = [names[index] for index in order]
+        drawn.append(
+            {"seed": number, "supports": cases[:-queries], "queries": cases[len(cases) - queries :]}
+        )
+    return {
+        "title": f"{model} on {Path(folder).name}",
+        "model": model,
+        "shots": list(shots),
+        "methods": [*DEFAULT_METHODS, {"method": "adapter", "refine": True}],
+        "tasks": [
+            {
+                "name": Path(folder).name,
+                "data": os.path.abspath(folder),
+                "structures": structures,
+                "draws": drawn,
+            }
+        ],
+    }
+
+
+def _plan(data: Any, folder: Path) -> Plan:
+    data = json_object(data, "it", ("title", "shots", "methods", "tasks"), ("model",))
+    model = data.get("model", DEFAULT_MODEL)
+    if not isinstance(data["title"], str) or not isinstance(model, str):
+        raise InputError("'title' and 'model' are texts")
+    methods = [_method(item, model) for item in _list(data["methods"], "'methods'")]
+    _require_apart([method.name for method in methods], "methods")
+    tasks = [_task(item, folder) for item in _list(data["tasks"], "'tasks'")]
+    _require_apart([task.name for task in tasks], "tasks")
+    plan = Plan(data["title"], _shots(data["shots"], "'shots'"), tuple(methods), tuple(tasks))
+    for task in tasks:
+        for draw in task.draws:
+            most = max(draw.shots(shots) for shots in plan.shots)
+            if most > len(draw.supports):
+                raise InputError(
+                    f"a draw of '{task.name}' has {len(draw.supports)} supports for {most} shots"
+                )
+    return plan
+
+
+def _method(data: Any, model: str) -> Method:
+    data = {"method": data} if isinstance(data, str) else data
+    data = dict(json_object(data, "a method", ("method",), _METHOD_FIELDS))
+    data.setdefault("name", data["method"])
+    for key in ("name", "method", "decoder", "preset", "features", "model"):
+        if not isinstance(data.get(key, ""), str):
+            raise InputError(f"'{key}' of a method is a text")
+    for key in ("untrained", "refine"):
+        if not isinstance(data.get(key, False), bool):
+            raise InputError(f"'{key}' of a method is true or false")
+    if data.get("shots") is not None:
+        data["shots"] = _shots(data["shots"], f"'shots' of {data['name']}")
+    method = replace(Method(data["name"], data["method"], model=model), **data)
+    choose_tuning(method.method, method.decoder, method.preset)
+    if method.preset not in PRESETS or method.features not in (None, "multi", "last"):
+        raise InputError(f"'features' of {method.name} is multi or last")
+    return method
+
+
+def _task(data: Any, folder: Path) -> Task:
+    data = json_object(data, "a task", ("name", "data", "structures", "draws"), ())
+    if not all(isinstance(data[key], str) for key in ("name", "data", "structures")):
+        raise InputError("'name', 'data' and 'structures' of a task are texts")
+    draws = tuple(_draw(item, data["name"]) for item in _list(data["draws"], "'draws'"))
+    structures = tuple(parse_structures(data["structures"]))
+    return Task(data["name"], folder / data["data"], structures, draws)
+
+
+def _draw(data: Any, task: str) -> Draw:
+    where = f"a draw of '{task}'"
+    data = json_object(data, where, ("seed", "supports", "queries"), ())
+    if type(data["seed"]) is not int or data["seed"] < 0:
+        raise InputError(f"the seed of {where} is a number from 0 on")
+    for key in ("supports", "queries"):
+        if not all(isinstance(name, str) for name in _list(data[key], f"'{key}' of {where}")):
+            raise InputError(f"'{key}' of {where} are names of cases")
+    _require_apart([*data["supports"], *data["queries"]], f"cases of {where}")
+    return Draw(data["seed"], tuple(data["supports"]), tuple(data["queries"]))
+
+
+def _shots(data: Any, where: str) -> tuple[int | str, ...]:
+    for item in _list(data, where):
+        if item != ALL and (type(item) is not int or item < 1):
+            raise InputError(f'{where} are numbers from 1 on, or "{ALL}"')
+    _require_apart([str(item) for item in data], where)
+    return tuple(data)
+
+
+def _list(data: Any, where: str) -> list[Any]:
+    if not isinstance(data, list) or not data:
+        raise InputError(f"{where} is a list of one or more")
+    return data
+
+
+def _require_apart(names: list[str], what: str) -> None:
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice:
+        raise InputError(f"'{twice[0]}' comes twice among the {what}")

@@ -1,0 +1,134 @@
+"""From rows to numbers: means over queries and structures, their spread over draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from .plan import Method, Plan, Task
+from .results import Results
+from .run import Cell
+
+TI = " + TI"
+"""How the line of a method with transduction ends."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One cell of the table.
+
+    Attributes:
+        draws: of each complete draw, the mean Dice over its structures and queries.
+        wanted: how many draws the plan has.
+        parameters: trained. seconds: of training, the mean over draws.
+    """
+
+    draws: tuple[float, ...]
+    wanted: int
+    parameters: float = 0
+    seconds: float = 0
+
+    @property
+    def mean(self) -> float:
+        """Over the draws."""
+        return mean(self.draws)
+
+    def __str__(self) -> str:
+        if not self.draws:
+            return "not run"
+        spread = f" ± {stdev(self.draws):.3f}" if len(self.draws) > 1 else ""
+        part = "" if len(self.draws) == self.wanted else f" ({len(self.draws)} of {self.wanted})"
+        return f"{self.mean:.3f}{spread}{part}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What transduction did to one structure of one query."""
+
+    task: str
+    structure: str
+    method: str
+    shots: int
+    dice: float
+    dice_ti: float
+
+    @property
+    def change(self) -> float:
+        """Of the Dice."""
+        return self.dice_ti - self.dice
+
+
+class Summary:
+    """The scores of a plan.
+
+    Args:
+        cells: all of the plan's.
+    """
+
+    def __init__(self, plan: Plan, cells: Sequence[Cell], results: Results) -> None:
+        self.plan, self._results = plan, results
+        self._cells: dict[tuple[str, str, int], list[Cell]] = {}
+        for cell in cells:
+            key = (cell.task.name, cell.method.name, cell.shots)
+            self._cells.setdefault(key, []).append(cell)
+
+    def shots(self, task: Task) -> list[int]:
+        """Every number of shots of a task, ascending."""
+        return sorted({shots for name, _, shots in self._cells if name == task.name})
+
+    def lines(self) -> list[tuple[str, Method, str]]:
+        """What each line of the table is called, its method, and which scores of the rows."""
+        lines = []
+        for method in self.plan.methods:
+            lines.append((method.name, method, "dice"))
+            if method.refine:
+                lines.append((method.name + TI, method, "dice_ti"))
+        return lines
+
+    def score(self, task: Task, method: Method, shots: int, field: str = "dice") -> Score | None:
+        """One cell of the table; None where the plan doesn't ask for it."""
+        cells = self._cells.get((task.name, method.name, shots))
+        if cells is None:
+            return None
+        draws, parameters, seconds = [], [], []
+        for cell in cells:
+            rows = self._rows(cell)
+            values = [v for row in rows for v in row[field].values() if v is not None]
+            if len(rows) == len(cell.draw.queries) and values:
+                draws.append(mean(values))
+                parameters.append(rows[0]["parameters"])
+                seconds.append(rows[0]["train_seconds"])
+        if not draws:
+            return Score((), len(cells))
+        return Score(tuple(draws), len(cells), mean(parameters), mean(seconds))
+
+    def changes(self) -> list[Change]:
+        """Of every structure of every query that was segmented with and without transduction."""
+        return [
+            Change(task, name, method, shots, dice, row["dice_ti"][name])
+            for (task, method, shots), cells in self._cells.items()
+            for cell in cells
+            for row in self._rows(cell)
+            if "dice_ti" in row
+            for name, dice in row["dice"].items()
+            if dice is not None and row["dice_ti"][name] is not None
+        ]
+
+    def missing(self) -> tuple[int, int]:
+        """How many queries were not run, and how many there are."""
+        cells = [cell for group in self._cells.values() for cell in group]
+        total = sum(len(cell.draw.queries) for cell in cells)
+        return total - sum(len(self._rows(cell)) for cell in cells), total
+
+    def _rows(self, cell: Cell) -> list[dict]:
+        rows = (self._results.get(cell.setting, query) for query in cell.draw.queries)
+        return [row for row in rows if row is not None]
+
+
+def mean_changes(changes: Sequence[Change]) -> Mapping[tuple[str, str], float]:
+    """The mean change by task and structure."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for change in changes:
+        groups.setdefault((change.task, change.structure), []).append(change.change)
+    return {key: mean(values) for key, values in groups.items()}

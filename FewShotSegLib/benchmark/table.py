@@ -1,0 +1,69 @@
+"""The results of a benchmark as Markdown: a table a task, and what transduction changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+from .plan import Plan, Task
+from .summary import Change, Summary, mean_changes
+
+
+def results_text(plan: Plan, summary: Summary, problems: Sequence[str] = ()) -> str:
+    """The whole page.
+
+    Args:
+        problems: what could not be run, one sentence each.
+    """
+    parts = [f"# {plan.title}"]
+    parts += [_task_text(task, summary) for task in plan.tasks]
+    changes = summary.changes()
+    if changes:
+        parts.append(_changes_text(changes))
+    missing, total = summary.missing()
+    if missing:
+        parts.append(
+            f"{missing} of {total} queries were not run; numbers in brackets say of how "
+            "many draws a mean is. Running the same command again goes on."
+        )
+    parts += [f"- {problem}" for problem in problems]
+    return "\n\n".join(parts) + "\n"
+
+
+def _task_text(task: Task, summary: Summary) -> str:
+    queries = sorted({len(draw.queries) for draw in task.draws})
+    structures = ", ".join(structure.name for structure in task.structures)
+    shots = summary.shots(task)
+    lines = [
+        f"## {task.name}",
+        "",
+        f"Mean Dice over {structures} and {' or '.join(map(str, queries))} queries, ± standard "
+        f"deviation over {len(task.draws)} draws of the supports.",
+        "",
+        "| method | trained parameters | " + " | ".join(f"K = {k}" for k in shots) + " |",
+        "|---|---:|" + "---|" * len(shots),
+    ]
+    for name, method, field in summary.lines():
+        scores = [summary.score(task, method, count, field) for count in shots]
+        counts = [score.parameters for score in scores if score is not None and score.draws]
+        texts = ["" if score is None else str(score) for score in scores]
+        parameters = f"{mean(counts):,.0f}" if counts else ""
+        lines.append(f"| {name} | {parameters} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _changes_text(changes: Sequence[Change]) -> str:
+    lines = [
+        "## What transduction changed",
+        "",
+        f"Mean change of Dice over all {len(changes)} segmentations: "
+        f"{mean(change.change for change in changes):+.3f}. By structure:",
+        "",
+        "| task | structure | mean change | better | worse |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for (task, structure), value in mean_changes(changes).items():
+        own = [c.change for c in changes if (c.task, c.structure) == (task, structure)]
+        better, worse = sum(x > 0 for x in own), sum(x < 0 for x in own)
+        lines.append(f"| {task} | {structure} | {value:+.3f} | {better} | {worse} |")
+    return "\n".join(lines)
