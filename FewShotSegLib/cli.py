@@ -245,7 +245,7 @@ def _pretrain(args: argparse.Namespace, sink: EventSink) -> int:
 
 
 def _benchmark(args: argparse.Namespace, sink: EventSink) -> int:
-    from .benchmark.plan import draw_plan, read_plan
+    from .benchmark.plan import draw_plan, part_of, read_plan
     from .benchmark.render import render
     from .benchmark.results import NAME, Results
     from .benchmark.run import Models, cells, run_benchmark
@@ -262,12 +262,11 @@ def _benchmark(args: argparse.Namespace, sink: EventSink) -> int:
     plan = read_plan(args.plan, args.data)
     results, models = Results(out / NAME), Models(out / "untrained")
     everything = list(cells(plan, models))
+    now = list(cells(part_of(plan, args.methods or (), _shots(args.shots)), models))
     problems: list[str] = []
     try:
         if not args.render:
-            run_benchmark(
-                plan, results, everything, models, problems, args.minutes, _runtime(args, sink)
-            )
+            run_benchmark(plan, results, now, models, problems, args.minutes, _runtime(args, sink))
     finally:
         # What is known by now is worth its table however the run ended.
         text, paths = render(plan, everything, results, out, problems)
@@ -362,6 +361,10 @@ def _default_model() -> str:
     from .model_files import DEFAULT_MODEL
 
     return DEFAULT_MODEL
+
+
+def _shots(texts: Sequence[str] | None) -> list[int | str]:
+    return [int(text) if text.isdigit() else text for text in texts or ()]
 
 
 def _priors(texts: Sequence[str]) -> dict[str, float | None]:

@@ -303,6 +303,10 @@ def _add_benchmark(add: Add) -> None:
         metavar="N",
         help="start no training after so many (default: all is run)",
     )
+    sub.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="run these lines of the table alone"
+    )
+    sub.add_argument("--shots", nargs="+", metavar="K", help="run these numbers of shots alone")
     sub.add_argument("--render", action="store_true", help="only draw what is known by now")
     _add_runtime(sub)
 

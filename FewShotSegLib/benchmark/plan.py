@@ -6,6 +6,7 @@ Supports and queries are named one by one, so that what two people ran can be co
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,19 @@ class Draw:
 
 @dataclass(frozen=True)
 class Task:
-    """Structures on a data set. ``folder``: as :func:`pairs.find_pairs` reads it."""
+    """Structures on a data set.
+
+    Attributes:
+        folder: as :func:`pairs.find_pairs` reads it.
+        structures: learned together.
+        groups: names of structures by the name of the table that they share; by default all have
+            one, called as the task is.
+    """
 
     name: str
     folder: Path
     structures: tuple[Structure, ...]
+    groups: dict[str, tuple[str, ...]]
     draws: tuple[Draw, ...]
 
 
@@ -104,6 +113,28 @@ def read_plan(path: str | os.PathLike[str], data: str | os.PathLike[str] | None 
         return _plan(fields, path.parent if data is None else Path(data))
     except FewShotSegError as error:
         raise InputError(f"The plan {path}: {str(error).rstrip('.')}.") from error
+
+
+def part_of(plan: Plan, methods: Sequence[str] = (), shots: Sequence[int | str] = ()) -> Plan:
+    """The plan with some of its methods, by name, and numbers of shots alone; empty means all.
+
+    Raises:
+        InputError: the plan has no such method or number.
+    """
+    for chosen, known, what in (
+        (methods, [method.name for method in plan.methods], "method"),
+        (shots, plan.shots, "number of shots"),
+    ):
+        for item in chosen:
+            if item not in known:
+                raise InputError(
+                    f"The plan has no {what} '{item}'; it has {', '.join(map(str, known))}."
+                )
+    return replace(
+        plan,
+        shots=tuple(shots) or plan.shots,
+        methods=tuple(m for m in plan.methods if not methods or m.name in methods),
+    )
 
 
 def draw_plan(
@@ -199,12 +230,21 @@ def _method(data: Any, model: str) -> Method:
 
 
 def _task(data: Any, folder: Path) -> Task:
-    data = json_object(data, "a task", ("name", "data", "structures", "draws"), ())
+    data = json_object(data, "a task", ("name", "data", "structures", "draws"), ("groups",))
     if not all(isinstance(data[key], str) for key in ("name", "data", "structures")):
         raise InputError("'name', 'data' and 'structures' of a task are texts")
     draws = tuple(_draw(item, data["name"]) for item in _list(data["draws"], "'draws'"))
     structures = tuple(parse_structures(data["structures"]))
-    return Task(data["name"], folder / data["data"], structures, draws)
+    names = [structure.name for structure in structures]
+    groups = json_object(
+        data.get("groups", {data["name"]: names}), f"'groups' of '{data['name']}'", (), None
+    )
+    for group, members in groups.items():
+        for name in _list(members, f"the group '{group}'"):
+            if name not in names:
+                raise InputError(f"the group '{group}' has '{name}', which is no structure")
+    groups = {group: tuple(members) for group, members in groups.items()}
+    return Task(data["name"], folder / data["data"], structures, groups, draws)
 
 
 def _draw(data: Any, task: str) -> Draw:

@@ -28,17 +28,18 @@ def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
         StorageError: one can't be written.
     """
     written = []
-    tasks = [task for task in plan.tasks if _curves(task, summary)]
-    if tasks:
+    groups = [(task, group) for task in plan.tasks for group in task.groups]
+    groups = [place for place in groups if _curves(*place, summary)]
+    if groups:
         for name, draw in (
             ("shots", _against_shots),
             ("parameters", _against_parameters),
             ("time", _against_time),
         ):
-            figure, panels = _figure(len(tasks))
-            for axes, task in zip(panels, tasks, strict=True):
-                draw(axes, task, summary)
-                axes.set(title=task.name, ylabel="mean Dice", ylim=(0, 1))
+            figure, panels = _figure(len(groups))
+            for axes, (task, group) in zip(panels, groups, strict=True):
+                draw(axes, task, group, summary)
+                axes.set(title=group, ylabel="mean Dice", ylim=(0, 1))
                 axes.grid(alpha=0.3)
             labelled = [axes.get_legend_handles_labels() for axes in panels]
             handles = {
@@ -55,11 +56,11 @@ def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
 Curve = list[tuple[int, Score]]
 
 
-def _curves(task: Task, summary: Summary) -> dict[str, tuple[int, Curve]]:
+def _curves(task: Task, group: str, summary: Summary) -> dict[str, tuple[int, Curve]]:
     """By line of the table: its number, which its colour follows, and its scores by shots."""
     curves = {}
     for number, (name, method, field) in enumerate(summary.lines()):
-        scores = [(k, summary.score(task, method, k, field)) for k in summary.shots(task)]
+        scores = [(k, summary.score(task, group, method, k, field)) for k in summary.shots(task)]
         curve = [(k, score) for k, score in scores if score is not None and score.draws]
         if curve:
             curves[name] = (number, curve)
@@ -71,8 +72,8 @@ def _style(number: int) -> dict:
     return {"color": colours[number % 20], "marker": MARKERS[number % len(MARKERS)], "ms": 6}
 
 
-def _against_shots(axes: Axes, task: Task, summary: Summary) -> None:
-    curves = _curves(task, summary)
+def _against_shots(axes: Axes, task: Task, group: str, summary: Summary) -> None:
+    curves = _curves(task, group, summary)
     for name, (number, curve) in curves.items():
         spread = [stdev(score.draws) if len(score.draws) > 1 else 0 for _, score in curve]
         # Beside each other, so that bars of one number of shots can be told apart.
@@ -86,19 +87,19 @@ def _against_shots(axes: Axes, task: Task, summary: Summary) -> None:
     axes.set_xlabel("supports (shots)")
 
 
-def _against_parameters(axes: Axes, task: Task, summary: Summary) -> None:
-    _scatter(axes, task, summary, lambda score: score.parameters)
+def _against_parameters(axes: Axes, task: Task, group: str, summary: Summary) -> None:
+    _scatter(axes, task, group, summary, lambda score: score.parameters)
     axes.set_xlabel("trained parameters")
 
 
-def _against_time(axes: Axes, task: Task, summary: Summary) -> None:
-    _scatter(axes, task, summary, lambda score: score.seconds)
+def _against_time(axes: Axes, task: Task, group: str, summary: Summary) -> None:
+    _scatter(axes, task, group, summary, lambda score: score.seconds)
     axes.set_xlabel("seconds of training, without the supports' stored features")
 
 
-def _scatter(axes: Axes, task: Task, summary: Summary, of: callable) -> None:
+def _scatter(axes: Axes, task: Task, group: str, summary: Summary, of: callable) -> None:
     """One point a method and number of shots; these are written beside it."""
-    for name, (number, curve) in _curves(task, summary).items():
+    for name, (number, curve) in _curves(task, group, summary).items():
         x, y = [of(score) for _, score in curve], [score.mean for _, score in curve]
         axes.plot(x, y, ls="", label=name, **_style(number))
         for (k, _), left, height in zip(curve, x, y, strict=True):

@@ -19,7 +19,7 @@ class Score:
     """One cell of the table.
 
     Attributes:
-        draws: of each complete draw, the mean Dice over its structures and queries.
+        draws: of each complete draw, the mean Dice over the group's structures and its queries.
         wanted: how many draws the plan has.
         parameters: trained. seconds: of training, the mean over draws.
     """
@@ -86,15 +86,19 @@ class Summary:
                 lines.append((method.name + TI, method, "dice_ti"))
         return lines
 
-    def score(self, task: Task, method: Method, shots: int, field: str = "dice") -> Score | None:
-        """One cell of the table; None where the plan doesn't ask for it."""
+    def score(
+        self, task: Task, group: str, method: Method, shots: int, field: str = "dice"
+    ) -> Score | None:
+        """One cell of a group's table; None where the plan doesn't ask for it."""
+        names = task.groups[group]
         cells = self._cells.get((task.name, method.name, shots))
         if cells is None:
             return None
         draws, parameters, seconds = [], [], []
         for cell in cells:
             rows = self._rows(cell)
-            values = [v for row in rows for v in row[field].values() if v is not None]
+            values = [row[field].get(name) for row in rows for name in names]
+            values = [value for value in values if value is not None]
             if len(rows) == len(cell.draw.queries) and values:
                 draws.append(mean(values))
                 parameters.append(rows[0]["parameters"])

@@ -16,7 +16,7 @@ def results_text(plan: Plan, summary: Summary, problems: Sequence[str] = ()) -> 
         problems: what could not be run, one sentence each.
     """
     parts = [f"# {plan.title}"]
-    parts += [_task_text(task, summary) for task in plan.tasks]
+    parts += [_group_text(task, group, summary) for task in plan.tasks for group in task.groups]
     changes = summary.changes()
     if changes:
         parts.append(_changes_text(changes))
@@ -30,12 +30,12 @@ def results_text(plan: Plan, summary: Summary, problems: Sequence[str] = ()) -> 
     return "\n\n".join(parts) + "\n"
 
 
-def _task_text(task: Task, summary: Summary) -> str:
+def _group_text(task: Task, group: str, summary: Summary) -> str:
     queries = sorted({len(draw.queries) for draw in task.draws})
-    structures = ", ".join(structure.name for structure in task.structures)
+    structures = ", ".join(task.groups[group])
     shots = summary.shots(task)
     lines = [
-        f"## {task.name}",
+        f"## {group}",
         "",
         f"Mean Dice over {structures} and {' or '.join(map(str, queries))} queries, ± standard "
         f"deviation over {len(task.draws)} draws of the supports.",
@@ -44,7 +44,7 @@ def _task_text(task: Task, summary: Summary) -> str:
         "|---|---:|" + "---|" * len(shots),
     ]
     for name, method, field in summary.lines():
-        scores = [summary.score(task, method, count, field) for count in shots]
+        scores = [summary.score(task, group, method, count, field) for count in shots]
         counts = [score.parameters for score in scores if score is not None and score.draws]
         texts = ["" if score is None else str(score) for score in scores]
         parameters = f"{mean(counts):,.0f}" if counts else ""
