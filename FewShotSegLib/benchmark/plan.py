@@ -16,8 +16,8 @@ import numpy as np
 from ..annotation import Structure
 from ..annotation_files import parse_structures
 from ..errors import FewShotSegError, InputError
-from ..json_fields import json_file, json_object
-from ..methods import PRESETS, choose_tuning, default_settings
+from ..json_fields import is_number, json_file, json_object
+from ..methods import choose_tuning, default_settings
 from ..model_files import DEFAULT_MODEL
 from ..pairs import find_pairs, read_names
 from ..training import TrainingSettings
@@ -26,7 +26,9 @@ ALL = "all"
 """In place of a number of shots: every support of a draw."""
 DEFAULT_SHOTS = (1, 5, 10, ALL)
 DEFAULT_METHODS = ("scratch", "ft", "ft-last", "linear-probe", "adapter-1x1")
-_METHOD_FIELDS = ("name", "decoder", "preset", "features", "model", "untrained", "refine", "shots")
+_TEXTS = ("name", "method", "decoder", "preset", "features", "model")
+_CHOICES = ("untrained", "refine")
+_NUMBERS = ("epochs", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Method:
         model: foundation model. untrained: its network with random weights in place of its own.
         refine: segment with transduction as well, which gives a second line, NAME + TI.
         shots: run for these alone; None is all of the plan's.
+        epochs, learning_rate: in place of the method's own.
     """
 
     name: str
@@ -50,11 +53,18 @@ class Method:
     untrained: bool = False
     refine: bool = False
     shots: tuple[int | str, ...] | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
 
     @property
     def settings(self) -> TrainingSettings:
-        """What it is trained with."""
-        return default_settings(self.method, self.preset, self.decoder)
+        """What it is trained with.
+
+        Raises:
+            InputError: a number is out of range.
+        """
+        given = {key: getattr(self, key) for key in _NUMBERS if getattr(self, key) is not None}
+        return replace(default_settings(self.method, self.preset, self.decoder), **given)
 
 
 @dataclass(frozen=True)
@@ -212,20 +222,24 @@ def _plan(data: Any, folder: Path) -> Plan:
 
 def _method(data: Any, model: str) -> Method:
     data = {"method": data} if isinstance(data, str) else data
-    data = dict(json_object(data, "a method", ("method",), _METHOD_FIELDS))
-    data.setdefault("name", data["method"])
-    for key in ("name", "method", "decoder", "preset", "features", "model"):
-        if not isinstance(data.get(key, ""), str):
+    known = (*_TEXTS, *_CHOICES, *_NUMBERS, "shots")
+    data = dict(json_object(data, "a method", ("method",), known))
+    for key, value in data.items():
+        if key in _TEXTS and not isinstance(value, str):
             raise InputError(f"'{key}' of a method is a text")
-    for key in ("untrained", "refine"):
-        if not isinstance(data.get(key, False), bool):
+        if key in _CHOICES and not isinstance(value, bool):
             raise InputError(f"'{key}' of a method is true or false")
-    if data.get("shots") is not None:
-        data["shots"] = _shots(data["shots"], f"'shots' of {data['name']}")
-    method = replace(Method(data["name"], data["method"], model=model), **data)
+        if key in _NUMBERS and not is_number(value):
+            raise InputError(f"'{key}' of a method is a number")
+    if "shots" in data:
+        data["shots"] = _shots(data["shots"], "'shots' of a method")
+    if type(data.get("epochs", 1)) is not int:
+        raise InputError("'epochs' of a method is a whole number")
+    method = Method(**{"name": data["method"], "model": model, **data})
     choose_tuning(method.method, method.decoder, method.preset)
-    if method.preset not in PRESETS or method.features not in (None, "multi", "last"):
+    if method.features not in (None, "multi", "last"):
         raise InputError(f"'features' of {method.name} is multi or last")
+    _ = method.settings  # refuses what is out of range
     return method
 
 

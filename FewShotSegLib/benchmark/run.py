@@ -112,6 +112,7 @@ def run_benchmark(
                 features=cell.method.features,
                 preset=cell.method.preset,
                 seed=cell.draw.seed,
+                settings=cell.method.settings,
                 runtime=quiet,
             )
         except InputError as error:
