@@ -168,7 +168,8 @@ class TrainedAdapter:
                 features=features,
                 channels=channels,
                 structures=structures,
-                priors={name: SizePrior(**prior) for name, prior in data["priors"].items()},
+                # The header's keys are sorted; priors are in the structures' order.
+                priors={s.name: SizePrior(**data["priors"][s.name]) for s in structures},
                 model_id=data["model"]["id"],
                 weights_sha256=data["model"]["weights_sha256"],
                 modality=data["modality"],

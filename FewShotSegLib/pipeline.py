@@ -420,7 +420,7 @@ def segment(
                 trained.adapter,
                 trained.levels,
                 target,
-                priors,
+                {name: priors[name] for name in names},
                 refinement or RefinementSettings(),
                 source.device,
                 prepared,

@@ -455,6 +455,18 @@ class Transduction(PipelineTestCase):
         self.assertEqual(result.report["refined_epochs"], 0)
         np.testing.assert_array_equal(result.labels, self.segment(transductive=False).labels)
 
+    def test_an_adapter_from_a_file_expects_the_same_sizes(self) -> None:
+        # Names in another order than the alphabet's, and a size that one alone can have.
+        trained = self.adapt(structures="5=pea,4=bean")
+        self.assertEqual([s.name for s in trained.structures], ["pea", "bean"])
+        trained.save(self.folder / "order.fseft")
+        loaded = TrainedAdapter.load(self.folder / "order.fseft")
+        self.assertEqual(list(loaded.priors.items()), list(trained.priors.items()))
+        for options in ({}, {"priors_ml": {"bean": 20}}):
+            ours, theirs = (self.segment(adapter=a, **options) for a in (trained, loaded))
+            np.testing.assert_array_equal(ours.labels, theirs.labels)
+            self.assertEqual(ours.report["structures"], theirs.report["structures"])
+
     def test_supports_hold_the_refinement(self) -> None:
         options = {"priors_ml": {"bean": 20}, "refinement": RefinementSettings(epochs=2)}
         held = self.segment(supports=[s.paths for s in self.supports], **options)
