@@ -418,6 +418,7 @@ def segment(
             target = _make_query(volume, features, source, trained.levels, runtime)
             refined, refined_report = refine(
                 trained.adapter,
+                scores,
                 trained.levels,
                 target,
                 {name: priors[name] for name in names},
@@ -429,10 +430,8 @@ def segment(
                 runtime.events,
                 runtime.check,
             )
-            if refined is not trained.adapter:
-                scores = model_probabilities(
-                    refined, features, trained.levels, source.device, on_tile
-                )
+            if refined is not scores:
+                scores = refined
                 masks = _masks(scores, placement, trained, largest_component)
     result = Segmentation(
         structures=trained.structures,

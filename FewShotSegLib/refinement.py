@@ -1,10 +1,13 @@
-"""Transductive refinement of a trained adapter for one new query: eq. (3) on a copy.
+"""Transductive refinement of a trained adapter for one new query: eq. (3) on copies.
 
-With the supports at hand their loss holds the adapter while the query's sizes pull it. Without
-them (the usual case: an adapter file travels without patients) the copy takes steps on the size
-penalty alone until every size is within its range, and then goes back along its way to the first
-point where they are: a bound is reached, never overshot, and a query that is already plausible is
-left exactly as it was.
+Without the supports (the usual case: an adapter file travels without patients) each structure whose
+size is out of its range gets a copy of the adapter for itself, as in the paper, which knows one
+structure an adapter. The copy takes steps on the size penalty alone until the size is within its
+range, and then goes back along its way to the first point where it is: a bound is reached, never
+overshot. What is plausible already is left exactly as it was. (One copy for all moved plausible
+structures along with the others, and cost Dice.)
+
+With the supports at hand their loss holds one copy of the whole while the query's sizes pull it.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .adapters.base import Adapter
 from .events import EventSink, ignore
+from .prediction import model_probabilities
 from .query import Query
 from .size_prior import SizePrior, bounds_tensors, size_penalty
 from .support_set import PreparedSupport
@@ -47,6 +52,7 @@ class RefinementSettings:
 
 def refine(
     adapter: Adapter,
+    probability: Tensor,
     levels: Sequence[int],
     query: Query,
     priors: Mapping[str, SizePrior],
@@ -57,83 +63,106 @@ def refine(
     seed: int = 0,
     events: EventSink = ignore,
     check: Callable[[], None] = lambda: None,
-) -> tuple[Adapter, dict[str, Any]]:
-    """A refined copy of an adapter, and what happened.
+) -> tuple[Tensor, dict[str, Any]]:
+    """Probabilities by which the sizes on a query are plausible, and what happened.
 
     Args:
         adapter: stays as it was.
+        probability: the adapter's (K, i, j, k) on the query; stay as they were.
         priors: by structure name, in the order of the adapter's structures.
         supports: of the adapter's training, or none.
 
     Returns:
-        the copy (the adapter itself where nothing had to change), and a report: by structure the
-        bounds, the soft size before and after in ml, and whether the query cuts it off.
+        the probabilities, like the first (these themselves where nothing had to change), and a
+        report: by structure the bounds, the soft size before and after in ml, and whether the
+        query cuts it off.
     """
     names, values = list(priors), list(priors.values())
-    refined = copy.deepcopy(adapter)
-    before = query.sweep(refined)
-    bounds = [prior.bounds(query.cut_off.get(k, False)) for k, prior in enumerate(values)]
-    within = [
-        low <= size <= high for (low, high), size in zip(bounds, before.tolist(), strict=True)
-    ]
-    epochs = 0
-    if not all(within):
-        base = training or TrainingSettings()
-        factor = settings.supported_factor if supports else settings.alone_factor
-        rule = replace(
-            base,
-            epochs=settings.epochs,
-            learning_rate=factor * (base.learning_rate or adapter.learning_rate),
-            size_weight=settings.size_weight,
-            size_from=0.0,
-            warm_up=0,
-        )
+    before = query.measure(probability).tolist()
+    cut_off = dict(query.cut_off)
+    bounds = [prior.bounds(cut_off[k]) for k, prior in enumerate(values)]
+    within = [low <= size <= high for (low, high), size in zip(bounds, before, strict=True)]
+    base = training or TrainingSettings()
+    factor = settings.supported_factor if supports else settings.alone_factor
+    rule = replace(
+        base,
+        epochs=settings.epochs,
+        learning_rate=factor * (base.learning_rate or adapter.learning_rate),
+        size_weight=settings.size_weight,
+        size_from=0.0,
+        warm_up=0,
+    )
+
+    def moved(copied: Adapter, numbers: Sequence[int]) -> tuple[Adapter, int]:
         result = fit(
-            refined,
+            copied,
             levels,
             supports,
             rule,
             device,
             seed,
             query,
-            values,
+            [values[k] for k in numbers],
             "refine",
             events,
             check,
-            names=names,
+            names=[names[k] for k in numbers],
         )
-        epochs = result.epochs
-        if not supports:
-            refined = _first_plausible(adapter, refined, query, values)
-    after = query.sweep(refined) if epochs else before
-    bounds = [prior.bounds(query.cut_off.get(k, False)) for k, prior in enumerate(values)]
+        return copied, result.epochs
+
+    refined, after, epochs = probability, list(before), 0
+    if supports and not all(within):
+        whole, epochs = moved(copy.deepcopy(adapter), range(len(names)))
+        refined, sizes = _measured(whole, levels, query, device)
+        after, cut_off = sizes.tolist(), dict(query.cut_off)
+    elif not all(within):
+        refined = probability.clone()
+        for k in (k for k, fits in enumerate(within) if not fits):
+            query.measure(probability[k : k + 1])
+            alone, count = moved(adapter.only(k), [k])
+            alone = _first_plausible(adapter.only(k), alone, query, values[k])
+            found, sizes = _measured(alone, levels, query, device)
+            refined[k], after[k], cut_off[k] = found[0], sizes.item(), query.cut_off[0]
+            epochs += count
+    bounds = [prior.bounds(cut_off[k]) for k, prior in enumerate(values)]
     report = {
         "epochs": epochs,
         "with_supports": bool(supports),
         "structures": {
             name: {
-                "soft_size_before_ml": before[k].item() / 1000,
-                "soft_size_after_ml": after[k].item() / 1000,
+                "soft_size_before_ml": before[k] / 1000,
+                "soft_size_after_ml": after[k] / 1000,
                 "lower_bound_ml": bounds[k][0] / 1000 if values[k].enabled else None,
                 "upper_bound_ml": bounds[k][1] / 1000 if math.isfinite(bounds[k][1]) else None,
-                "lower_bound_trusted": not (values[k].cut_off or query.cut_off.get(k, False)),
-                "query_cut_off": query.cut_off.get(k, False),
+                "lower_bound_trusted": not (values[k].cut_off or cut_off[k]),
+                "query_cut_off": cut_off[k],
                 "within_before": within[k],
             }
             for k, name in enumerate(names)
         },
     }
-    return (refined if epochs else adapter), report
+    return refined, report
 
 
-def _first_plausible(
-    start: Adapter, end: Adapter, query: Query, priors: Sequence[SizePrior]
-) -> Adapter:
-    """The point closest to ``start``, on the straight way to ``end``, with no more penalty."""
+def _measured(
+    adapter: Adapter, levels: Sequence[int], query: Query, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """An adapter's probabilities (K, i, j, k) on the query, and its soft sizes (K,) in mm^3."""
+    found = model_probabilities(
+        adapter, query.features, levels, device, lambda done, total: query.check()
+    )
+    return found, query.measure(found)
+
+
+def _first_plausible(start: Adapter, end: Adapter, query: Query, prior: SizePrior) -> Adapter:
+    """The point closest to ``start``, on the straight way to ``end``, with no more penalty.
+
+    Both are adapters of one structure.
+    """
 
     def penalty(adapter: Adapter) -> float:
         sizes = query.sweep(adapter)
-        low, high, mean = bounds_tensors(priors, query.cut_off, sizes.device)
+        low, high, mean = bounds_tensors([prior], query.cut_off, sizes.device)
         return float(size_penalty(sizes / mean, low / mean, high / mean).sum())
 
     allowed = penalty(end) + NEGLIGIBLE

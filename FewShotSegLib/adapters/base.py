@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -75,6 +76,16 @@ class Adapter(nn.Module, ABC):
                 mean, deviation = self.mean0, self.deviation0
                 classifier.weight[structure] = (weight * deviation).view(-1, 1, 1, 1)
                 classifier.bias[structure] = bias + weight @ mean
+
+    def only(self, structure: int) -> Adapter:
+        """A copy that scores one structure alone, exactly as this one does."""
+        alone = copy.deepcopy(self)
+        for classifier in alone.classifiers:
+            classifier.out_channels = 1
+            for name in ("weight", "bias"):
+                row = getattr(classifier, name).detach()[structure : structure + 1].clone()
+                setattr(classifier, name, nn.Parameter(row))
+        return alone
 
     def trained_parameters(self) -> int:
         """How many numbers are trained."""
