@@ -262,7 +262,8 @@ def _benchmark(args: argparse.Namespace, sink: EventSink) -> int:
     plan = read_plan(args.plan, args.data)
     results, models = Results(out / NAME), Models(out / "untrained")
     everything = list(cells(plan, models))
-    now = list(cells(part_of(plan, args.methods or (), _shots(args.shots)), models))
+    part = part_of(plan, args.methods or (), _shots(args.shots), args.tasks or ())
+    now = list(cells(part, models))
     problems: list[str] = []
     try:
         if not args.render:

@@ -307,6 +307,7 @@ def _add_benchmark(add: Add) -> None:
         "--methods", nargs="+", metavar="NAME", help="run these lines of the table alone"
     )
     sub.add_argument("--shots", nargs="+", metavar="K", help="run these numbers of shots alone")
+    sub.add_argument("--tasks", nargs="+", metavar="NAME", help="run these tasks alone")
     sub.add_argument("--render", action="store_true", help="only draw what is known by now")
     _add_runtime(sub)
 

@@ -281,7 +281,7 @@ class SummaryTest(BenchmarkCase):
 
     def test_a_part_that_the_plan_lacks_is_refused(self) -> None:
         self.assertEqual([m.name for m in part_of(self.read, ["Probe"]).methods], ["Probe"])
-        for part in ({"methods": ["Magic"]}, {"shots": [7]}):
+        for part in ({"methods": ["Magic"]}, {"shots": [7]}, {"tasks": ["lens"]}):
             with self.assertRaises(InputError):
                 part_of(self.read, **part)
 

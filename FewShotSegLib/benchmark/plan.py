@@ -125,14 +125,20 @@ def read_plan(path: str | os.PathLike[str], data: str | os.PathLike[str] | None 
         raise InputError(f"The plan {path}: {str(error).rstrip('.')}.") from error
 
 
-def part_of(plan: Plan, methods: Sequence[str] = (), shots: Sequence[int | str] = ()) -> Plan:
-    """The plan with some of its methods, by name, and numbers of shots alone; empty means all.
+def part_of(
+    plan: Plan,
+    methods: Sequence[str] = (),
+    shots: Sequence[int | str] = (),
+    tasks: Sequence[str] = (),
+) -> Plan:
+    """The plan with some of its methods and tasks, by name, and numbers of shots; empty means all.
 
     Raises:
-        InputError: the plan has no such method or number.
+        InputError: the plan has no such method, task or number.
     """
     for chosen, known, what in (
         (methods, [method.name for method in plan.methods], "method"),
+        (tasks, [task.name for task in plan.tasks], "task"),
         (shots, plan.shots, "number of shots"),
     ):
         for item in chosen:
@@ -144,6 +150,7 @@ def part_of(plan: Plan, methods: Sequence[str] = (), shots: Sequence[int | str] 
         plan,
         shots=tuple(shots) or plan.shots,
         methods=tuple(m for m in plan.methods if not methods or m.name in methods),
+        tasks=tuple(t for t in plan.tasks if not tasks or t.name in tasks),
     )
 
 
