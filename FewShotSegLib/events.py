@@ -10,7 +10,8 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 ``subject``
 ``progress``    ``phase``, ``done``, ``total``
 ``epoch``       one epoch of training or refinement: ``phase``, ``epoch``, ``epochs``, ``loss`` and
-                its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure;
+                its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure
+                (a refinement without supports goes through the implausible ones one by one);
                 of pre-training some hundred steps, with ``step`` of ``steps`` and, where it was
                 validated, ``dice`` by class and ``mean_dice``
 ``warning``     ``message``: something a person should know; the work goes on

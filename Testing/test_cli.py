@@ -397,7 +397,7 @@ class Events(CommandTestCase):
         self.assertTrue(all(Path(path).is_file() for path in results.values()))
         refined = [e for e in events if e["event"] == "epoch"]
         self.assertTrue(all(e["phase"] == "refine" for e in refined))
-        self.assertEqual(set(refined[0]["sizes_ml"]), {"bean", "pea"})
+        self.assertEqual(set(refined[0]["sizes_ml"]), {"bean"})
         warnings = [e["message"] for e in events if e["event"] == "warning"]
         report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
         self.assertEqual(warnings, report["results"]["x.nii.gz"]["warnings"])
