@@ -21,7 +21,7 @@ from .errors import Cancelled, FewShotSegError, InputError, OutOfMemory, is_out_
 from .events import EventSink, ignore, json_lines, make_event
 
 if TYPE_CHECKING:
-    from .pipeline import Runtime
+    from .runtime import Runtime
 
 # torch takes seconds to load: whatever needs it is imported where it is used, so that --help and a
 # wrong flag answer at once.
@@ -110,7 +110,8 @@ def _adapt(args: argparse.Namespace, sink: EventSink) -> int:
 def _segment(args: argparse.Namespace, sink: EventSink) -> int:
     from .adapter_file import TrainedAdapter
     from .describe import result_text
-    from .pipeline import read_support, require_no_input, segment
+    from .inputs import read_support, require_no_input
+    from .pipeline import segment
     from .refinement import RefinementSettings
 
     trained = TrainedAdapter.load(args.adapter)
@@ -215,8 +216,8 @@ def _demo(args: argparse.Namespace, sink: EventSink) -> int:
 def _pretrain(args: argparse.Namespace, sink: EventSink) -> int:
     import torch
 
-    from .pipeline import Runtime
     from .pretraining.run import pretrain
+    from .runtime import Runtime
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -353,7 +354,7 @@ def _stopped(args: argparse.Namespace) -> Cancelled:
 
 
 def _runtime(args: argparse.Namespace, sink: EventSink) -> Runtime:
-    from .pipeline import Runtime
+    from .runtime import Runtime
 
     return Runtime(args.device, args.cache, int(args.cache_size * 2**30), sink)
 

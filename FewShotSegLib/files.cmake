@@ -2,6 +2,7 @@
 set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/__init__.py
   FewShotSegLib/__main__.py
+  FewShotSegLib/adaptation.py
   FewShotSegLib/adapter_file.py
   FewShotSegLib/adapter_header.py
   FewShotSegLib/adapters/__init__.py
@@ -41,6 +42,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/features.py
   FewShotSegLib/geometry.py
   FewShotSegLib/image_training.py
+  FewShotSegLib/inputs.py
   FewShotSegLib/job_inputs.py
   FewShotSegLib/job_outputs.py
   FewShotSegLib/job_protocol.py
@@ -85,7 +87,9 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/refinement.py
   FewShotSegLib/report.py
   FewShotSegLib/result_files.py
+  FewShotSegLib/runtime.py
   FewShotSegLib/sampling.py
+  FewShotSegLib/segmentation.py
   FewShotSegLib/size_prior.py
   FewShotSegLib/stopping.py
   FewShotSegLib/support_set.py

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from .atomic import replacing, write_json
 from .job_protocol import FORMAT, RESULT, RESULTS, SegmentFiles, make_private
-from .pipeline import Segmentation
+from .segmentation import Segmentation
 
 UNCERTAINTY = "uncertainty.npy"
 

@@ -24,7 +24,7 @@ from .job_protocol import (
     TrainJob,
     make_private,
 )
-from .pipeline import Runtime
+from .runtime import Runtime
 
 Cancel = Callable[[], bool]
 

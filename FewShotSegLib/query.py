@@ -17,9 +17,10 @@ from torch import Tensor
 
 from .adapters.base import Adapter
 from .feature_store import VolumeFeatures
-from .features import autocast_dtype
+from .features import FeatureSource, autocast_dtype
+from .geometry import Volume
 from .prediction import model_probabilities
-from .size_prior import STRAY_VOXELS, touches_border
+from .size_prior import STRAY_VOXELS, field_of_view, touches_border
 from .tiles import Box, box_scores, iterate_boxes
 
 BLOCK = 8
@@ -105,6 +106,24 @@ class Query:
             fitting = int((np.cumsum(sizes) <= MAX_VOXELS / len(probability)).sum())
             chosen += [(k, box) for box in boxes[: max(1, fitting)]]
         return chosen
+
+
+def query_for(
+    volume: Volume,
+    features: VolumeFeatures,
+    source: FeatureSource,
+    levels: Sequence[int],
+    check: Callable[[], None],
+) -> Query:
+    """A volume's query.
+
+    Args:
+        features: of the volume, from ``source``. levels: those that the adapter uses.
+        check: called many times a second; raises to stop.
+    """
+    placement = source.preprocessing.place(volume.grid)
+    view = placement.box_to_model(field_of_view(volume.array))
+    return Query(features, levels, placement.voxel_volume, view, source.device, check)
 
 
 def _boxes_around(probability: Tensor) -> list[Box]:

@@ -26,7 +26,7 @@ from .model_registry import Model
 from .size_prior import SizePrior
 
 if TYPE_CHECKING:
-    from .pipeline import Segmentation
+    from .segmentation import Segmentation
 
 NAME = "report.json"
 FORMAT = "fewshotseg-report-1"

@@ -103,6 +103,35 @@ class PriorChange:
         return prior if self.enabled is None else replace(prior, enabled=self.enabled)
 
 
+def override_priors(
+    priors: Mapping[str, SizePrior],
+    gamma: float | None,
+    volumes_ml: Mapping[str, float | PriorChange | None] | None,
+) -> dict[str, SizePrior]:
+    """Priors with another tolerance, known volumes in ml, or (None) switched off.
+
+    Raises:
+        InputError: a volume is for a structure that is not there, or not above 0.
+    """
+    result = dict(priors)
+    for name, ml in (volumes_ml or {}).items():
+        if name not in result:
+            raise InputError(
+                f"There is no structure '{name}' to set a prior for. There are: "
+                f"{', '.join(result)}."
+            )
+        if isinstance(ml, PriorChange):
+            result[name] = ml.apply(result[name])
+        elif ml is None:
+            result[name] = replace(result[name], enabled=False)
+        else:
+            tolerance = result[name].gamma if gamma is None else gamma
+            result[name] = SizePrior(ml * 1000, gamma=tolerance)
+    if gamma is not None:
+        result = {name: replace(prior, gamma=gamma) for name, prior in result.items()}
+    return result
+
+
 def spread_gamma(mean: float, deviation: float, count: int) -> float:
     """The deviation that another patient has from the mean of ``count``, as a part of the mean."""
     return deviation / mean * math.sqrt(1 + 1 / count)

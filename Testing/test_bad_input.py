@@ -384,7 +384,7 @@ class BadDisks(BadInputTestCase):
 
     def test_memory_is_not_enough(self) -> None:
         for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
-            with mock.patch("FewShotSegLib.pipeline.model_probabilities", side_effect=error):
+            with mock.patch("FewShotSegLib.segmentation.model_probabilities", side_effect=error):
                 self.segment("memory is not enough")
 
 
@@ -454,7 +454,7 @@ class Stopped(BadInputTestCase):
         def interrupt(*_: object) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
-        with mock.patch("FewShotSegLib.pipeline.standardise", interrupt):
+        with mock.patch("FewShotSegLib.adaptation.standardise", interrupt):
             self.adapt("Stopped; nothing is half written")
         self.assertIs(signal.getsignal(signal.SIGINT), before)
 

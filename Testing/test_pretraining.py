@@ -27,7 +27,6 @@ from torch import Tensor
 
 from FewShotSegLib.errors import Cancelled, FewShotSegError, InputError
 from FewShotSegLib.model_registry import find_model
-from FewShotSegLib.pipeline import Runtime
 from FewShotSegLib.pretraining.assembly import Assembly, read_assembly
 from FewShotSegLib.pretraining.augmentation import crop_index, disturb, warp
 from FewShotSegLib.pretraining.cases import Case, prepare_case
@@ -41,6 +40,7 @@ from FewShotSegLib.pretraining.state import own_tensors
 from FewShotSegLib.pretraining.targets import Sample
 from FewShotSegLib.pretraining.trainer import Trainer
 from FewShotSegLib.pretraining.validation import validate
+from FewShotSegLib.runtime import Runtime
 from FewShotSegLib.volume_files import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -656,7 +656,7 @@ class WholeRun(World):
 SCRIPT = """
 import sys, os, torch
 from safetensors.torch import save_file
-from FewShotSegLib.pipeline import Runtime
+from FewShotSegLib.runtime import Runtime
 from FewShotSegLib.pretraining.network import build_network
 from FewShotSegLib.pretraining.run import pretrain
 from FewShotSegLib.pretraining.state import own_tensors

@@ -22,12 +22,11 @@ from FewShotSegLib.adapters.base import Adapter
 from FewShotSegLib.checkpoint import Checkpoint
 from FewShotSegLib.errors import Cancelled, InputError
 from FewShotSegLib.features import autocast_dtype
-from FewShotSegLib.pipeline import override_priors
 from FewShotSegLib.prediction import model_probabilities
 from FewShotSegLib.query import Query
 from FewShotSegLib.refinement import RefinementSettings, refine
 from FewShotSegLib.sampling import draw_crops
-from FewShotSegLib.size_prior import SizePrior
+from FewShotSegLib.size_prior import SizePrior, override_priors
 from FewShotSegLib.support_set import PreparedSupport, standardise
 from FewShotSegLib.tiles import box_scores
 from FewShotSegLib.training import TrainingResult, TrainingSettings, fit

@@ -24,7 +24,7 @@ from tiny import FILTERS, OneThread
 from FewShotSegLib.backbones.dynamic_unet import DynamicUNet
 from FewShotSegLib.cli import main
 from FewShotSegLib.geometry import Grid
-from FewShotSegLib.pipeline import Runtime
+from FewShotSegLib.runtime import Runtime
 from FewShotSegLib.training import TrainingSettings
 
 SHAPE = (24, 19, 12)

@@ -19,7 +19,7 @@ from ..atomic import require_writable, write_json
 from ..errors import Cancelled, InputError
 from ..events import EventSink, ignore, make_event
 from ..model_registry import find_model
-from ..pipeline import Runtime
+from ..runtime import Runtime
 from .assembly import Assembly, read_assembly
 from .cases import Case, prepare_case
 from .curve import draw_curve

@@ -1,0 +1,98 @@
+"""What people give: volumes and annotated volumes, as files or in memory; never written over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .annotation import Structure
+from .annotation_files import read_annotation
+from .errors import InputError
+from .geometry import Volume
+from .model_registry import Model
+from .support_set import Support
+from .volume_files import read_image
+
+PathLike = str | os.PathLike[str]
+SupportLike = Support | tuple[PathLike, PathLike]
+"""An annotated volume, or the paths of an image and its segmentation."""
+LOWEST_MR = -200
+"""No MR image goes below this; every CT that shows air does."""
+
+
+def read_support(
+    image: PathLike, segmentation: PathLike, structures: Sequence[Structure] | None = None
+) -> Support:
+    """One annotated volume from files. ``structures``: which ones, or None for all found.
+
+    Raises:
+        InputError: either can't be read or used, or their grids differ.
+    """
+    volume = read_image(image)
+    annotation = read_annotation(segmentation, volume.grid, structures)
+    return Support(volume, annotation, Path(image).name)
+
+
+def as_volume(query: PathLike | Volume) -> Volume:
+    """A volume, read where it is a path.
+
+    Raises:
+        InputError: it can't be read.
+    """
+    return query if isinstance(query, Volume) else read_image(query)
+
+
+def as_supports(
+    supports: Sequence[SupportLike], structures: Sequence[Structure] | None
+) -> list[Support]:
+    """Annotated volumes, read where they are paths: see :func:`read_support`."""
+    return [s if isinstance(s, Support) else read_support(*s, structures) for s in supports]
+
+
+def paths_of(supports: Sequence[SupportLike]) -> list[PathLike]:
+    """The files of those supports that are files."""
+    return [path for s in supports if not isinstance(s, Support) for path in s]
+
+
+def require_no_input(out: PathLike, inputs: Sequence[Any]) -> None:
+    """Nothing that somebody drew or scanned is ever written over.
+
+    Raises:
+        InputError: ``out`` is one of the inputs.
+    """
+    if os.path.exists(out):
+        for path in inputs:
+            if isinstance(path, (str, os.PathLike)) and os.path.exists(path):
+                if os.path.samefile(out, path):
+                    raise InputError(f"{out} is one of the inputs. Give the result another name.")
+
+
+def choose_modality(wanted: str, model: Model, volumes: Sequence[Volume]) -> str:
+    """Which of a model's preprocessings fits the supports.
+
+    ``auto`` believes the file (DICOM says), else calls images with values below -200 CT.
+
+    Raises:
+        InputError: the supports are of several kinds, or of one that the model does not know.
+    """
+    if wanted == "auto":
+        kinds = {looks_like(volume) for volume in volumes}
+        if len(kinds) > 1:
+            raise InputError(
+                "Some supports look like CT and others like MR. Use supports of one kind, or say "
+                "which with --modality."
+            )
+        wanted = kinds.pop()
+    if wanted not in model.entry.preprocessing:
+        raise InputError(
+            f"The model '{model.entry.id}' is for {' and '.join(model.entry.modality)}, but these "
+            f"images are {wanted}. Choose another model, or say --modality if that is wrong."
+        )
+    return wanted
+
+
+def looks_like(volume: Volume) -> str:
+    """``CT`` or ``MR``, by the file's word or else by the values."""
+    return volume.modality or ("CT" if float(volume.array.min()) < LOWEST_MR else "MR")

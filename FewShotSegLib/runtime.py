@@ -1,0 +1,68 @@
+"""Where and how the work runs: device, cache, progress, stopping; and how long each phase took."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import Cancelled
+from .events import EventSink, ignore, make_event
+from .feature_store import DEFAULT_MAX_BYTES, FeatureStore
+from .features import FeatureSource, choose_device
+from .model_files import home_folder
+from .model_registry import Model
+from .preprocessing import Preprocessing
+
+
+@dataclass
+class Runtime:
+    """Where and how to run; none of it changes a result.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        cache: folder of the feature store; None is ``cache`` in the user's FewShotSeg folder.
+        cache_bytes: its size limit.
+        events: is told of progress.
+        cancel: asked many times a second; true stops the work with :class:`Cancelled`.
+    """
+
+    device: str = "auto"
+    cache: str | os.PathLike[str] | None = None
+    cache_bytes: int = DEFAULT_MAX_BYTES
+    events: EventSink = ignore
+    cancel: Callable[[], bool] = lambda: False
+
+    def check(self) -> None:
+        """Raise :class:`Cancelled` if the user stopped the work."""
+        if self.cancel():
+            raise Cancelled("Stopped. Nothing was written.")
+
+    def source(self, model: Model, preprocessing: Preprocessing) -> FeatureSource:
+        """Features of a model, through this runtime's store."""
+        store = FeatureStore(Path(self.cache or home_folder() / "cache"), self.cache_bytes)
+        device = choose_device(self.device)
+        return FeatureSource(model, preprocessing, store, device, self.events, self.check)
+
+
+class Clock:
+    """Times phases and announces them."""
+
+    def __init__(self, events: EventSink) -> None:
+        self.events, self.times = events, {}
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def phase(self, name: str, total: int | None) -> Iterator[None]:
+        """One phase; the seconds of phases of one name add up."""
+        self.events(make_event("phase", phase=name, total=total))
+        start = time.perf_counter()
+        yield
+        self.times[name] = round(self.times.get(name, 0) + time.perf_counter() - start, 3)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by phase, and in all."""
+        return {**self.times, "total": round(time.perf_counter() - self._start, 3)}

@@ -1,0 +1,263 @@
+"""A query segmented with a trained adapter: the rooms in order, and the result."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .adapter_file import TrainedAdapter, content_hash
+from .annotation import Structure
+from .atomic import require_writable
+from .errors import InputError
+from .events import make_event
+from .geometry import Grid, Volume
+from .inputs import (
+    PathLike,
+    SupportLike,
+    as_supports,
+    as_volume,
+    looks_like,
+    paths_of,
+    require_no_input,
+)
+from .prediction import (
+    model_probabilities,
+    original_masks,
+    original_probability,
+    original_uncertainty,
+)
+from .preprocessing import Placement
+from .query import query_for
+from .refinement import RefinementSettings, refine
+from .report import NAME as REPORT
+from .report import make_report, read_reports, write_report
+from .result_files import (
+    check_output_name,
+    write_label_map,
+    write_probability,
+    write_segments,
+)
+from .runtime import Clock, Runtime
+from .size_prior import PriorChange, override_priors
+from .support_set import prepare_support
+from .training import TrainingSettings
+
+UNSAFE_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
+
+
+@dataclass
+class Segmentation:
+    """The result on one query.
+
+    Attributes:
+        structures: in the adapter's order.
+        masks: by structure name, boolean (i, j, k) on the query's original grid.
+        unrefined: the masks without transduction; the same where it changed nothing.
+        probabilities: by structure name, float32 (i, j, k); empty unless asked for.
+        grid: the query's own.
+        report: what ``report.json`` says of it.
+        uncertainty: (i, j, k) uint8 from 0 to 100, where a probability is one half; None unless
+            asked for.
+    """
+
+    structures: list[Structure]
+    masks: dict[str, np.ndarray]
+    unrefined: dict[str, np.ndarray]
+    probabilities: dict[str, np.ndarray]
+    grid: Grid
+    report: dict[str, Any] = field(default_factory=dict)
+    uncertainty: np.ndarray | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label map (i, j, k), uint8 or uint16; of overlapping structures the later wins."""
+        largest = max(structure.value for structure in self.structures)
+        labels = np.zeros(self.grid.shape, np.uint8 if largest < 256 else np.uint16)
+        for structure in self.structures:
+            labels[self.masks[structure.name]] = structure.value
+        return labels
+
+
+def segment(
+    adapter: TrainedAdapter | PathLike,
+    query: PathLike | Volume,
+    out: PathLike | None = None,
+    *,
+    transductive: bool = True,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+    supports: Sequence[SupportLike] = (),
+    model: str | None = None,
+    gamma: float | None = None,
+    priors_ml: Mapping[str, float | PriorChange | None] | None = None,
+    refinement: RefinementSettings | None = None,
+    largest_component: bool = False,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+) -> Segmentation:
+    """Segment one query with a trained adapter, which stays as it was.
+
+    Args:
+        adapter: from :func:`adapt`, or the path of its file.
+        query: an image file, DICOM folder or volume.
+        out: where to write the result, if anywhere: a label map, or named segments for
+            ``.seg.nrrd``; ``report.json`` and any probabilities go beside it.
+        transductive: refine a copy of the adapter until the sizes on the query are plausible.
+        probabilities: keep (and write) each structure's probability.
+        uncertainty: keep (without writing it) how undecided each voxel is.
+        supports: the training's supports, if at hand: their loss then holds the refinement.
+        model: another installation of the adapter's foundation model.
+        gamma, priors_ml: in place of the adapter's.
+        largest_component: keep only the largest connected component of each structure.
+
+    Raises:
+        InputError, ModelError, StorageError: see each message. Nothing has been written.
+        Cancelled: the user stopped.
+    """
+    runtime = runtime or Runtime()
+    clock = Clock(runtime.events)
+    if out is not None:
+        check_output_name(out)
+        require_no_input(out, [query, *paths_of(supports)])
+        require_writable(out)
+        read_reports(Path(out).parent / REPORT)  # refuses one of somebody else's
+    trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
+    if out is not None and not trained.exclusive and not os.fspath(out).endswith(".seg.nrrd"):
+        raise InputError(
+            "This adapter's structures may overlap, which a label map can't hold. End the "
+            "output's name with .seg.nrrd."
+        )
+    priors = override_priors(trained.priors, gamma, priors_ml)
+    foundation = trained.find_model(model)
+    with clock.phase("read", 1):
+        volume = as_volume(query)
+        pairs = as_supports(supports, trained.structures)
+    warnings = _query_warnings(trained, volume)
+    source = runtime.source(trained.tuned_model(foundation), trained.preprocessing)
+    with clock.phase("features", 1 + len(pairs)):
+        features = source(volume, "query")
+        prepared = [prepare_support(pair, trained.structures, source) for pair in pairs]
+    placement = trained.preprocessing.place(volume.grid)
+    names = [structure.name for structure in trained.structures]
+
+    def on_tile(done: int, total: int) -> None:
+        runtime.check()
+        runtime.events(make_event("progress", phase="segment", done=done, total=total))
+
+    with clock.phase("segment", None):
+        scores = model_probabilities(
+            trained.adapter, features, trained.levels, source.device, on_tile
+        )
+        unrefined = _masks(scores, placement, trained, largest_component)
+    masks, refined_report = unrefined, None
+    if transductive:
+        with clock.phase("refine", None):
+            target = query_for(volume, features, source, trained.levels, runtime.check)
+            refined, refined_report = refine(
+                trained.adapter,
+                scores,
+                trained.levels,
+                target,
+                {name: priors[name] for name in names},
+                refinement or RefinementSettings(),
+                source.device,
+                prepared,
+                _settings_of(trained),
+                seed,
+                runtime.events,
+                runtime.check,
+            )
+            if refined is not scores:
+                scores = refined
+                masks = _masks(scores, placement, trained, largest_component)
+    result = Segmentation(
+        structures=trained.structures,
+        masks=dict(zip(names, masks, strict=True)),
+        unrefined=dict(zip(names, unrefined, strict=True)),
+        probabilities={
+            name: original_probability(score, placement)
+            for name, score in zip(names, scores, strict=True)
+            if probabilities
+        },
+        grid=volume.grid,
+        uncertainty=original_uncertainty(scores, placement) if uncertainty else None,
+    )
+    runtime.check()
+    if out is not None:
+        with clock.phase("write", None):
+            write_segmentation(result, out, None if isinstance(query, Volume) else query, runtime)
+    result.report = make_report(
+        result,
+        trained,
+        priors,
+        foundation,
+        transductive,
+        refined_report,
+        warnings,
+        clock.times,
+        source,
+        seed,
+    )
+    if out is not None:
+        path = write_report(out, result.report)
+        runtime.events(make_event("result", kind="report", path=str(path)))
+    for warning in result.report["warnings"]:
+        runtime.events(make_event("warning", message=warning))
+    return result
+
+
+def write_segmentation(
+    result: Segmentation, out: PathLike, query: PathLike | None, runtime: Runtime
+) -> None:
+    """Write a result: the segmentation itself last, so that where it is, all of it is.
+
+    Raises:
+        InputError: the extension is unknown. StorageError: it can't be written.
+    """
+    extension = check_output_name(out)
+    stem = os.fspath(out)[: -len(extension)]
+    image_extension = ".nii.gz" if extension == ".seg.nrrd" else extension
+    for name, probability in result.probabilities.items():
+        # A segment that was named in Slicer may hold what no file's name can.
+        path = f"{stem}_prob_{re.sub(UNSAFE_IN_NAMES, '_', name)}{image_extension}"
+        write_probability(path, probability, result.grid, like=query)
+        runtime.events(make_event("result", kind="probability", path=path))
+    if extension == ".seg.nrrd":
+        write_segments(out, result.masks, result.structures, result.grid)
+    else:
+        write_label_map(out, result.labels, result.grid, like=query)
+    runtime.events(make_event("result", kind="segmentation", path=os.fspath(out)))
+
+
+def _masks(
+    scores: torch.Tensor, placement: Placement, trained: TrainedAdapter, largest: bool
+) -> list[np.ndarray]:
+    return original_masks(scores, placement, trained.exclusive, largest)
+
+
+def _settings_of(trained: TrainedAdapter) -> TrainingSettings:
+    """How a copy's head is refined on features: as it was trained, if it was trained on them."""
+    on_features = trained.decoder is None and "preset" not in trained.training
+    return TrainingSettings(**(trained.training.get("settings", {}) if on_features else {}))
+
+
+def _query_warnings(trained: TrainedAdapter, volume: Volume) -> list[str]:
+    warnings = []
+    if content_hash(volume) in {support.get("content") for support in trained.supports}:
+        warnings.append(
+            "This query is one of the adapter's supports: the result says nothing of how well it "
+            "works on new images."
+        )
+    looks = looks_like(volume)
+    if looks != trained.modality:
+        warnings.append(
+            f"The adapter was trained on {trained.modality}, but this query looks like {looks}."
+        )
+    return warnings
