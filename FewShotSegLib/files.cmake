@@ -37,6 +37,8 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/job_protocol.py
   FewShotSegLib/job_runner.py
   FewShotSegLib/losses.py
+  FewShotSegLib/method_list.py
+  FewShotSegLib/method_sizes.py
   FewShotSegLib/methods.py
   FewShotSegLib/model_download.py
   FewShotSegLib/model_files.py

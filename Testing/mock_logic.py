@@ -17,6 +17,7 @@ from FewShotSegSlicer.logic_protocol import (
     Epoch,
     Estimate,
     LogLine,
+    MethodRow,
     ModelRow,
     PriorRow,
     Progress,
@@ -35,8 +36,10 @@ class Parameters:
     queryVolume: Any = None
     adapterId: str = ""
     method: str = "adapter"
+    decoder: str = "auto"
+    preset: str = "own"
     features: str = "multi"
-    epochs: int = 60
+    epochs: int = 0
     learningRate: float = 0.0
     seed: int = 0
     modality: str = "auto"
@@ -92,6 +95,12 @@ class MockLogic:
         self.missing: list[str] = []
         self.support_rows: list[SupportRow] = []
         self.structure_rows: list[StructureRow] = []
+        self.method_rows = [
+            MethodRow("adapter", "Adapter 3x3x3 (recommended)", "On features.", (), 60),
+            MethodRow("linear-probe", "Linear probe", "Fastest.", (), 60),
+            MethodRow("lora", "LoRA", "Takes longer.", ("frozen", "tuned", "new"), 70),
+            MethodRow("scratch", "Scratch", "All of it.", ("new",), 70),
+        ]
         self.adapter_rows: list[AdapterRow] = []
         self.result_rows: list[Result] = []
         self.points: list[Epoch] = []
@@ -299,6 +308,9 @@ class MockLogic:
 
     def resetPrior(self, structure_id: str) -> None:
         self._call("resetPrior", structure_id)
+
+    def methods(self) -> list[MethodRow]:
+        return self.method_rows
 
     def adapters(self) -> list[AdapterRow]:
         return self.adapter_rows

@@ -16,6 +16,7 @@ if True:  # after the world is there
     from FewShotSegSlicer import reloading, widget_supports
     from FewShotSegSlicer.logic_protocol import AdapterRow, DeviceRow, SupportRow
     from FewShotSegSlicer.widget_navigation import volume_on_screen
+    from FewShotSegSlicer.widget_tools import current_id
     from mock_logic import make_result
 
     from FewShotSegLib.errors import InputError
@@ -346,11 +347,41 @@ class TrainTest(PanelTestCase):
             self.ui.deleteAdapterButton.click()
         self.assertIn(("deleteAdapter", "a0"), self.logic.calls)
 
-    def test_the_method(self) -> None:
-        self.assertIn("recommended", self.ui.methodCombo.currentText)
-        self.assertTrue(self.ui.advancedBox.collapsed)
-        choose(self.ui.methodCombo, "linear-probe")
-        self.assertEqual(self.logic.parameters.method, "linear-probe")
+    def test_the_recommended_method_is_up_front_and_every_other_under_advanced(self) -> None:
+        ui, parameters = self.ui, self.logic.parameters
+        self.assertEqual(ui.methodLabel.text, "Adapter 3x3x3 (recommended)")
+        self.assertTrue(ui.advancedBox.collapsed)
+        shown = [ui.methodCombo.itemText(n) for n in range(ui.methodCombo.count)]
+        self.assertIn("Linear probe [linear-probe]", shown)
+        self.assert_gated(ui.decoderCombo, "leaves the whole model frozen")
+        self.assertEqual(ui.epochsSpinBox.text, "60, of the method")
+        choose(ui.methodCombo, "lora")
+        self.assertEqual(parameters.method, "lora")
+        self.panel.refresh()
+        self.assertEqual(ui.methodLabel.text, "LoRA (chosen under Advanced)")
+        self.assertEqual(ui.methodExplanation.text, "Takes longer.")
+        self.assertEqual(ui.epochsSpinBox.text, "70, of the method")
+        self.assertEqual(ui.decoderCombo.count, 4)
+        choose(ui.decoderCombo, "tuned")
+        self.assertEqual(parameters.decoder, "tuned")
+
+    def test_a_decoder_that_another_method_lacks_is_given_up(self) -> None:
+        parameters = self.logic.parameters
+        parameters.method, parameters.decoder = "lora", "frozen"
+        self.panel.refresh()
+        choose(self.ui.methodCombo, "scratch")
+        self.assertEqual((parameters.method, parameters.decoder), ("scratch", "auto"))
+
+    def test_published_settings_adapt_the_finest_level(self) -> None:
+        choose(self.ui.presetCombo, "published")
+        self.assertEqual(self.logic.parameters.preset, "published")
+        self.panel.refresh()
+        self.assertEqual(current_id(self.ui.featuresCombo), "last")
+        self.assert_gated(self.ui.featuresCombo, "finest level")
+        choose(self.ui.presetCombo, "own")
+        self.panel.refresh()
+        self.assertEqual(current_id(self.ui.featuresCombo), "multi")
+        self.assertTrue(self.ui.featuresCombo.enabled)
 
 
 class SegmentTest(PanelTestCase):

@@ -19,7 +19,6 @@ from . import results as shown
 from . import supports as rows_of_supports
 from .adapters import AdapterShelf
 from .console import ConsoleApi
-from .estimates import remember
 from .job_folder import remove_abandoned
 from .logic_protocol import (
     AdapterRow,
@@ -30,6 +29,7 @@ from .logic_protocol import (
     Estimate,
     Listener,
     LogLine,
+    MethodRow,
     ModelRow,
     Progress,
     Result,
@@ -37,6 +37,7 @@ from .logic_protocol import (
     SupportRow,
     TaskKind,
 )
+from .method_choice import method_rows
 from .models import DeviceShelf, ModelShelf
 from .parameter_node import FewShotSegParameterNode
 from .requirements import missing_packages
@@ -274,6 +275,9 @@ class FewShotSegLogic(StructureEdits, ConsoleApi, ScriptedLoadableModuleLogic, V
 
     # --- adapters
 
+    def methods(self) -> list[MethodRow]:
+        return method_rows(self.getParameterNode(), self._models.entry(self.model()))
+
     def adapters(self) -> list[AdapterRow]:
         return self._adapters.rows()
 
@@ -382,9 +386,6 @@ class FewShotSegLogic(StructureEdits, ConsoleApi, ScriptedLoadableModuleLogic, V
         self._task = Task(kind, prepare, load, finish, self._tell)
         if self._task is not None:
             self._tell(self._task.progress)
-
-    def _remember(self, task: Task, **seconds: float) -> None:
-        remember(self.model(), self.device(), **seconds)
 
     # --- results
 

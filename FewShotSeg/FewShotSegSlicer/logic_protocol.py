@@ -146,6 +146,24 @@ class StructureRow:
 
 
 @dataclass(frozen=True)
+class MethodRow:
+    """One method of training.
+
+    Attributes:
+        id: its name, as for ``adapt --method``. title, explanation: for a person; what it trains
+            of the chosen model with the chosen decoder and settings.
+        decoders: what it can do with the decoder; empty where the model stays frozen.
+        epochs: how many it trains where nobody says otherwise.
+    """
+
+    id: str
+    title: str
+    explanation: str = ""
+    decoders: tuple[str, ...] = ()
+    epochs: int = 60
+
+
+@dataclass(frozen=True)
 class AdapterRow:
     """One trained adapter in the scene.
 
@@ -247,8 +265,9 @@ class Progress:
     """How far a task is.
 
     Attributes:
-        phase: ``hand over``, ``start``, ``read``, ``features``, ``train``, ``refine``,
-            ``segment``, ``write``, ``load``, ``stopping``. text: the same for a person, whole line.
+        phase: ``hand over``, ``start``, ``read``, ``features`` or ``prepare``, ``train``,
+            ``refine``, ``segment``, ``write``, ``load``, ``stopping``.
+        text: the same for a person, whole line.
         fraction: of the whole task, 0..1, or None where unknown.
         remaining_seconds: a guess, or None.
         silent_seconds: since the process was last heard of; above 30 the panel should say so.
@@ -402,6 +421,9 @@ class LogicProtocol(Protocol):
     def resetPrior(self, structure_id: str) -> None:
         """Back to what the supports say."""
         ...
+
+    # methods of training, the recommended one first
+    def methods(self) -> list[MethodRow]: ...
 
     # adapters in the scene
     def adapters(self) -> list[AdapterRow]: ...

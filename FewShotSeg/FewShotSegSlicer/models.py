@@ -108,6 +108,11 @@ class DeviceShelf:
         """What the background process answered."""
         self._found = [DeviceRow(**device) for device in devices]
 
+    def is_graphics_card(self) -> bool:
+        """Whether the chosen device is one, as far as is known."""
+        device = self.chosen()
+        return device.startswith("cuda") or (device == "auto" and bool(self._found))
+
     def chosen(self) -> str:
         """The device that tasks run on."""
         return str(qt.QSettings().value(DEVICE, "auto") or "auto")

@@ -68,9 +68,14 @@ class SegmentTask:
         if entry is None:
             return None
         shapes = [(volume_array(self._query).shape, volume_affine(self._query))]
-        count = len(header["structures"])
+        logic, count = self._logic, len(header["structures"])
         return estimate(
-            "segment", shapes, entry, header["modality"], 0, count, self._logic.device()
+            shapes,
+            entry,
+            header["modality"],
+            count,
+            logic.device(),
+            graphics_card=logic._devices.is_graphics_card(),
         )
 
     def prepare(self, folder: Path) -> Iterator[Any]:
