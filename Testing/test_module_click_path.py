@@ -96,6 +96,7 @@ class ClickPathTest(WalkTestCase):
         self.assertEqual(ui.supportsSection.text, "Support set: 3 of 3 ready")
         names = [row[1] for row in texts(ui.structuresTable)]
         self.assertEqual(names, list(NAMES.values()))
+        way.choose_colors()
         ui.seedSpinBox.value = SEED
         settle()
         shown = {row.name: row.prior.mean_ml for row in self.logic.structures()}

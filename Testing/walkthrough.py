@@ -58,7 +58,7 @@ class Walkthrough:
         self.look("2-supports")
 
     def choose_colors(self) -> None:
-        """Those of the phantoms' organs: a label map has none of its own."""
+        """Colours that are easy to tell apart: a label map has none of its own."""
         for row, color in zip(self.logic.structures(), COLORS, strict=False):
             self.logic.colorStructure(row.id, color)
         settle()

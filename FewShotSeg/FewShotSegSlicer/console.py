@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.errors import Cancelled, FewShotSegError, InputError
 
-from .logic_protocol import End, Epoch, Progress, Result
+from .logic_data import End, Epoch, Progress, Result
 
 SETTINGS = {
     "train": (

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.method_list import METHODS
 
-from .logic_protocol import Estimate
+from .logic_data import Estimate
 from .method_choice import AUTO
 from .task_words import total_memory
 

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from FewShotSegLib.method_list import METHODS, encoder_of
 from FewShotSegLib.method_sizes import trained_numbers
 
-from .logic_protocol import MethodRow
+from .logic_data import MethodRow
 
 AUTO = "auto"
 """The decoder's choice is the method's own."""

@@ -18,7 +18,7 @@ from FewShotSegLib.model_files import (
     remove_model,
 )
 
-from .logic_protocol import DeviceRow, ModelRow
+from .logic_data import DeviceRow, ModelRow
 
 MODEL, DEVICE, CACHE = "FewShotSeg/Model", "FewShotSeg/Device", "FewShotSeg/CacheFolder"
 

@@ -14,7 +14,7 @@ from FewShotSegLib.size_prior import PriorChange
 
 from .estimates import estimate
 from .handover import volume_steps
-from .logic_protocol import Changed, End, Estimate
+from .logic_data import Changed, End, Estimate
 from .mrml_geometry import volume_affine, volume_array
 from .result_loader import load_steps
 from .results import result_of

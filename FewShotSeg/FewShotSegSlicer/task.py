@@ -15,7 +15,7 @@ from FewShotSegLib.errors import FewShotSegError
 
 from .job_folder import make_job_folder, remove_job_folder
 from .job_process import Ended, JobProcess
-from .logic_protocol import End, Epoch, Notice, Progress, TaskKind
+from .logic_data import End, Epoch, Notice, Progress, TaskKind
 from .stepper import Stepper
 from .task_words import end_words, phase_text
 

@@ -15,7 +15,7 @@ from FewShotSegLib.job_protocol import ADAPTER, RESULTS, SupportFiles, TrainJob,
 from .adapters import provenance
 from .estimates import Training, estimate, model_voxels, remember
 from .handover import SupportNodes, supports_steps
-from .logic_protocol import Changed, End, Estimate, SupportRow
+from .logic_data import Changed, End, Estimate, SupportRow
 from .method_choice import AUTO, features_of, wrong_choice
 from .mrml_geometry import volume_affine, volume_array
 from .result_loader import read_result

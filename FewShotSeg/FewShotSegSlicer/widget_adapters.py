@@ -8,7 +8,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from .logic_protocol import AdapterRow, End, Epoch, LogicProtocol, Progress
+from .logic_data import AdapterRow, End, Epoch, Progress
+from .logic_protocol import LogicProtocol
 from .widget_dialogs import open_file, save_file
 from .widget_loss_plot import LossPlot
 from .widget_method import MethodChoice

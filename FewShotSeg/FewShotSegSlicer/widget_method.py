@@ -7,7 +7,8 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from .logic_protocol import LogicProtocol, MethodRow
+from .logic_data import MethodRow
+from .logic_protocol import LogicProtocol
 from .method_choice import AUTO, decoder_titles, features_of, preset_titles
 from .widget_tools import current_id, fill_combo, gate
 
