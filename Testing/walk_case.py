@@ -86,6 +86,8 @@ class WalkTestCase(slicer_world.SceneTestCase):
         self.assertGreater(coloured(shown), 20)
         if not slicer_world.REAL:  # Slicer draws coloured corner annotations as well
             self.assertEqual(coloured(hidden), 0)
+        if self.ui.show3DButton.checked:  # as the scene was saved
+            self.ui.show3DButton.click()
         before = self.folder / "before.png"
         views.save_3d(before)
         self.ui.show3DButton.click()
@@ -99,6 +101,7 @@ class WalkTestCase(slicer_world.SceneTestCase):
         ui = self.ui
         tables = (ui.supportsTable, ui.structuresTable, ui.adaptersTable, ui.resultsTable)
         before = [texts(table) for table in tables]
+        in_3d = ui.show3DButton.checked
         title, epochs = ui.supportsSection.text, ui.epochsSpinBox.value
         masks = masks_of(self.logic.results()[0])
         path = self.folder / "scene.mrb"
@@ -112,6 +115,7 @@ class WalkTestCase(slicer_world.SceneTestCase):
         self.assertEqual([texts(table) for table in tables], before)
         self.assertEqual((ui.supportsSection.text, ui.epochsSpinBox.value), (title, epochs))
         self.assertTrue(ui.segmentButton.enabled, ui.segmentButton.toolTip)
+        self.assertEqual(ui.show3DButton.checked, in_3d)
         for name, mask in masks_of(self.logic.results()[0]).items():
             np.testing.assert_array_equal(mask, masks[name])
 

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from .logic_data import Result, ResultRow
 from .logic_protocol import LogicProtocol
+from .segments import SURFACE
 from .text_format import ml_text, range_text
 from .widget_tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
 
@@ -87,6 +88,9 @@ class ResultView:
         if display is not None:
             ui.outlineCheckBox.setChecked(bool(display.GetVisibility2DOutline()))
             ui.fillCheckBox.setChecked(bool(display.GetVisibility2DFill()))
+            # A node is visible in 3D from the first; something shows once it has surfaces.
+            made = result.segmentation.GetSegmentation().ContainsRepresentation(SURFACE)
+            ui.show3DButton.setChecked(bool(made and display.GetVisibility3D()))
 
     def on_choice(self, _index: int = 0) -> None:
         """Another result of this query; the others are hidden."""
