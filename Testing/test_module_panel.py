@@ -485,7 +485,7 @@ class SegmentTest(PanelTestCase):
         self.panel.refresh()
         combo = self.ui.resultCombo
         shown = [combo.itemText(n) for n in range(combo.count)]
-        self.assertEqual(shown, [f"Result {n}, first, 01-31 14:05" for n in (1, 0)])
+        self.assertEqual(shown, [f"Result {n}, 01-31 14:05, first" for n in (1, 0)])
         self.assertEqual(current_id(combo), "r1", "a new one is shown at once")
         choose(combo, "r0")
         self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))

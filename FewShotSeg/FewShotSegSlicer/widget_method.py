@@ -12,6 +12,8 @@ from .logic_protocol import LogicProtocol
 from .method_choice import AUTO, decoder_titles, features_of, preset_titles
 from .widget_tools import current_id, fill_combo, gate
 
+EXPLANATION_LINES = 3
+
 
 def feature_levels() -> list[tuple[str, str]]:
     """Which levels of the backbone are adapted."""
@@ -29,6 +31,9 @@ class MethodChoice:
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
         self.parameters: Any = None
+        # Room for the longest: what is below stays in its place when another method is chosen.
+        line = ui.methodExplanation.fontMetrics().lineSpacing()
+        ui.methodExplanation.setMinimumHeight(EXPLANATION_LINES * line)
         for combo, slot in (
             (ui.methodCombo, self.on_method),
             (ui.decoderCombo, lambda index: self.choose("decoder", ui.decoderCombo)),

@@ -150,7 +150,7 @@ class ResultView:
 
 def result_text(result: Result, adapter: str) -> str:
     """One line for the list."""
-    parts = [adapter, result.created.replace("T", " ")[5:16]]
+    parts = [result.created.replace("T", " ")[5:16], adapter]
     return ", ".join([result.segmentation.GetName(), *(part for part in parts if part)])
 
 
