@@ -7,24 +7,9 @@ from collections.abc import Callable, Mapping
 
 from . import __version__
 from .events import EventSink
+from .method_list import DECODERS, METHODS, PRESETS, WHITE_BOX
 
-# Neither this nor anything it imports may load torch: --help and a wrong flag answer at once. So
-# names that a registry holds are repeated here; a test compares them.
-
-WHITE_BOX = (
-    "ft",
-    "scratch",
-    "ft-last",
-    "bias",
-    "affine",
-    "lora",
-    "adaptformer",
-    "compacter",
-    "cnn-adapter",
-)
-METHODS = ("adapter", "linear-probe", "adapter-1x1", *WHITE_BOX)
-DECODERS = ("frozen", "tuned", "new")
-PRESETS = ("own", "published")
+# Neither this nor anything it imports may load torch: --help and a wrong flag answer at once.
 
 Command = Callable[[argparse.Namespace, EventSink], int]
 Add = Callable[[str, str, str], argparse.ArgumentParser]
@@ -177,8 +162,8 @@ def _add_adapt(add: Add) -> None:
     _add_structures(sub, "which to learn, and their label values (default: all annotated)")
     sub.add_argument(
         "--method",
-        choices=METHODS,
-        default=METHODS[0],
+        choices=tuple(METHODS),
+        default=next(iter(METHODS)),
         metavar="NAME",
         help="what is trained: on the frozen backbone adapter (the default), linear-probe or "
         "adapter-1x1; or the backbone as well: " + ", ".join(WHITE_BOX),

@@ -49,6 +49,8 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/job_runner.py
   FewShotSegLib/json_fields.py
   FewShotSegLib/losses.py
+  FewShotSegLib/method_list.py
+  FewShotSegLib/method_sizes.py
   FewShotSegLib/methods.py
   FewShotSegLib/model_download.py
   FewShotSegLib/model_files.py

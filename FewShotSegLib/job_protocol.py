@@ -79,13 +79,16 @@ class SupportFiles:
 class TrainJob:
     """Options as those of :func:`FewShotSegLib.pipeline.adapt`. Leaves ``results/adapter.fseft``.
 
-    ``settings`` are fields of ``TrainingSettings``; ``priors`` are by structure name.
+    ``decoder`` None is the method's own choice. ``settings`` are the fields of
+    ``TrainingSettings`` that differ from the method's; ``priors`` are by structure name.
     """
 
     supports: list[SupportFiles]
     structures: list[Structure]
     model: str
     method: str = "adapter"
+    decoder: str | None = None
+    preset: str = "own"
     features: str = "multi"
     modality: str = "auto"
     seed: int = 0

@@ -42,9 +42,10 @@ def run_job(job: Job, folder: Path, events: EventSink, cancel: Cancel) -> Path:
 @run_job.register
 def _train(job: TrainJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
     from .job_inputs import read_support
+    from .methods import default_settings
     from .pipeline import adapt
-    from .training import TrainingSettings
 
+    own = default_settings(job.method, job.preset, job.decoder)
     supports = [
         read_support(folder, files, job.structures, f"Support {number}")
         for number, files in enumerate(job.supports, 1)
@@ -55,10 +56,12 @@ def _train(job: TrainJob, folder: Path, events: EventSink, cancel: Cancel) -> Pa
         structures=job.structures,
         model=job.model,
         method=job.method,
+        decoder=job.decoder,
+        preset=job.preset,
         features=job.features,
         modality=job.modality,
         seed=job.seed,
-        settings=TrainingSettings(**job.settings),
+        settings=replace(own, **job.settings),
         priors_ml=job.priors,
         exclusive=job.exclusive,
         runtime=_runtime(job, events, cancel),

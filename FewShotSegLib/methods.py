@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from .adapters import ADAPTERS
 from .errors import InputError
 from .image_training import ImageRecipe
+from .method_list import ON_IMAGES, PRESETS
 from .preprocessing import Preprocessing
 from .published import PublishedRecipe, published_settings
 from .training import TrainingSettings
@@ -12,11 +15,7 @@ from .tunings import TUNINGS, Tuning
 from .tunings.frozen import Frozen
 
 METHODS = (*ADAPTERS, *TUNINGS)
-WHITE_BOX = TrainingSettings(epochs=60, steps_per_epoch=5, crops=2, crop_size=64)
-"""Some hundred steps: minutes on two cores. Larger crops show where in the body a voxel is."""
-
-
-PRESETS = ("own", "published")
+WHITE_BOX = TrainingSettings(**asdict(ON_IMAGES))
 
 
 def default_settings(

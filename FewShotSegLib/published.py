@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .image_training import ImageRecipe
+from .method_list import PUBLISHED
 from .preprocessing import Preprocessing
 from .sampling import box_around
 from .support_set import PreparedSupport
@@ -51,10 +53,7 @@ def published_settings(method: str, decoder: str | None) -> TrainingSettings:
     if method not in ("ft", "scratch", "ft-last") and decoder in ("tuned", "new"):
         rate = DECODER_RATE
     return TrainingSettings(
-        epochs=200,
-        steps_per_epoch=1,
-        crops=6,
-        crop_size=96,
+        **asdict(PUBLISHED),
         learning_rate=rate,
         weight_decay=0.0,
         cross_entropy=0.0,

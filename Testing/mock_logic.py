@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from FewShotSegSlicer.logic_protocol import (
+from FewShotSegSlicer.logic_data import (
     AdapterRow,
     Changed,
     DeviceRow,
@@ -17,6 +17,7 @@ from FewShotSegSlicer.logic_protocol import (
     Epoch,
     Estimate,
     LogLine,
+    MethodRow,
     ModelRow,
     PriorRow,
     Progress,
@@ -35,8 +36,10 @@ class Parameters:
     queryVolume: Any = None
     adapterId: str = ""
     method: str = "adapter"
+    decoder: str = "auto"
+    preset: str = "own"
     features: str = "multi"
-    epochs: int = 60
+    epochs: int = 0
     learningRate: float = 0.0
     seed: int = 0
     modality: str = "auto"
@@ -92,6 +95,12 @@ class MockLogic:
         self.missing: list[str] = []
         self.support_rows: list[SupportRow] = []
         self.structure_rows: list[StructureRow] = []
+        self.method_rows = [
+            MethodRow("adapter", "Adapter 3x3x3 (recommended)", "On features.", (), 60),
+            MethodRow("linear-probe", "Linear probe", "Fastest.", (), 60),
+            MethodRow("lora", "LoRA", "Takes longer.", ("frozen", "tuned", "new"), 70),
+            MethodRow("scratch", "Scratch", "All of it.", ("new",), 70),
+        ]
         self.adapter_rows: list[AdapterRow] = []
         self.result_rows: list[Result] = []
         self.points: list[Epoch] = []
@@ -300,6 +309,9 @@ class MockLogic:
     def resetPrior(self, structure_id: str) -> None:
         self._call("resetPrior", structure_id)
 
+    def methods(self) -> list[MethodRow]:
+        return self.method_rows
+
     def adapters(self) -> list[AdapterRow]:
         return self.adapter_rows
 
@@ -350,6 +362,11 @@ class MockLogic:
         self.task = "segment"
         self.go_on(0.0, "Starting")
 
+    def startPhantoms(self, folder: str, count: int = 4) -> None:
+        self._call("startPhantoms", folder, count)
+        self.task = "phantoms"
+        self.go_on(0.0, "Making patients")
+
     def cancel(self) -> None:
         self._call("cancel")
 
@@ -371,6 +388,11 @@ class MockLogic:
     def showResult(self, result: Result, what: str) -> None:
         self._call("showResult", what)
 
+    def deleteResult(self, result: Result) -> None:
+        self._call("deleteResult", result.id)
+        self.result_rows = [row for row in self.result_rows if row.id != result.id]
+        self.changed("results")
+
     def showUncertainty(self, result: Result, visible: bool) -> None:
         self._call("showUncertainty", visible)
 
@@ -381,11 +403,23 @@ class MockLogic:
         return "\n".join(self.lines)
 
 
-def make_result(query: Any, segmentation: Any, unrefined: Any = None) -> Result:
+def make_result(
+    query: Any, segmentation: Any, unrefined: Any = None, result_id: str = "r0"
+) -> Result:
     """One structure as expected, one too large."""
     prior = PriorRow(24.5, 2.2, 3, gamma=0.3, lower_ml=17.2, upper_ml=31.9)
     rows = (
         ResultRow("gland_right", (0.2, 0.78, 0.74), 25.1, 29.4, prior, True),
         ResultRow("pouch", (0.72, 0.55, 0.98), 48.0, 52.0, prior, False, "larger than expected"),
     )
-    return Result(query, segmentation, unrefined, None, rows, seconds=12.0)
+    return Result(
+        query,
+        segmentation,
+        unrefined,
+        None,
+        rows,
+        seconds=12.0,
+        adapter_id="a0",
+        id=result_id,
+        created="2025-01-31 14:05:00",
+    )

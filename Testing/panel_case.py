@@ -1,4 +1,4 @@
-"""What tests of the panel share: a panel over a mock of the logic, and hands to use it with."""
+"""What tests of the panel share: a panel over a mock or the real logic, and hands to use it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if True:  # after the world is there
     from mock_logic import MockLogic
 
 
-class MockedPanel(PanelWidget):
-    """The panel without an engine."""
+class RealPanel(PanelWidget):
+    """The panel over the real logic, in a window of its own."""
 
     def __init__(self) -> None:
         parent = slicer.qMRMLWidget()
@@ -23,6 +23,18 @@ class MockedPanel(PanelWidget):
         super().__init__(parent)
         self.moduleName = "FewShotSeg"
         self.setup()
+        parent.show()
+
+    def close(self) -> None:
+        """Take it away, and whatever it started."""
+        self.cleanup()
+        self.parent.hide()
+        self.parent.deleteLater()
+        settle()
+
+
+class MockedPanel(RealPanel):
+    """The panel without an engine."""
 
     def makeLogic(self) -> MockLogic:
         return MockLogic()
@@ -35,14 +47,10 @@ class PanelTestCase(slicer_world.SceneTestCase):
         super().setUp()
         self.panel = MockedPanel()
         self.ui, self.logic = self.panel.ui, self.panel.logic
-        self.panel.parent.show()
         settle()
 
     def tearDown(self) -> None:
-        self.panel.cleanup()
-        self.panel.parent.hide()
-        self.panel.parent.deleteLater()
-        settle()
+        self.panel.close()
         super().tearDown()
 
     def add_volumes(self, count: int) -> list[Any]:

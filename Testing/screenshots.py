@@ -29,6 +29,7 @@ OPEN = {
     "1-empty": ("modelSection", "supportsSection"),
     "2-supports": ("supportsSection",),
     "3-structures": ("structuresSection",),
+    "advanced": ("adapterSection",),
     "4-training": ("adapterSection",),
     "5-trained": ("adapterSection",),
     "6-result": ("segmentSection",),
@@ -49,10 +50,13 @@ def main(folder: Path, epochs: int = EPOCHS) -> None:
         way.make_phantoms(Path(place))
         way.add_supports()
         look("3-structures")
+        widget.ui.advancedBox.collapsed = False
+        look("advanced")
+        widget.ui.advancedBox.collapsed = True
         if epochs:
             way.set_epochs(epochs)
         way.press_train()
-        way.wait_for_epoch(max(2, widget.ui.epochsSpinBox.value // 2))
+        way.wait_for_epoch(max(2, (epochs or widget.logic.methods()[0].epochs) // 2))
         look("4-training")
         way.wait_until_idle(3600)
         look("5-trained")

@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 from tiny_model import STRUCTURES, Ran, TinyWorld, run, write_array, write_model, write_patient
 
-from FewShotSegLib import __version__, cli_flags
+from FewShotSegLib import __version__
 from FewShotSegLib.adapter_file import TrainedAdapter
-from FewShotSegLib.adapters import DEFAULT_METHOD
 from FewShotSegLib.annotation_files import read_annotation
-from FewShotSegLib.methods import METHODS, PRESETS
 from FewShotSegLib.model_registry import list_entries
-from FewShotSegLib.tunings import DECODERS, TUNINGS
 from FewShotSegLib.volume_files import read_image
 
 COMMANDS = ("adapt", "segment", "evaluate", "models", "inspect", "demo", "pretrain")
@@ -87,13 +84,6 @@ class Help(unittest.TestCase):
             text = run(command, "--help").out
             for flag in wanted.split():
                 self.assertIn(flag, text, command)
-
-    def test_the_names_of_registries(self) -> None:
-        self.assertEqual(sorted(cli_flags.METHODS), sorted(METHODS))
-        self.assertEqual(cli_flags.METHODS[0], DEFAULT_METHOD)
-        self.assertEqual(cli_flags.WHITE_BOX, tuple(TUNINGS))
-        self.assertEqual(cli_flags.DECODERS, DECODERS)
-        self.assertEqual(cli_flags.PRESETS, PRESETS)
 
     def test_neither_help_nor_a_wrong_flag_waits_for_torch(self) -> None:
         code = (

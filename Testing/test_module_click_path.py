@@ -1,4 +1,4 @@
-"""The whole way on real CT, from an empty scene to an overlay, against the command line."""
+"""The clinician's way on real CT, click by click from an empty scene, against the command line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import slicer_world  # before qt, which it puts in place
 # isort: split
 import os
 import subprocess
+import unittest
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,35 @@ import qt
 import SimpleITK as sitk
 import slicer
 from FewShotSegSlicer.engine import engine_parent, python_program
-from module_logic import LogicTestCase
 from module_scenes import add_transform, affine_of
+from panel_case import settle, texts
 from shared_data import data_folder
+from walk_case import WalkTestCase, masks_of
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SUPPORTS, QUERY = (13, 17, 19), 20
 NAMES = {4: "parotid_right", 5: "parotid_left"}
-EPOCHS = 12
+MODEL, EPOCHS, SEED = "standin-small", 12, 3
 MOVED = affine_of((1, 1, 1), (4, -7, 20), (12.5, -30, 8))
 TURNED = affine_of((1, 1, 1), (-10, 3, 35), (-5, 6, 70))
+PLACES = {SUPPORTS[1]: MOVED, QUERY: TURNED}
+"""Patients that lie under a transform."""
 
 
-class ClickPathTest(LogicTestCase):
+class ClickPathTest(WalkTestCase):
     """Three supports, one under a transform, and a query under another."""
 
     def setUp(self) -> None:
-        super().setUp()
         self.data = data_folder() / "openkbp" / "dev"
+        super().setUp()
         before = {key: qt.QSettings().value(f"FewShotSeg/{key}") for key in ("Model", "Device")}
         for key, value in before.items():
             self.addCleanup(qt.QSettings().setValue, f"FewShotSeg/{key}", value or "")
-        self.logic.setModel("standin-small")
-        self.logic.setDevice("cpu")
 
     def paths(self, patient: int) -> tuple[Path, Path]:
         return tuple(self.data / f"pt_{patient}_{kind}.nii.gz" for kind in ("ct", "seg"))
 
-    def open(self, patient: int, matrix: np.ndarray | None) -> tuple[Any, Any]:
+    def open(self, patient: int) -> tuple[Any, Any]:
         """A patient as a person would open and name it."""
         image, labels = self.paths(patient)
         volume = slicer.util.loadVolume(str(image))
@@ -54,15 +56,15 @@ class ClickPathTest(LogicTestCase):
                 segment.SetName(NAMES[segment.GetLabelValue()])
             else:
                 segments.RemoveSegment(segments.GetNthSegmentID(number))
-        if matrix is not None:
-            add_transform(matrix, volume, segmentation)
+        if patient in PLACES:
+            add_transform(PLACES[patient], volume, segmentation)
         return volume, segmentation
 
-    def moved_files(self, patient: int, matrix: np.ndarray | None) -> tuple[str, str]:
+    def moved_files(self, patient: int) -> tuple[str, str]:
         """The same patient for the command line: its header moved by SimpleITK, not by us."""
-        if matrix is None:
+        if patient not in PLACES:
             return tuple(map(str, self.paths(patient)))
-        lps = LPS @ matrix @ LPS
+        lps = LPS @ PLACES[patient] @ LPS
         found = []
         for path in self.paths(patient):
             image = sitk.ReadImage(str(path))
@@ -84,48 +86,69 @@ class ClickPathTest(LogicTestCase):
         )
 
     def test_from_an_empty_scene_to_an_overlay_as_the_command_line_gives(self) -> None:
+        way, ui = self.way, self.ui
+        way.choose_model(MODEL, "cpu")
         for patient in SUPPORTS:
-            self.logic.addSupport(*self.open(patient, MOVED if patient == SUPPORTS[1] else None))
-        query, drawn = self.open(QUERY, TURNED)
+            way.add_support(*self.open(patient))
+        way.query, drawn = self.open(QUERY)
         slicer.mrmlScene.RemoveNode(drawn)
-        self.logic.structures()
-        slicer_world.process_events_until(lambda: self.logic._sizes._stepper is None)
-        shown = {row.name: row for row in self.logic.structures()}
-        self.assertEqual(list(shown), list(NAMES.values()))
-        self.assertEqual(self.logic.blockers("train"), [])
-        self.logic.train(epochs=EPOCHS, seed=3)
-        result = self.logic.segment(query)
-        for row in self.logic.adapters()[0].metadata["priors"].items():
-            self.assertAlmostEqual(row[1]["mean"] / 1000, shown[row[0]].prior.mean_ml, places=3)
+        way.wait_for_sizes()
+        self.assertEqual(ui.supportsSection.text, "Support set: 3 of 3 ready")
+        names = [row[1] for row in texts(ui.structuresTable)]
+        self.assertEqual(names, list(NAMES.values()))
+        way.choose_colors()
+        ui.seedSpinBox.value = SEED
+        settle()
+        shown = {row.name: row.prior.mean_ml for row in self.logic.structures()}
+        self.train_once_more_after_cancelling(EPOCHS)
+        for name, prior in self.logic.adapters()[0].metadata["priors"].items():
+            self.assertAlmostEqual(prior["mean"] / 1000, shown[name], places=3)
 
-        adapter, out = self.folder / "command.fseft", self.folder / "command.nrrd"
-        pairs = [self.moved_files(p, MOVED if p == SUPPORTS[1] else None) for p in SUPPORTS]
-        moved = self.moved_files(QUERY, TURNED)
+        way.choose_query()
+        first = masks_of(self.segment(names, refine=False))
+        self.assertIsNone(self.logic.results()[0].unrefined)
+        result = self.segment(names, refine=True)
+        if result.unrefined is not None:
+            for name, mask in masks_of(result, refined=False).items():
+                np.testing.assert_array_equal(mask, first[name])
+        self.check_overlay(result)
+        self.check_reload()
+        result = self.logic.results()[0]
+        self.check_overlay(result)
+        self.compare(result)
+
+    def compare(self, result: Any) -> None:
+        """The panel's result is the command line's, voxel by voxel and in Dice."""
+        node, adapter, out = result.segmentation, self.folder / "c.fseft", self.folder / "c.nrrd"
+        self.assertIs(node.GetParentTransformNode(), result.query.GetParentTransformNode())
+        self.assertIsNotNone(node.GetParentTransformNode())
+        supports = [text for p in SUPPORTS for text in ("--support", *self.moved_files(p))]
+        image, truth_file = self.moved_files(QUERY)
         self.command(
-            *("adapt", "--out", str(adapter), "--epochs", str(EPOCHS), "--seed", "3"),
-            *("--structures", ",".join(f"{v}={n}" for v, n in NAMES.items()), "--device", "cpu"),
-            *(text for pair in pairs for text in ("--support", *pair)),
+            *("adapt", "--out", str(adapter), "--model", MODEL, "--device", "cpu"),
+            *("--epochs", str(EPOCHS), "--seed", str(SEED)),
+            *("--structures", ",".join(f"{v}={n}" for v, n in NAMES.items()), *supports),
         )
         self.command(
             *("segment", "--adapter", str(adapter), "--out", str(out), "--device", "cpu"),
-            *("--seed", "3", moved[0]),
+            *("--seed", str(SEED), image),
         )
-        image = sitk.ReadImage(str(out))
-        labels = sitk.GetArrayFromImage(image).T
-        truth = sitk.GetArrayFromImage(sitk.ReadImage(moved[1])).T
-        node = result.segmentation
-        self.assertIs(node.GetParentTransformNode(), query.GetParentTransformNode())
-        segments = node.GetSegmentation()
-        for number, (value, name) in enumerate(NAMES.items(), 1):
-            segment_id = f"Segment_{number}"
-            self.assertEqual(segments.GetSegment(segment_id).GetName(), name)
-            mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, query).T > 0
-            ours, theirs = (
-                2 * np.count_nonzero(m & (truth == value)) / (m.sum() + (truth == value).sum())
-                for m in (mask, labels == value)
-            )
-            different = np.count_nonzero(mask ^ (labels == value))
-            print(f"\n{name}: Dice {ours:.4f}, command line {theirs:.4f}, {different} voxels apart")
+        labels, truth = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(p))).T for p in (out, truth_file)
+        )
+        ours = masks_of(result)
+        for value, name in NAMES.items():
+            mask, theirs, true = ours[name], labels == value, truth == value
+            scores = [
+                2 * np.count_nonzero(m & true) / (m.sum() + true.sum()) for m in (mask, theirs)
+            ]
+            apart = np.count_nonzero(mask ^ theirs)
+            print(f"\n{name}: Dice {scores[0]:.4f}, command line {scores[1]:.4f}, {apart} apart")
             self.assertGreater(mask.sum(), 100)
-            self.assertEqual(ours, theirs)
-            np.testing.assert_array_equal(mask, labels == value)
+            self.assertEqual(*scores)
+            np.testing.assert_array_equal(mask, theirs)
+
+
+if __name__ == "__main__":
+    assert slicer_world
+    unittest.main()

@@ -14,7 +14,9 @@ import vtk
 from FewShotSegSlicer.handover import SupportNodes, support_steps, volume_steps
 from FewShotSegSlicer.mrml_geometry import volume_affine
 from FewShotSegSlicer.result_loader import load_steps
+from FewShotSegSlicer.results import delete_result, list_results, show_result, show_uncertainty
 from FewShotSegSlicer.scene_state import SceneState
+from FewShotSegSlicer.supports import add_support, remove_support
 from module_scenes import add_segmentation, add_transform, add_volume, affine_of, ball
 
 from FewShotSegLib.annotation import Structure
@@ -262,8 +264,7 @@ class ResultTest(HandoverTestCase):
         into: list[str] = []
         for _ in load_steps(self.folder, query, state, "adapter", into):
             pass
-        from FewShotSegSlicer.results import list_results
-
+        self.state = state
         return list_results(state)[0]
 
     def test_segments_lie_where_the_query_lies(self) -> None:
@@ -302,7 +303,10 @@ class ResultTest(HandoverTestCase):
         self.assertEqual(result.rows[1].note, "No voxel was found to be nothing.")
         self.assertEqual((result.rows[0].prior.lower_ml, result.rows[0].unrefined_ml), (7.7, 0.1))
 
-    def test_earlier_results_stay_out_of_sight(self) -> None:
+    def visible(self, *results: Any) -> list[bool]:
+        return [bool(r.segmentation.GetDisplayNode().GetVisibility()) for r in results]
+
+    def test_earlier_results_stay_out_of_sight_until_one_is_chosen(self) -> None:
         query = add_volume(np.zeros(SHAPE, np.int16), affine_of(), "Query")
         mask = np.zeros(SHAPE, bool)
         mask[3:6, 4:8, 2:9] = True
@@ -311,5 +315,30 @@ class ResultTest(HandoverTestCase):
         second = self.load(query, mask, np.ones((2, 2, 2), np.uint8))
         self.assertIsNot(first.segmentation, second.segmentation)
         self.assertIsNotNone(first.segmentation.GetScene())
-        self.assertFalse(first.segmentation.GetDisplayNode().GetVisibility())
-        self.assertTrue(second.segmentation.GetDisplayNode().GetVisibility())
+        self.assertEqual(self.visible(first, second), [False, True])
+        every = list_results(self.state)
+        self.assertEqual([result.id for result in every], [second.id, first.id])
+        show_uncertainty(second, True)
+        show_result(first, "unrefined", every)
+        self.assertEqual(self.visible(first, second), [False, False])
+        self.assertTrue(first.unrefined.GetDisplayNode().GetVisibility())
+        shown = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        self.assertFalse(any(c.GetForegroundVolumeID() for c in shown))
+        show_result(first, "refined", every)
+        self.assertEqual(self.visible(first, second), [True, False])
+
+    def test_a_deleted_result_takes_its_nodes_along_but_never_a_support(self) -> None:
+        query = add_volume(np.zeros(SHAPE, np.int16), affine_of(), "Query")
+        mask = np.zeros(SHAPE, bool)
+        mask[3:6, 4:8, 2:9] = True
+        result = self.load(query, mask, np.ones((2, 2, 2), np.uint8))
+        nodes = (result.segmentation, result.unrefined, result.uncertainty)
+        row_id = add_support(self.state, query, result.segmentation)
+        with self.assertRaisesRegex(InputError, "Remove its row"):
+            delete_result(self.state, result)
+        self.assertTrue(all(node.GetScene() for node in nodes))
+        remove_support(self.state, row_id)
+        delete_result(self.state, result)
+        self.assertFalse(any(node.GetScene() for node in nodes))
+        self.assertIsNotNone(query.GetScene())
+        self.assertEqual((list_results(self.state), self.state.read()["results"]), ([], []))

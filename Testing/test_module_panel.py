@@ -14,8 +14,9 @@ if True:  # after the world is there
     import qt
     import slicer
     from FewShotSegSlicer import reloading, widget_supports
-    from FewShotSegSlicer.logic_protocol import AdapterRow, DeviceRow, SupportRow
+    from FewShotSegSlicer.logic_data import AdapterRow, DeviceRow, SupportRow
     from FewShotSegSlicer.widget_navigation import volume_on_screen
+    from FewShotSegSlicer.widget_tools import current_id
     from mock_logic import make_result
 
     from FewShotSegLib.errors import InputError
@@ -188,6 +189,22 @@ class SupportsTest(PanelTestCase):
         settle()
         self.assertEqual([row[0] for row in texts(self.ui.supportsTable)], ["CT 2"])
 
+    def test_sample_data_on_their_way_are_shown(self) -> None:
+        ui = self.ui
+        self.assertFalse(ui.phantomsTask.visible)
+        self.logic.startPhantoms("/x")
+        settle()
+        self.assertTrue(ui.phantomsTask.visible)
+        self.assert_gated(ui.addFolderButton, "has ended")
+        self.logic.go_on(0.5, "Making patients, 50%")
+        self.assertEqual(ui.phantomsProgress.value, 500)
+        self.assertEqual(ui.phantomsStatus.text, "Making patients, 50%")
+        ui.cancelPhantomsButton.click()
+        self.assertIn("cancel", self.names_called())
+        self.logic.finish("cancelled", "Stopped.")
+        settle()
+        self.assertFalse(ui.phantomsTask.visible)
+
     def test_a_folder(self) -> None:
         with mock.patch.object(widget_supports, "choose_folder", return_value="/data"):
             self.ui.addFolderButton.click()
@@ -346,11 +363,41 @@ class TrainTest(PanelTestCase):
             self.ui.deleteAdapterButton.click()
         self.assertIn(("deleteAdapter", "a0"), self.logic.calls)
 
-    def test_the_method(self) -> None:
-        self.assertIn("recommended", self.ui.methodCombo.currentText)
-        self.assertTrue(self.ui.advancedBox.collapsed)
-        choose(self.ui.methodCombo, "linear-probe")
-        self.assertEqual(self.logic.parameters.method, "linear-probe")
+    def test_the_recommended_method_is_up_front_and_every_other_under_advanced(self) -> None:
+        ui, parameters = self.ui, self.logic.parameters
+        self.assertEqual(ui.methodLabel.text, "Adapter 3x3x3 (recommended)")
+        self.assertTrue(ui.advancedBox.collapsed)
+        shown = [ui.methodCombo.itemText(n) for n in range(ui.methodCombo.count)]
+        self.assertIn("Linear probe [linear-probe]", shown)
+        self.assert_gated(ui.decoderCombo, "leaves the whole model frozen")
+        self.assertEqual(ui.epochsSpinBox.text, "60, of the method")
+        choose(ui.methodCombo, "lora")
+        self.assertEqual(parameters.method, "lora")
+        self.panel.refresh()
+        self.assertEqual(ui.methodLabel.text, "LoRA (chosen under Advanced)")
+        self.assertEqual(ui.methodExplanation.text, "Takes longer.")
+        self.assertEqual(ui.epochsSpinBox.text, "70, of the method")
+        self.assertEqual(ui.decoderCombo.count, 4)
+        choose(ui.decoderCombo, "tuned")
+        self.assertEqual(parameters.decoder, "tuned")
+
+    def test_a_decoder_that_another_method_lacks_is_given_up(self) -> None:
+        parameters = self.logic.parameters
+        parameters.method, parameters.decoder = "lora", "frozen"
+        self.panel.refresh()
+        choose(self.ui.methodCombo, "scratch")
+        self.assertEqual((parameters.method, parameters.decoder), ("scratch", "auto"))
+
+    def test_published_settings_adapt_the_finest_level(self) -> None:
+        choose(self.ui.presetCombo, "published")
+        self.assertEqual(self.logic.parameters.preset, "published")
+        self.panel.refresh()
+        self.assertEqual(current_id(self.ui.featuresCombo), "last")
+        self.assert_gated(self.ui.featuresCombo, "finest level")
+        choose(self.ui.presetCombo, "own")
+        self.panel.refresh()
+        self.assertEqual(current_id(self.ui.featuresCombo), "multi")
+        self.assertTrue(self.ui.featuresCombo.enabled)
 
 
 class SegmentTest(PanelTestCase):
@@ -422,6 +469,37 @@ class SegmentTest(PanelTestCase):
         self.assertFalse(any(node.GetDisplayNode().GetVisibility() for node in drawn))
         self.assertTrue(result.segmentation.GetDisplayNode().GetVisibility())
         self.assertIs(volume_on_screen(), self.volumes[3])
+
+    def test_every_result_of_a_query_can_be_chosen_and_deleted(self) -> None:
+        nodes = [self.make_segmentation() for _ in range(3)]
+        for number, node in enumerate(nodes):
+            node.SetName(f"Result {number}")
+        old, new, other = (
+            make_result(self.volumes[query], node, result_id=f"r{number}")
+            for number, (query, node) in enumerate(zip((3, 3, 2), nodes, strict=True))
+        )
+        self.logic.result_rows = [old]
+        self.panel.refresh()
+        self.assertEqual(self.ui.resultCombo.count, 1)
+        self.logic.result_rows = [other, new, old]
+        self.panel.refresh()
+        combo = self.ui.resultCombo
+        shown = [combo.itemText(n) for n in range(combo.count)]
+        self.assertEqual(shown, [f"Result {n}, 01-31 14:05, first" for n in (1, 0)])
+        self.assertEqual(current_id(combo), "r1", "a new one is shown at once")
+        choose(combo, "r0")
+        self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))
+        self.panel.refresh()
+        self.assertEqual(current_id(combo), "r0", "what was chosen stays")
+        with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=False):
+            self.ui.deleteResultButton.click()
+        self.assertEqual(len(self.logic.result_rows), 3)
+        with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=True) as asked:
+            self.ui.deleteResultButton.click()
+        self.assertIn("Result 0", asked.call_args.args[0])
+        self.assertIn(("deleteResult", "r0"), self.logic.calls)
+        self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))
+        self.assertEqual(current_id(combo), "r1")
 
     def test_another_querys_result_is_not_shown(self) -> None:
         self.logic.result_rows = [make_result(self.volumes[2], self.make_segmentation())]

@@ -25,7 +25,7 @@ from FewShotSegSlicer.console import TaskFailed
 from FewShotSegSlicer.handover import volume_steps
 from FewShotSegSlicer.job_folder import PREFIX, make_job_folder, remove_abandoned
 from FewShotSegSlicer.job_process import Ended
-from FewShotSegSlicer.logic_protocol import End, Epoch, Progress
+from FewShotSegSlicer.logic_data import End, Epoch, Progress
 from FewShotSegSlicer.stepper import Stepper
 from module_logic import LogicTestCase
 from module_scenes import add_patient, add_transform, add_volume, affine_of

@@ -304,7 +304,7 @@ class SavingTest(LogicTestCase):
         self.logic.getParameterNode().epochs = 9
         slicer_world.clear_scene()
         self.assertEqual((self.logic.supports(), self.logic.structures()), ([], []))
-        self.assertEqual(self.logic.getParameterNode().epochs, 60)
+        self.assertEqual(self.logic.getParameterNode().epochs, 0)
         self.support(liver=2)
         self.assertEqual(len(self.logic.supports()), 1)
 

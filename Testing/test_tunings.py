@@ -28,13 +28,14 @@ from FewShotSegLib.errors import Cancelled, InputError
 from FewShotSegLib.evaluation import dice
 from FewShotSegLib.features import feature_key
 from FewShotSegLib.image_training import ImageRecipe, ImageSource
+from FewShotSegLib.method_list import DECODERS
 from FewShotSegLib.methods import default_settings
 from FewShotSegLib.model_registry import Model, find_model
 from FewShotSegLib.pipeline import adapt, read_support, segment
 from FewShotSegLib.support_set import Support, prepare_support
 from FewShotSegLib.training import TrainingSettings, fit
 from FewShotSegLib.tuned_model import TunedModel, TunedNetwork
-from FewShotSegLib.tunings import DECODERS, TUNINGS, lora
+from FewShotSegLib.tunings import TUNINGS, lora
 from FewShotSegLib.tunings.base import Tuning
 
 QUICK = TrainingSettings(

@@ -29,6 +29,9 @@ def save_slice(name: str, path: Path, size: tuple[int, int] = (380, 380)) -> Non
     node = logic.GetSliceNode()
     node.SetDimensions(*size, 1)
     logic.ResizeSliceNode(*size)
+    offset = logic.GetSliceOffset()
+    logic.FitSliceToBackground()  # as Slicer does on its own where a volume is brought on screen
+    logic.SetSliceOffset(offset)
     logic.SnapSliceOffsetToIJK()
     logic.UpdatePipeline()
     window, renderer = _window(size)

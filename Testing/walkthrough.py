@@ -58,7 +58,7 @@ class Walkthrough:
         self.look("2-supports")
 
     def choose_colors(self) -> None:
-        """Those of the phantoms' organs: a label map has none of its own."""
+        """Colours that are easy to tell apart: a label map has none of its own."""
         for row, color in zip(self.logic.structures(), COLORS, strict=False):
             self.logic.colorStructure(row.id, color)
         settle()
@@ -71,6 +71,21 @@ class Walkthrough:
                 and all(row.prior.mean_ml is not None for row in self.logic.structures())
             )
         )
+        settle()
+
+    def choose_model(self, model: str, device: str) -> None:
+        """In the section «Foundation model»."""
+        self.wait_until_idle()
+        choose(self.ui.modelCombo, model)
+        choose(self.ui.deviceCombo, device)
+
+    def add_support(self, volume: Any, segmentation: Any) -> None:
+        """Choose a volume and its segmentation, and press «Add»."""
+        self.ui.volumeSelector.setCurrentNode(volume)
+        self.ui.segmentationSelector.setCurrentNode(segmentation)
+        settle()
+        assert self.ui.addSupportButton.enabled, self.ui.addSupportButton.toolTip
+        self.ui.addSupportButton.click()
         settle()
 
     def set_epochs(self, epochs: int) -> None:
@@ -104,6 +119,12 @@ class Walkthrough:
         self.ui.queryVolumeSelector.setCurrentNode(self.query)
         slicer.util.setSliceViewerLayers(background=self.query, fit=False)
         choose(self.ui.adapterCombo, self.logic.adapters()[-1].id)
+
+    def set_refinement(self, wanted: bool) -> None:
+        """Tick «Refine with the prior volumes» on or off."""
+        if self.ui.transductiveCheckBox.checked != wanted:
+            self.ui.transductiveCheckBox.click()
+        settle()
 
     def press_segment(self) -> Any:
         """Segment, and wait; how it ended."""

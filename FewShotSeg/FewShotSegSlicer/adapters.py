@@ -17,7 +17,7 @@ from FewShotSegLib.adapter_header import EXTENSION, read_header
 from FewShotSegLib.atomic import replacing
 from FewShotSegLib.errors import InputError
 
-from .logic_protocol import AdapterRow
+from .logic_data import AdapterRow
 from .scene_state import new_id
 
 ID, SUPPORTS, CREATED = "FewShotSeg.Adapter", "FewShotSeg.Supports", "FewShotSeg.Created"

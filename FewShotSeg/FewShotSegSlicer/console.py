@@ -11,10 +11,13 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.errors import Cancelled, FewShotSegError, InputError
 
-from .logic_protocol import End, Epoch, Progress, Result
+from .logic_data import End, Epoch, Progress, Result
 
 SETTINGS = {
-    "train": ("method", "features", "modality", "epochs", "learningRate", "seed", "overlapAllowed"),
+    "train": (
+        *("method", "decoder", "preset", "features", "modality"),
+        *("epochs", "learningRate", "seed", "overlapAllowed"),
+    ),
     "segment": ("transductive", "uncertainty", "largestComponent", "seed"),
 }
 OnProgress = Callable[[Progress | Epoch], None]
@@ -49,8 +52,8 @@ class ConsoleApi:
             wait: return when it has ended; the application stays alive meanwhile.
             progress: called with each :class:`Progress` and :class:`Epoch`.
             done: called with the :class:`End`.
-            settings: ``method``, ``features``, ``modality``, ``epochs``, ``learningRate``,
-                ``seed``, ``overlapAllowed``; they stay set in the parameter node.
+            settings: ``method``, ``decoder``, ``preset``, ``features``, ``modality``, ``epochs``,
+                ``learningRate``, ``seed``, ``overlapAllowed``; they stay set in the parameter node.
 
         Returns:
             the adapter's id, or None where it did not wait.

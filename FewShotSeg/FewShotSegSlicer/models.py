@@ -18,7 +18,7 @@ from FewShotSegLib.model_files import (
     remove_model,
 )
 
-from .logic_protocol import DeviceRow, ModelRow
+from .logic_data import DeviceRow, ModelRow
 
 MODEL, DEVICE, CACHE = "FewShotSeg/Model", "FewShotSeg/Device", "FewShotSeg/CacheFolder"
 
@@ -107,6 +107,11 @@ class DeviceShelf:
     def found(self, devices: list[Mapping[str, Any]]) -> None:
         """What the background process answered."""
         self._found = [DeviceRow(**device) for device in devices]
+
+    def is_graphics_card(self) -> bool:
+        """Whether the chosen device is one, as far as is known."""
+        device = self.chosen()
+        return device.startswith("cuda") or (device == "auto" and bool(self._found))
 
     def chosen(self) -> str:
         """The device that tasks run on."""

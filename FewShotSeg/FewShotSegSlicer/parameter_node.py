@@ -7,6 +7,8 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
+from FewShotSegLib.method_list import DECODERS, METHODS, PRESETS
+
 
 @parameterNodeWrapper
 class FewShotSegParameterNode:
@@ -14,14 +16,17 @@ class FewShotSegParameterNode:
 
     Supports, structures and results are rows with identities of their own: ``state`` holds them as
     JSON (``scene_state``), and the nodes they speak of are node references of this node.
+    ``decoder`` "auto", ``epochs`` 0 and ``learningRate`` 0 are the method's own.
     """
 
     queryVolume: vtkMRMLScalarVolumeNode
     adapterId: str = ""
-    method: Annotated[str, Choice(["adapter", "linear-probe", "adapter-1x1"])] = "adapter"
+    method: Annotated[str, Choice(list(METHODS))] = "adapter"
+    decoder: Annotated[str, Choice(["auto", *DECODERS])] = "auto"
+    preset: Annotated[str, Choice(list(PRESETS))] = "own"
     features: Annotated[str, Choice(["multi", "last"])] = "multi"
     modality: Annotated[str, Choice(["auto", "CT", "MR"])] = "auto"
-    epochs: Annotated[int, WithinRange(1, 1000)] = 60
+    epochs: Annotated[int, WithinRange(0, 2000)] = 0
     learningRate: Annotated[float, WithinRange(0.0, 1.0)] = 0.0
     seed: Annotated[int, WithinRange(0, 2147483647)] = 0
     transductive: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from FewShotSegLib.job_protocol import (
     read_segments,
 )
 
+from .results import hide_result, list_results
 from .scene_state import QUERY, REFINED, UNCERTAINTY, UNREFINED, SceneState, new_id
 from .segments import BINARY, TERMINOLOGY_TAG
 from .supports import place_on
@@ -92,7 +94,9 @@ def load_steps(
         _add_uncertainty(_("{volume} FewShotSeg, uncertainty").format(volume=name), map_node, query)
         state.refer(UNCERTAINTY, row_id, map_node)
         yield
-    _hide_older(state, query)
+    for older in list_results(state):
+        if older.query is query:
+            hide_result(older)  # nothing of a person's is removed
     rows = state.read()
     rows["results"].insert(0, _row(row_id, data, files, adapter_id))
     state.write(rows)
@@ -125,6 +129,7 @@ def _row(
         "warnings": report["warnings"],
         "seconds": data["seconds"],
         "adapter": adapter_id,
+        "created": datetime.now().isoformat(" ", "seconds"),
     }
 
 
@@ -205,14 +210,3 @@ def _add_uncertainty(name: str, node: Any, query: Any) -> None:
     display.SetWindowLevelMinMax(0, 100)
     display.SetApplyThreshold(True)
     display.SetThreshold(1, 100)
-
-
-def _hide_older(state: SceneState, query: Any) -> None:
-    """Nothing of a person's is removed: earlier results of the query stay, out of sight."""
-    for row in state.read()["results"]:
-        if state.node_of(QUERY, row["id"]) is not query:
-            continue
-        for role in (REFINED, UNREFINED):
-            node = state.node_of(role, row["id"])
-            if node is not None and node.GetDisplayNode() is not None:
-                node.GetDisplayNode().SetVisibility(False)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
-from .logic_protocol import PriorRow, Result, ResultRow
-from .scene_state import QUERY, REFINED, UNCERTAINTY, UNREFINED, SceneState
+from FewShotSegLib.errors import InputError
+
+from .logic_data import PriorRow, Result, ResultRow
+from .scene_state import QUERY, REFINED, SEGMENTATION, UNCERTAINTY, UNREFINED, SceneState
 
 
 def result_of(state: SceneState, row: Mapping[str, Any]) -> Result:
@@ -33,18 +36,34 @@ def result_of(state: SceneState, row: Mapping[str, Any]) -> Result:
         tuple(row["warnings"]),
         row["seconds"],
         row["adapter"],
+        row["id"],
+        row.get("created", ""),
     )
 
 
 def list_results(state: SceneState) -> list[Result]:
-    """The newest result of each query, newest first; those whose nodes are gone are left out."""
-    found: list[Result] = []
-    for row in state.read()["results"]:
-        result = result_of(state, row)
-        known = any(result.query is other.query for other in found)
-        if result.segmentation is not None and not known:
-            found.append(result)
-    return found
+    """Every result, newest first; those whose segmentation is gone are left out."""
+    found = [result_of(state, row) for row in state.read()["results"]]
+    return [result for result in found if result.segmentation is not None]
+
+
+def delete_result(state: SceneState, result: Result) -> None:
+    """Take a result's nodes out of the scene, and its row.
+
+    Raises:
+        InputError: somebody put its segmentation into the support set. Nothing was deleted.
+    """
+    data = state.read()
+    nodes = [n for n in (result.segmentation, result.unrefined, result.uncertainty) if n]
+    if any(state.node_of(SEGMENTATION, row["id"]) in nodes for row in data["supports"]):
+        raise InputError(
+            _("This result is annotated as a support. Remove its row from the support set first.")
+        )
+    show_uncertainty(result, False)
+    data["results"] = [row for row in data["results"] if row["id"] != result.id]
+    state.write(data)
+    for node in nodes:
+        slicer.mrmlScene.RemoveNode(node)
 
 
 def _prior(report: Mapping[str, Any]) -> PriorRow:
@@ -63,12 +82,27 @@ def _prior(report: Mapping[str, Any]) -> PriorRow:
     )
 
 
-def show_result(result: Result, what: str) -> None:
-    """Show the refined or the unrefined segmentation, and hide the other."""
+def show_result(result: Result, what: str, others: Sequence[Result] = ()) -> None:
+    """Show the refined or the unrefined segmentation, and hide the other.
+
+    Args:
+        others: results of which those of the same query are hidden too.
+    """
+    for other in others:
+        if other.query is result.query and other.segmentation is not result.segmentation:
+            hide_result(other)
     for node, name in ((result.segmentation, "refined"), (result.unrefined, "unrefined")):
         if node is not None and node.GetDisplayNode() is not None:
             same = result.unrefined is None and name == "refined"
             node.GetDisplayNode().SetVisibility(name == what or same)
+
+
+def hide_result(result: Result) -> None:
+    """Take a result off all views; its nodes stay."""
+    show_uncertainty(result, False)
+    for node in (result.segmentation, result.unrefined):
+        if node is not None and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility(False)
 
 
 def show_uncertainty(result: Result, visible: bool) -> None:

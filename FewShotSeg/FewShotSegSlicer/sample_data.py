@@ -45,6 +45,8 @@ def make_patients() -> list[Any]:
             slicer.util.errorDisplay(str(error))
             return []
         end = logic.wait()
+        if end.state == "cancelled":
+            return []
         if end.state != "finished":
             slicer.util.errorDisplay(end.message)
             return []

@@ -14,7 +14,7 @@ from FewShotSegLib.size_prior import PriorChange
 
 from .estimates import estimate
 from .handover import volume_steps
-from .logic_protocol import Changed, End, Estimate
+from .logic_data import Changed, End, Estimate
 from .mrml_geometry import volume_affine, volume_array
 from .result_loader import load_steps
 from .results import result_of
@@ -68,9 +68,14 @@ class SegmentTask:
         if entry is None:
             return None
         shapes = [(volume_array(self._query).shape, volume_affine(self._query))]
-        count = len(header["structures"])
+        logic, count = self._logic, len(header["structures"])
         return estimate(
-            "segment", shapes, entry, header["modality"], 0, count, self._logic.device()
+            shapes,
+            entry,
+            header["modality"],
+            count,
+            logic.device(),
+            graphics_card=logic._devices.is_graphics_card(),
         )
 
     def prepare(self, folder: Path) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.errors import InputError
 
-BINARY = "Binary labelmap"
+BINARY, SURFACE = "Binary labelmap", "Closed surface"
 TERMINOLOGY_TAG = "TerminologyEntry"
 UNSPECIFIC = ("85756007",)
 """SNOMED's "Tissue": what Slicer gives a segment of which nobody has said what it is."""

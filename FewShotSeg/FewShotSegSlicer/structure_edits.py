@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
 from FewShotSegLib.errors import InputError
 
-from .logic_protocol import Changed
+from .logic_data import Changed, PriorEdit
 from .scene_state import SEGMENTATION, VOLUME, new_id
 from .segments import TERMINOLOGY_TAG
 from .structures import NO_PRIOR, change_of, match, new_row
 from .supports import new_segmentation, place_on, reference_of
+
+if TYPE_CHECKING:
+    from typing import Unpack
 
 
 class StructureEdits:
@@ -80,25 +83,19 @@ class StructureEdits:
             if any(f"{s['id']}/{g.id}" in mine for s, g in found)
         ]
 
-    def setPrior(
-        self,
-        structure_id: str,
-        *,
-        mean_ml: float | None = None,
-        sd_ml: float | None = None,
-        gamma: float | None = None,
-        enabled: bool | None = None,
-    ) -> None:
+    def setPrior(self, structure_id: str, **edit: Unpack[PriorEdit]) -> None:
         """Edit what is given; the rest stays.
 
         Raises:
             InputError: a value is out of range.
         """
+        unknown = set(edit) - set(NO_PRIOR)
+        if unknown:
+            raise TypeError(f"a prior has no {', '.join(sorted(unknown))}")
         state = self._state()
         data, _members = match(state)
         row = _row(data, structure_id)
-        given = {"mean_ml": mean_ml, "sd_ml": sd_ml, "gamma": gamma, "enabled": enabled}
-        edits = {**row["prior"], **{k: v for k, v in given.items() if v is not None}}
+        edits = {**row["prior"], **{k: v for k, v in edit.items() if v is not None}}
         _check(edits)
         row["prior"] = edits
         state.write(data)

@@ -11,7 +11,7 @@ from FewShotSegLib.annotation import class_key
 from FewShotSegLib.errors import InputError
 from FewShotSegLib.size_prior import PriorChange, SizePrior, prior_from_sizes
 
-from .logic_protocol import PriorRow, SegmentLink, StructureRow
+from .logic_data import PriorRow, SegmentLink, StructureRow
 from .scene_state import SEGMENTATION, VOLUME, SceneState, new_id
 from .segments import SegmentInfo, list_segments, terminology_key
 

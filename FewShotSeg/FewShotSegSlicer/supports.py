@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.errors import InputError
 
-from .logic_protocol import SupportRow
+from .logic_data import SupportRow
 from .mrml_geometry import parent_matrix, volume_affine, volume_array
 from .scene_state import REFINED, SEGMENTATION, UNREFINED, VOLUME, SceneState, new_id
 from .segments import labelmap_of, list_segments, needs_conversion

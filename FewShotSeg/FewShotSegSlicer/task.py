@@ -15,10 +15,12 @@ from FewShotSegLib.errors import FewShotSegError
 
 from .job_folder import make_job_folder, remove_job_folder
 from .job_process import Ended, JobProcess
-from .logic_protocol import End, Epoch, Notice, Progress, TaskKind
+from .logic_data import End, Epoch, Notice, Progress, TaskKind
 from .stepper import Stepper
 from .task_words import end_words, phase_text
 
+ON_IMAGES = {"hand over": 0.02, "start": 0.04, "prepare": 0.06, "train": 0.98, "load": 1.0}
+"""Of a training without stored features; see :data:`SHARES`."""
 SHARES = {
     "train": {"hand over": 0.03, "start": 0.07, "features": 0.3, "train": 0.97, "load": 1.0},
     "segment": {
@@ -224,7 +226,7 @@ class Task:
         self._tell(self.progress)
 
     def _fraction(self, phase: str, done: float) -> float | None:
-        shares = SHARES.get(self.kind)
+        shares = ON_IMAGES if "prepare" in (phase, *self.times) else SHARES.get(self.kind)
         if shares is None:
             return done or None
         names = list(shares)

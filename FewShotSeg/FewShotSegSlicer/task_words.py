@@ -23,6 +23,7 @@ def phase_text(phase: str) -> str:
         "start": _("Starting the background process"),
         "read": _("Reading"),
         "features": _("Foundation model"),
+        "prepare": _("Preparing the images"),
         "train": _("Training"),
         "segment": _("Segmenting"),
         "refine": _("Transductive refinement"),

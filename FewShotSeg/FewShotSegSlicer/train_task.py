@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from FewShotSegLib.annotation import Structure
 from FewShotSegLib.job_protocol import ADAPTER, RESULTS, SupportFiles, TrainJob, write_job
 
 from .adapters import provenance
-from .estimates import estimate
+from .estimates import Training, estimate, model_voxels, remember
 from .handover import SupportNodes, supports_steps
-from .logic_protocol import Changed, End, Estimate, SupportRow
+from .logic_data import Changed, End, Estimate, SupportRow
+from .method_choice import AUTO, features_of, wrong_choice
 from .mrml_geometry import volume_affine, volume_array
 from .result_loader import read_result
 from .scene_state import SEGMENTATION
@@ -34,6 +36,7 @@ class TrainTask:
         self._logic = logic
         self._adapter_id = ""
         self._names: list[str] = []
+        self._voxels = 0
 
     def supports(self) -> list[SupportRow]:
         """The rows that would be used."""
@@ -46,6 +49,7 @@ class TrainTask:
         model = self._logic._models.row(self._logic.model())
         if model is None or model.problem:
             found.append(model.problem if model else _("Choose a foundation model."))
+        found += self._wrong_choice()
         if not rows:
             found.append(_("Add a support: a volume and its segmentation, and tick it."))
         for row in rows:
@@ -63,21 +67,35 @@ class TrainTask:
         entry = self._logic._models.entry(self._logic.model())
         if not rows or entry is None:
             return None
-        parameters = self._logic.getParameterNode()
+        logic = self._logic
         shapes = [(volume_array(r.volume).shape, volume_affine(r.volume)) for r in rows]
         return estimate(
-            "train",
             shapes,
             entry,
-            parameters.modality,
-            parameters.epochs,
+            logic.getParameterNode().modality,
             len(self._classes()) or 1,
-            self._logic.device(),
+            logic.device(),
+            self._training(),
+            logic._devices.is_graphics_card(),
         )
+
+    def _training(self) -> Training:
+        chosen = self._logic.getParameterNode()
+        return Training(chosen.method, chosen.decoder, chosen.preset, chosen.epochs)
+
+    def _wrong_choice(self) -> list[str]:
+        chosen = self._logic.getParameterNode()
+        entry = self._logic._models.entry(self._logic.model())
+        if entry is None:
+            return []
+        text = wrong_choice(chosen.method, chosen.decoder, chosen.preset, chosen.modality, entry)
+        return [text] if text else []
 
     def prepare(self, folder: Path) -> Iterator[Any]:
         """Write the job; see :class:`FewShotSegLib.job_protocol.TrainJob`."""
         logic, parameters = self._logic, self._logic.getParameterNode()
+        self._started, self._chosen = (logic.model(), logic.device()), self._training()
+        entry = logic._models.entry(logic.model())
         data, members = match(logic._state())
         classes = self._classes()
         ids = {row["id"] for row in classes}
@@ -93,9 +111,17 @@ class TrainTask:
             if segments:
                 nodes.append(SupportNodes(row.volume, row.segmentation, segments))
                 self._names.append(row.volume_name)
+                self._voxels += model_voxels(
+                    volume_array(row.volume).shape,
+                    volume_affine(row.volume),
+                    entry,
+                    parameters.modality,
+                )
         files: list[SupportFiles] = []
         yield from supports_steps(folder, nodes, files)
-        settings: dict[str, Any] = {"epochs": parameters.epochs}
+        settings: dict[str, Any] = {}
+        if parameters.epochs:
+            settings["epochs"] = parameters.epochs
         if parameters.learningRate > 0:
             settings["learning_rate"] = parameters.learningRate
         job = TrainJob(
@@ -108,7 +134,9 @@ class TrainTask:
             ],
             logic.model(),
             parameters.method,
-            parameters.features,
+            None if parameters.decoder == AUTO else parameters.decoder,
+            parameters.preset,
+            features_of(parameters),
             parameters.modality,
             parameters.seed,
             settings,
@@ -150,9 +178,17 @@ class TrainTask:
         return End("train", "finished", text, self._adapter_id)
 
     def _learn_speed(self, training: dict[str, Any]) -> None:
+        """What this training took, for the next estimate."""
+        model, device = self._started
         seconds, epochs = training["seconds"], training["epochs"]
         if epochs and "train" in seconds:
-            self._logic._remember(None, epoch=seconds["train"] / epochs)
+            done = replace(self._chosen, epochs=epochs)
+            amount = done.speed_unit(len(self._names))
+            remember(model, device, done.speed_key, seconds["train"] / amount)
+        # Features that were in the cache took no time.
+        if training["backbone_passes"] == len(self._names) and self._voxels:
+            per_million = training["backbone_seconds"] / self._voxels * 1e6
+            remember(model, device, "features", per_million)
 
     def _classes(self) -> list[dict[str, Any]]:
         """The ticked classes that are drawn in a ticked support."""

@@ -10,7 +10,8 @@ import vtk
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
-from .logic_protocol import Changed, End, Epoch, LogicProtocol, LogLine, Notice, Progress
+from .logic_data import Changed, End, Epoch, LogLine, Notice, Progress
+from .logic_protocol import LogicProtocol
 from .reloading import forget_library
 from .widget_adapters import AdaptersSection
 from .widget_log import LogSection
@@ -126,7 +127,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameters.disconnectGui(self._gui_tag)
             self.removeObserver(self._parameters, vtk.vtkCommand.ModifiedEvent, self.refresh_soon)
         self._parameters = parameters
-        self.adapters.parameters = self.segment.parameters = parameters
+        self.adapters.method.parameters = self.segment.parameters = parameters
         if parameters is not None:
             self._gui_tag = parameters.connectGui(self.ui)
             self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.refresh_soon)
@@ -157,10 +158,10 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if notice.kind != self._task_shown:  # it has just begun
                 self._task_shown = notice.kind
                 self.refresh_soon()
-            for section in (self.models, self.adapters, self.segment):
+            for section in (self.models, self.supports, self.adapters, self.segment):
                 section.on_progress(notice)
         elif isinstance(notice, End):
             self._task_shown = ""
             self.refresh()
-            for section in (self.models, self.adapters, self.segment):
+            for section in (self.models, self.supports, self.adapters, self.segment):
                 section.on_end(notice)

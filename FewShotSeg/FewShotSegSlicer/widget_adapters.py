@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
-from .logic_protocol import AdapterRow, End, Epoch, LogicProtocol, Progress
+from .logic_data import AdapterRow, End, Epoch, Progress
+from .logic_protocol import LogicProtocol
 from .widget_dialogs import open_file, save_file
 from .widget_loss_plot import LossPlot
+from .widget_method import MethodChoice
 from .widget_progress import TaskView
-from .widget_tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
+from .widget_tools import Cell, Hint, Table, busy_with, gate, reporting
 
 NAME = 0
 WIDTHS = {1: 100, 2: 60, 3: 122}
 FILES = "FewShotSeg adapter (*.fseft)"
-
-
-def methods() -> list[tuple[str, str]]:
-    """The adapters that the engine knows, the recommended one first."""
-    return [
-        ("adapter", _("Adapter 3x3x3 (recommended)")),
-        ("linear-probe", _("Linear probe (fastest, weaker)")),
-        ("adapter-1x1", _("Adapter 1x1x1 (no neighbourhood)")),
-    ]
-
-
-def feature_levels() -> list[tuple[str, str]]:
-    """Which levels of the backbone are adapted."""
-    return [("multi", _("All (recommended)")), ("last", _("Finest alone, as published"))]
-
-
-def modalities() -> list[tuple[str, str]]:
-    """How intensities are normalised."""
-    return [("auto", _("Automatic")), ("CT", "CT"), ("MR", "MR")]
 
 
 class AdaptersSection:
@@ -42,7 +26,7 @@ class AdaptersSection:
 
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
-        self.parameters: Any = None
+        self.method = MethodChoice(ui, logic)
         self.hint = Hint(ui.adapterHintIcon, ui.adapterHint)
         self.status = Hint(ui.trainStatusIcon, ui.trainStatus)
         self.task = TaskView(ui.trainProgress, ui.cancelTrainButton, self.status, logic)
@@ -50,14 +34,6 @@ class AdaptersSection:
         ui.lossPlotFrame.layout().addWidget(self.plot)
         self.table = Table(ui.adaptersTable, NAME, WIDTHS, rows=2)
         self.table.on_edit(self.on_rename)
-        self.combos = (
-            (ui.methodCombo, "method", methods()),
-            (ui.featuresCombo, "features", feature_levels()),
-            (ui.modalityCombo, "modality", modalities()),
-        )
-        ui.methodCombo.connect("activated(int)", self.on_choice)
-        ui.featuresCombo.connect("activated(int)", self.on_choice)
-        ui.modalityCombo.connect("activated(int)", self.on_choice)
         ui.adaptersTable.connect("itemSelectionChanged()", self.refresh_buttons)
         ui.trainButton.connect("clicked()", self.on_train)
         ui.loadAdapterButton.connect("clicked()", self.on_load)
@@ -67,10 +43,9 @@ class AdaptersSection:
     def refresh(self) -> None:
         """Show what the logic says."""
         rows, running = self.logic.adapters(), busy_with(self.logic)
-        if self.parameters is not None:
-            for combo, name, entries in self.combos:
-                fill_combo(combo, entries, getattr(self.parameters, name))
-        self.table.fill([row.id for row in rows], [adapter_cells(row) for row in rows])
+        self.method.refresh()
+        titles = {row.id: row.title for row in self.logic.methods()}
+        self.table.fill([row.id for row in rows], [adapter_cells(row, titles) for row in rows])
         obstacles = self.logic.blockers("train") if not running else []
         self.hint.show(obstacles[0] if obstacles else "")
         estimate = self.logic.estimate("train") if not obstacles and not running else None
@@ -123,13 +98,6 @@ class AdaptersSection:
             if end.adapter_id:
                 self.table.select([end.adapter_id])
 
-    def on_choice(self, _index: int = 0) -> None:
-        """A person chose a method, levels or a modality."""
-        for combo, name, _entries in self.combos:
-            chosen = current_id(combo)
-            if chosen and getattr(self.parameters, name) != chosen:
-                setattr(self.parameters, name, chosen)
-
     def on_train(self) -> None:
         """Start."""
         with reporting():
@@ -173,9 +141,9 @@ class AdaptersSection:
                 self.logic.deleteAdapter(row.id)
 
 
-def adapter_cells(row: AdapterRow) -> tuple[Cell, ...]:
-    """One row of the list."""
-    method = dict(methods()).get(row.method, row.method)
+def adapter_cells(row: AdapterRow, methods: Mapping[str, str]) -> tuple[Cell, ...]:
+    """One row of the list. ``methods``: their titles."""
+    method = methods.get(row.method, row.method)
     tip = _(
         "{method}\nFoundation model: {model}\nModality: {modality}\nSupports:\n{supports}"
     ).format(

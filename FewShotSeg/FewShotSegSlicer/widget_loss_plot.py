@@ -8,7 +8,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from .logic_protocol import Epoch
+from .logic_data import Epoch
 
 LEFT, TOP, RIGHT, BOTTOM = 40, 8, 8, 20
 """Margins in pixels, for the axes' labels."""

@@ -8,7 +8,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .logic_protocol import DeviceRow, End, LogicProtocol, ModelRow, Progress
+from .logic_data import DeviceRow, End, ModelRow, Progress
+from .logic_protocol import LogicProtocol
 from .packages import describe_packages, install_packages
 from .text_format import bytes_text
 from .widget_dialogs import open_file

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
+
+from FewShotSegLib.errors import InputError
 
 
 def volume_on_screen() -> Any:
@@ -30,7 +33,13 @@ def show_alone(volume: Any, others: Iterable[Any]) -> None:
 
 
 def open_segment_editor(volume: Any, segmentation: Any) -> None:
-    """Switch to Segment Editor, ready to draw this segmentation on this volume."""
+    """Switch to Segment Editor, ready to draw this segmentation on this volume.
+
+    Raises:
+        InputError: this Slicer runs without its window.
+    """
+    if slicer.util.mainWindow() is None:
+        raise InputError(_("Segment Editor can't be opened: this Slicer has no main window."))
     slicer.util.selectModule("SegmentEditor")
     editor = slicer.modules.SegmentEditorWidget.editor
     editor.setSegmentationNode(segmentation)

@@ -6,7 +6,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .logic_protocol import End, LogicProtocol, Progress
+from .logic_data import End, Progress
+from .logic_protocol import LogicProtocol
 from .text_format import seconds_text
 from .widget_tools import Hint, gate
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
-from .logic_protocol import LogicProtocol, Result, ResultRow
+from .logic_data import Result, ResultRow
+from .logic_protocol import LogicProtocol
+from .segments import SURFACE
 from .text_format import ml_text, range_text
-from .widget_tools import Cell, Hint, Table, gate, reporting
+from .widget_tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
 
 NAME, REMARK = 0, 3
 WIDTHS = {0: 98, 1: 76, 2: 92}
@@ -21,8 +24,11 @@ class ResultView:
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
         self.result: Result | None = None
+        self._newest = ""
         self.hint = Hint(ui.resultHintIcon, ui.resultHint)
         self.table = Table(ui.resultsTable, REMARK, WIDTHS, rows=2)
+        ui.resultCombo.connect("activated(int)", self.on_choice)
+        ui.deleteResultButton.connect("clicked()", self.on_delete)
         ui.refinedRadio.connect("clicked()", self.on_kind)
         ui.unrefinedRadio.connect("clicked()", self.on_kind)
         ui.showUncertaintyCheckBox.connect("clicked()", self.on_uncertainty)
@@ -31,18 +37,25 @@ class ResultView:
         ui.show3DButton.connect("clicked()", self.on_3d)
 
     def refresh(self, query: Any) -> None:
-        """Show the newest result of the query; without a query, the newest of all."""
+        """Show a result of the query, or without a query of all: a new one, else the chosen one."""
         results = self.logic.results()
         if query is not None:
             results = [result for result in results if result.query is query]
-        result = results[0] if results else None
-        new = result is not None and (
-            self.result is None or result.segmentation is not self.result.segmentation
-        )
+        shown, newest = self.result.id if self.result else "", results[0].id if results else ""
+        chosen = {result.id: result for result in results}.get(shown)
+        if newest != self._newest or chosen is None:
+            chosen = results[0] if results else None
+        self._newest, result = newest, chosen
+        new = result is not None and result.id != shown
         self.result = result
         self.ui.resultFrame.setVisible(result is not None)
         if result is None:
             return
+        names = {row.id: row.name for row in self.logic.adapters()}
+        entries = [(r.id, result_text(r, names.get(r.adapter_id, ""))) for r in results]
+        fill_combo(self.ui.resultCombo, entries, result.id)
+        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        gate(self.ui.deleteResultButton, busy, _("Delete this result from the scene."))
         self.table.fill(
             [row.name for row in result.rows], [result_cells(row) for row in result.rows]
         )
@@ -75,6 +88,35 @@ class ResultView:
         if display is not None:
             ui.outlineCheckBox.setChecked(bool(display.GetVisibility2DOutline()))
             ui.fillCheckBox.setChecked(bool(display.GetVisibility2DFill()))
+            # A node is visible in 3D from the first; something shows once it has surfaces.
+            made = result.segmentation.GetSegmentation().ContainsRepresentation(SURFACE)
+            ui.show3DButton.setChecked(bool(made and display.GetVisibility3D()))
+
+    def on_choice(self, _index: int = 0) -> None:
+        """Another result of this query; the others are hidden."""
+        chosen = current_id(self.ui.resultCombo)
+        found = [result for result in self.logic.results() if result.id == chosen]
+        if found and self.result is not None and chosen != self.result.id:
+            with reporting():
+                self.logic.showResult(found[0], "refined")
+                self.result = found[0]
+                self.ui.refinedRadio.setChecked(True)
+                self.ui.showUncertaintyCheckBox.setChecked(False)
+                self.refresh(found[0].query)
+
+    def on_delete(self) -> None:
+        """Delete after asking; the next newest takes its place."""
+        if self.result is None:
+            return
+        name = self.result.segmentation.GetName()
+        question = _("Delete the result {name} from the scene?").format(name=name)
+        if slicer.util.confirmOkCancelDisplay(question, _("Delete a result")):
+            query = self.result.query
+            with reporting():
+                self.logic.deleteResult(self.result)
+                self.refresh(query)
+                if self.result is not None:
+                    self.logic.showResult(self.result, "refined")
 
     def on_kind(self) -> None:
         """Refined or unrefined."""
@@ -104,6 +146,12 @@ class ResultView:
         if self.result is not None:
             with reporting():
                 self.logic.show3D(self.result, self.ui.show3DButton.checked)
+
+
+def result_text(result: Result, adapter: str) -> str:
+    """One line for the list."""
+    parts = [result.created.replace("T", " ")[5:16], adapter]
+    return ", ".join([result.segmentation.GetName(), *(part for part in parts if part)])
 
 
 def remarks(result: Result) -> str:

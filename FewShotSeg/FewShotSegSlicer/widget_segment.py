@@ -6,7 +6,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .logic_protocol import End, LogicProtocol, Progress
+from .logic_data import End, Progress
+from .logic_protocol import LogicProtocol
 from .widget_navigation import show_alone, volume_on_screen
 from .widget_progress import TaskView
 from .widget_results import ResultView

@@ -7,7 +7,8 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from .logic_protocol import LogicProtocol, StructureRow
+from .logic_data import StructureRow
+from .logic_protocol import LogicProtocol
 from .text_format import ml_text, number, range_text
 from .widget_dialogs import choose_color
 from .widget_tools import Cell, Hint, Table, busy_with, gate, reporting

@@ -8,9 +8,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .logic_protocol import LogicProtocol, SupportRow
+from .logic_data import End, Progress, SupportRow
+from .logic_protocol import LogicProtocol
 from .widget_dialogs import choose_folder
 from .widget_navigation import open_segment_editor, volume_on_screen
+from .widget_progress import TaskView
 from .widget_tools import Cell, Hint, Table, busy_with, gate, reporting
 
 VOLUME = 0
@@ -34,6 +36,8 @@ class SupportsSection:
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
         self.hint = Hint(ui.supportsHintIcon, ui.supportsHint)
+        self.status = Hint(ui.phantomsStatusIcon, ui.phantomsStatus)
+        self.task = TaskView(ui.phantomsProgress, ui.cancelPhantomsButton, self.status, logic)
         self.table = Table(ui.supportsTable, VOLUME, WIDTHS)
         self.table.on_edit(self.on_tick)
         ui.supportsTable.connect("itemSelectionChanged()", self.refresh_buttons)
@@ -81,7 +85,18 @@ class SupportsSection:
             title = _("Support set: {ready} of {count} ready").format(ready=ready, count=len(rows))
         self.ui.supportsSection.text = title
         self.hint.show(*self._obstacle(rows, ready))
+        making = self.logic.running() == "phantoms"
+        self.task.refresh(making)
+        self.ui.phantomsTask.setVisible(making)
         self.refresh_buttons()
+
+    def on_progress(self, progress: Progress) -> None:
+        """Made-up patients are on their way, as somebody asked of Sample Data."""
+        if progress.kind == "phantoms":
+            self.task.show(progress)
+
+    def on_end(self, _end: End) -> None:
+        """Sample Data says how that ended."""
 
     def _obstacle(self, rows: list[SupportRow], ready: int) -> tuple[str, str]:
         if not rows:

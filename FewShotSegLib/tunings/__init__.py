@@ -26,4 +26,3 @@ TUNINGS: dict[str, type[Tuning]] = {
         ConvolutionAdapter,
     )
 }
-DECODERS = ("frozen", "tuned", "new")

@@ -62,7 +62,7 @@ class Application:
         self._io, self._manager = IOManager(), ModuleManager()
         self.slicerHome = ""
         self.applicationName = "Slicer"
-        self.mainWindow_ = None
+        self.windows: list[Any] = []
 
     def testingEnabled(self) -> bool:
         return True
@@ -78,6 +78,9 @@ class Application:
 
     def applicationLogic(self) -> Any:
         return slicer.modules._application_logic
+
+    def topLevelWidgets(self) -> list[Any]:
+        return list(self.windows)
 
     def layoutManager(self) -> Any:
         return None
