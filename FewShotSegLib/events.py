@@ -8,6 +8,9 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 ``prepare``, ``pretrain``), ``total`` (steps, or null) and, where it helps,
                 ``subject``
 ``progress``    ``phase``, ``done``, ``total``
+``estimate``    long work begins, and its first step was timed: ``phase`` (``features``),
+                ``seconds`` from now on, ``windows`` and ``window_seconds``, ``volumes``, ``bytes``
+                of cache, ``device`` (``cpu``, ``cuda``)
 ``epoch``       one epoch of training or refinement: ``phase``, ``epoch``, ``epochs``, ``loss`` and
                 its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure;
                 of pre-training some hundred steps, with ``step`` of ``steps`` and, where it was

@@ -29,6 +29,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/evaluation.py
   FewShotSegLib/events.py
   FewShotSegLib/feature_store.py
+  FewShotSegLib/feature_writer.py
   FewShotSegLib/features.py
   FewShotSegLib/geometry.py
   FewShotSegLib/image_training.py
@@ -77,6 +78,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/result_files.py
   FewShotSegLib/sampling.py
   FewShotSegLib/size_prior.py
+  FewShotSegLib/sliding_window.py
   FewShotSegLib/stopping.py
   FewShotSegLib/support_set.py
   FewShotSegLib/tiles.py

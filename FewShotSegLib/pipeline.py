@@ -234,6 +234,9 @@ def adapt(
         require_published(features, preprocessing.intensity)
     source = runtime.source(foundation, preprocessing)
     images = ImageSource(foundation, preprocessing) if tuning else None
+    if tuning is None:
+        volumes = [*(pair.volume for pair in pairs), query_volume]
+        source.upcoming = [volume for volume in volumes if volume is not None]
     with clock.phase("prepare" if tuning else "features", len(pairs)):
         prepared = [prepare_support(pair, chosen, images or source) for pair in pairs]
         support_set = SupportSet(list(chosen), prepared)
@@ -397,6 +400,7 @@ def segment(
         ]
     warnings = _query_warnings(trained, volume)
     source = runtime.source(trained.tuned_model(foundation), trained.preprocessing)
+    source.upcoming = [volume, *(pair.volume for pair in pairs)]
     with clock.phase("features", 1 + len(pairs)):
         features = source(volume, "query")
         prepared = [prepare_support(pair, trained.structures, source) for pair in pairs]

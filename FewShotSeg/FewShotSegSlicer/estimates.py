@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,33 @@ BASE_BYTES = 700 * 2**20
 """A process with torch and a model that has done nothing yet."""
 LEVELS = 1.4
 """All feature levels together hold so many times the finest one's voxels."""
+SLAB = 1.6
+"""What is kept of a slab of features in float32, with its weights and its planes being written."""
 SPEED = "FewShotSeg/Speed"
 GUESS = {"features": 4.0, "epoch": 0.8, "start": 6.0}
 """Seconds a million model voxels, an epoch, and a start take on two CPU cores."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture's cost, measured on two CPU cores.
+
+    Attributes:
+        channels: of the finest level. window_bytes: of one window on its way through.
+        seconds: for a million model voxels.
+    """
+
+    channels: int
+    window_bytes: float
+    seconds: float
+
+
+NETWORKS = {
+    "SwinUNETR": Network(48, 1.6 * 2**30, 34.0),
+    "GenesisUNet": Network(64, 0.9 * 2**30, 16.0),
+    "VISTA3D": Network(48, 2.0 * 2**30, 27.0),
+}
+SMALL = Network(32, 0.2 * 2**30, GUESS["features"])
 
 
 def model_voxels(
@@ -48,12 +73,17 @@ def estimate(
     """
     voxels = [model_voxels(shape, affine, entry, modality) for shape, affine in shapes]
     originals = [math.prod(shape) for shape, _affine in shapes]
-    channels = (entry["architecture"].get("filters") or [32])[0]
-    # One volume's features are gathered in float32 with their weights; the rest is on disk.
-    features = max(voxels) * channels * LEVELS * 4 * 2
+    architecture = entry["architecture"]
+    network = NETWORKS.get(architecture["name"], SMALL)
+    channels = (architecture.get("filters") or [architecture.get("feature_size")])[0]
+    # A slab of one volume's features is gathered in float32; what is complete goes to the disk.
+    slab = min(max(voxels), entry["window"][0] * max(voxels) ** (2 / 3))
+    features = slab * (channels or network.channels) * LEVELS * 4 * SLAB
     kept = sum(voxels) * structures * 2 + max(originals) * (8 + 2 * structures)
-    memory = int(BASE_BYTES + features + kept)
+    memory = int(BASE_BYTES + network.window_bytes + features + kept)
     speed, measured = speeds(entry["id"], device)
+    if not measured and not device.startswith("cuda"):
+        speed["features"] = network.seconds
     seconds = speed["start"] + speed["features"] * sum(voxels) / 1e6
     if kind == "train":
         seconds += speed["epoch"] * epochs
