@@ -5,8 +5,8 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
 ==============  ===============================================================================
 ``started``     ``command``, ``version``, ``pid``
 ``phase``       ``phase`` (``read``, ``features``, ``train``, ``refine``, ``segment``, ``write``,
-                ``prepare``, ``pretrain``), ``total`` (steps, or null) and, where it helps,
-                ``subject``
+                ``prepare``, ``pretrain``, ``download``), ``total`` (steps or bytes, or null) and,
+                where it helps, ``subject``
 ``progress``    ``phase``, ``done``, ``total``
 ``estimate``    long work begins, and its first step was timed: ``phase`` (``features``),
                 ``seconds`` from now on, ``windows`` and ``window_seconds``, ``volumes``, ``bytes``
@@ -17,9 +17,9 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 validated, ``dice`` by class and ``mean_dice``
 ``warning``     ``message``: something a person should know; the work goes on
 ``result``      ``path`` of a file that is now complete, ``kind`` (``adapter``, ``segmentation``,
-                ``probability``, ``report``, ``overlay``, ``model``, ``curve``, ``job``); and what a
-                command says without a file (``path`` is null): ``evaluation``, ``models``,
-                ``metadata``
+                ``probability``, ``report``, ``overlay``, ``model``, ``weights``, ``curve``,
+                ``job``); and what a command says without a file (``path`` is null):
+                ``evaluation``, ``models``, ``metadata``
 ``heartbeat``   ``memory_bytes`` (or null): a background job is alive, and holds so much
 ``finished``    the command succeeded; ``seconds``
 ``failed``      ``message``, ``kind`` (the error's class); nothing follows

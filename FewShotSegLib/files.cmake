@@ -31,6 +31,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/feature_store.py
   FewShotSegLib/feature_writer.py
   FewShotSegLib/features.py
+  FewShotSegLib/fetching.py
   FewShotSegLib/geometry.py
   FewShotSegLib/image_training.py
   FewShotSegLib/job_inputs.py

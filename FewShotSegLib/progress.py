@@ -16,6 +16,7 @@ _LABELS = {
     "write": "writing",
     "prepare": "preparing volumes",
     "pretrain": "pre-training",
+    "download": "downloading",
 }
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _QUICK = ("read", "write")
@@ -69,13 +70,13 @@ class Progress:
         self.close()
         label = _LABELS.get(phase, phase) + (f": {subject}" if subject else "")
         if self.stream.isatty():
-            self._open_bar(label)
+            self._open_bar(label, in_bytes=phase == "download")
         elif label != self._said:
             self.stream.write(label + "\n")
             self.stream.flush()
         self._said = label
 
-    def _open_bar(self, label: str) -> None:
+    def _open_bar(self, label: str, in_bytes: bool = False) -> None:
         self._bar = tqdm(
             desc=label,
             file=self.stream,
@@ -83,6 +84,7 @@ class Progress:
             dynamic_ncols=True,
             total=0,
             bar_format=_BAR,
+            unit_scale=in_bytes,
         )
 
     def _estimate(self, event: dict[str, Any]) -> None:
@@ -98,7 +100,7 @@ class Progress:
         if bar is not None:
             self._open_bar(label)
 
-    def _advance(self, phase: str, done: int, total: int, note: str) -> None:
+    def _advance(self, phase: str, done: int, total: int | None, note: str) -> None:
         if self._bar is None:
             return
         self._bar.total = total
