@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 SHAPE = (512, 512, 300)
@@ -55,7 +56,13 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     shape = " x ".join(map(str, args.shape))
     print(f"{os.cpu_count()} cores; {shape} voxels of {args.spacing} mm", flush=True)
     cache = ["--events", "--cache", folder / "cache"]
-    adapt = ["adapt", *cache, "--support", folder / "support.nii.gz", folder / "labels.nii.gz"]
+    adapt = [
+        "adapt",
+        *cache,
+        "--support",
+        folder / "support.nii.gz",
+        folder / "support-labels.nii.gz",
+    ]
     adapt += ["--model", folder / "swin.json", "--epochs", "10", "--out", folder / "a.fseft"]
     # Hardly any tolerance, so that transduction has something to do.
     segment = ["segment", *cache, "--adapter", folder / "a.fseft", "--gamma", "0.01"]
@@ -101,9 +108,11 @@ def run_command(arguments: list[str], every: int) -> int:
 
         def features(self, image):
             if self.count % every == 0:
-                start = time.perf_counter()
+                start, work = time.perf_counter(), time.process_time()
                 self.last = super().features(image)
-                print(f"  a window: {time.perf_counter() - start:.1f} s", file=sys.stderr)
+                seconds, work = time.perf_counter() - start, time.process_time() - work
+                told = f"  a window: {seconds:.1f} s, {work:.1f} s of work"
+                print(told, file=sys.stderr, flush=True)
             self.count += 1
             return self.last
 
@@ -117,16 +126,19 @@ def prepare(folder: Path, spacing: tuple[float, ...], shape: tuple[int, ...]) ->
     from safetensors.torch import save_file
 
     from FewShotSegLib.backbones.swin_unetr import SwinUNETRBackbone
+    from FewShotSegLib.geometry import Volume
     from FewShotSegLib.model_files import EMBEDDED_FOLDER
     from FewShotSegLib.phantoms import make_phantom
     from FewShotSegLib.result_files import write_label_map
 
-    volume, annotation = make_phantom(1, spacing, shape)
-    save_image(folder / "support.nii.gz", volume)
-    labels = sum(annotation.masks[s.name] * s.value for s in annotation.structures)
-    write_label_map(folder / "labels.nii.gz", labels.astype("uint8"), volume.grid)
-    volume, _ = make_phantom(2, spacing, shape)
-    save_image(folder / "query.nii.gz", volume)
+    # Drawn coarsely and enlarged: their anatomy doesn't matter here, and costs minutes.
+    coarse = tuple(n // 2 for n in shape)
+    for number, name in ((1, "support"), (2, "query")):
+        volume, annotation = make_phantom(number, tuple(2 * s for s in spacing), coarse)
+        grid = replace(volume.grid, shape=tuple(2 * n for n in coarse), spacing=spacing)
+        save_image(folder / f"{name}.nii.gz", Volume(enlarged(volume.array), grid))
+        labels = sum(annotation.masks[s.name] * s.value for s in annotation.structures)
+        write_label_map(folder / f"{name}-labels.nii.gz", enlarged(labels.astype("uint8")), grid)
     state = SwinUNETRBackbone(48, 14).state_dict()
     # Names that are one tensor are stored once; the loader knows.
     seen = {tensor.data_ptr(): name for name, tensor in state.items()}
@@ -135,6 +147,13 @@ def prepare(folder: Path, spacing: tuple[float, ...], shape: tuple[int, ...]) ->
     entry = json.loads((EMBEDDED_FOLDER / "btcv.json").read_text(encoding="utf-8"))
     entry |= {"id": "swin", "weights": "swin.safetensors"}
     (folder / "swin.json").write_text(json.dumps(entry), encoding="utf-8")
+
+
+def enlarged(array):
+    """Twice as many voxels along each axis."""
+    for axis in range(3):
+        array = array.repeat(2, axis)
+    return array
 
 
 if __name__ == "__main__":
