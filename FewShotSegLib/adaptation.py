@@ -135,6 +135,9 @@ def adapt(
         require_published(features, preprocessing.intensity)
     source = runtime.source(foundation, preprocessing)
     images = ImageSource(foundation, preprocessing) if tuning else None
+    if tuning is None:
+        source.upcoming = [pair.volume for pair in pairs]
+        source.upcoming += [query_volume] if query_volume is not None else []
     with clock.phase("prepare" if tuning else "features", len(pairs)):
         prepared = [prepare_support(pair, chosen, images or source) for pair in pairs]
         support_set = SupportSet(list(chosen), prepared)

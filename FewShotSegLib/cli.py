@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = args.run(args, sink)
         sink(make_event("finished", seconds=round(time.monotonic() - start, 2)))
         return status
-    except (KeyboardInterrupt, Cancelled):
+    except Cancelled as error:
+        return _fail(error if args.command == "download" else _stopped(args), "cancelled", sink)
+    except KeyboardInterrupt:
         return _fail(_stopped(args), "cancelled", sink)
     except FewShotSegError as error:
         return _fail(error, "failed", sink)
@@ -187,6 +189,38 @@ def _models(args: argparse.Namespace, sink: EventSink) -> int:
     return 0
 
 
+def _download(args: argparse.Namespace, sink: EventSink) -> int:
+    from .describe import licence_text
+    from .model_download import download, require_downloadable
+    from .model_registry import find_model
+
+    entry = find_model(args.model).entry
+    require_downloadable(entry)
+    _say(args, licence_text(entry))
+    if not args.accept_licence:
+        _require_consent(args, entry.licence)
+    _installed(args, sink, download(args.model, sink))
+    return 0
+
+
+def _import(args: argparse.Namespace, sink: EventSink) -> int:
+    from .describe import licence_text
+    from .model_download import import_weights
+    from .model_registry import find_model
+
+    _say(args, licence_text(find_model(args.model).entry))
+    _installed(args, sink, import_weights(args.model, args.file))
+    return 0
+
+
+def _remove(args: argparse.Namespace, sink: EventSink) -> int:
+    from .model_files import remove_model
+
+    remove_model(args.model)
+    _say(args, f"The weights of '{args.model}' are removed.")
+    return 0
+
+
 def _inspect(args: argparse.Namespace, sink: EventSink) -> int:
     from .adapter_file import read_metadata
     from .describe import adapter_text
@@ -283,6 +317,9 @@ COMMANDS = {
     "segment": _segment,
     "evaluate": _evaluate,
     "models": _models,
+    "download": _download,
+    "import": _import,
+    "remove": _remove,
     "inspect": _inspect,
     "demo": _demo,
     "pretrain": _pretrain,
@@ -345,12 +382,35 @@ def _signals(handler: Callable[[int, Any], None] = _stop) -> Iterator[None]:
 
 def _stopped(args: argparse.Namespace) -> Cancelled:
     """What is left after an interruption, and how to go on."""
+    if args.command == "download":
+        return Cancelled("Stopped; the same command goes on from what has come.")
     if args.command == "adapt" and os.path.exists(f"{args.out}.partial"):
         return Cancelled(
             "Stopped; the same command with --resume goes on from the last checkpoint "
             f"({args.out}.partial)."
         )
     return Cancelled("Stopped; nothing is half written, and what was complete before stays.")
+
+
+def _installed(args: argparse.Namespace, sink: EventSink, path: Path) -> None:
+    sink(make_event("result", kind="weights", path=str(path)))
+    _say(args, str(path))
+
+
+def _require_consent(args: argparse.Namespace, licence: str) -> None:
+    """Ask a person; whoever can't be asked has to say so in the command.
+
+    Raises:
+        InputError: nobody can be asked. Cancelled: the answer is no.
+    """
+    if args.events or not (sys.stdin and sys.stdin.isatty()):
+        raise InputError(
+            f"Nobody can be asked here whether the licence ({licence}) is accepted. Read it, and "
+            "add --accept-licence."
+        )
+    print("Do you accept this licence, and download the weights? [y/N] ", end="", flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Cancelled("Nothing was downloaded.")
 
 
 def _runtime(args: argparse.Namespace, sink: EventSink) -> Runtime:

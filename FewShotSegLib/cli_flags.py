@@ -58,6 +58,26 @@ _EVALUATE = """\
 Dice, HD95, surface Dice and volume error by structure, on the original grid. A structure that the
 reference does not annotate is unknown, and not scored.
 """
+_DOWNLOAD = """\
+Fetch a foundation model's weights over https and put them into ~/.fewshotseg/models
+(FEWSHOTSEG_HOME moves it). The licence and whom to cite are shown, and you are asked first. An
+interrupted download goes on where it was. The file is checked against its published checksum; where
+the publisher gives none, that of the first download is remembered and checked from then on.
+
+  fewshotseg download btcv
+  fewshotseg download btcv --accept-licence        in a script, once you have read it
+"""
+_IMPORT = """\
+Put a foundation model's weights from a file of yours into ~/.fewshotseg/models, for computers
+without a network and for models that have to be fetched by hand. The file is checked as a download
+is, and copied.
+
+  fewshotseg import fseft ~/Downloads/model.pth
+"""
+_REMOVE = """\
+Delete a foundation model's weights from ~/.fewshotseg/models, with what was half downloaded and the
+remembered checksum. Of a model of your own the entry goes too.
+"""
 _INSPECT = "Show what an adapter was trained on, what it segments, and which sizes it expects."
 _DEMO = """\
 Run the whole job: adapt on a few volumes, segment the next one with and without transduction,
@@ -140,6 +160,19 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     sub.add_argument("--json", metavar="FILE", help="write the scores here as well")
     sub = add("models", "list the foundation models", "List the foundation models.")
     sub.add_argument("--json", action="store_true", help="the registry entries as JSON")
+    sub = add("download", "fetch a foundation model's weights", _DOWNLOAD)
+    _add_model_id(sub)
+    sub.add_argument(
+        "--accept-licence",
+        "--accept-license",
+        action="store_true",
+        help="you have read the licence and accept it: don't ask",
+    )
+    sub = add("import", "install a foundation model's weights from a file", _IMPORT)
+    _add_model_id(sub)
+    sub.add_argument("file", metavar="FILE", help="the weights as their makers publish them")
+    sub = add("remove", "delete a foundation model's weights", _REMOVE)
+    _add_model_id(sub)
     sub = add("inspect", "show what an adapter file holds", _INSPECT)
     sub.add_argument("file", metavar="FILE.fseft")
     sub.add_argument("--json", action="store_true", help="its whole metadata as JSON")
@@ -310,6 +343,10 @@ def _add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> Non
 
 def _add_structures(sub: argparse.ArgumentParser, text: str) -> None:
     sub.add_argument("--structures", metavar="VALUE=NAME,...", help=text)
+
+
+def _add_model_id(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", metavar="MODEL", help="its id; 'fewshotseg models' lists them")
 
 
 def _add_model_and_seed(sub: argparse.ArgumentParser) -> None:

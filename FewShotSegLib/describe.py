@@ -82,6 +82,7 @@ def models_text(entries: Sequence[ModelEntry]) -> str:
             for text, applies in (
                 ("default", entry.id == DEFAULT_MODEL),
                 ("weights missing", not entry.weights.is_file()),
+                ("to be fetched by hand", not (entry.weights.is_file() or entry.weights_url)),
             )
             if applies
         ]
@@ -100,6 +101,20 @@ def models_text(entries: Sequence[ModelEntry]) -> str:
         lines += ["", f"{entry.id}: {entry.description or entry.title}"]
         lines += [f"  known classes: {', '.join(entry.classes) or 'none'}"]
         lines += [f"  cite: {entry.citation}", f"  from: {entry.source_url}"]
+    lines += ["", "Missing weights: fewshotseg download ID; by hand: fewshotseg import ID FILE"]
+    return "\n".join(lines)
+
+
+def licence_text(entry: ModelEntry) -> str:
+    """What a person agrees to by using a model, and whom to cite."""
+    size = f"{entry.size / 2**20:.1f} MB" if entry.size else "told when the download starts"
+    lines = [
+        f"{entry.title} [{entry.id}]",
+        f"  licence  {entry.licence}",
+        f"  cite     {entry.citation}",
+        f"  from     {entry.source_url}",
+        f"  size     {size}",
+    ]
     return "\n".join(lines)
 
 

@@ -5,10 +5,12 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
 ==============  ===============================================================================
 ``started``     ``command``, ``version``, ``pid``
 ``phase``       ``phase`` (``read``, ``features``, ``train``, ``refine``, ``segment``, ``write``,
-                ``prepare``, ``pretrain``,
-                ``benchmark``), ``total`` (steps, or null) and, where it helps,
-                ``subject``
+                ``prepare``, ``pretrain``, ``benchmark``, ``download``), ``total`` (steps or bytes,
+                or null) and, where it helps, ``subject``
 ``progress``    ``phase``, ``done``, ``total``
+``estimate``    long work begins, and its first step was timed: ``phase`` (``features``),
+                ``seconds`` from now on, ``windows`` and ``window_seconds``, ``volumes``, ``bytes``
+                of cache, ``device`` (``cpu``, ``cuda``)
 ``epoch``       one epoch of training or refinement: ``phase``, ``epoch``, ``epochs``, ``loss`` and
                 its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure
                 (a refinement without supports goes through the implausible ones one by one);
@@ -16,9 +18,9 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 validated, ``dice`` by class and ``mean_dice``
 ``warning``     ``message``: something a person should know; the work goes on
 ``result``      ``path`` of a file that is now complete, ``kind`` (``adapter``, ``segmentation``,
-                ``probability``, ``report``, ``overlay``, ``model``, ``curve``, ``job``,
-                ``plan``, ``benchmark``, and ``row`` with one ``row`` of a benchmark); and what a
-                command says without a file (``path`` is null): ``evaluation``, ``models``,
+                ``probability``, ``report``, ``overlay``, ``model``, ``weights``, ``curve``,
+                ``job``, ``plan``, ``benchmark``, and ``row`` with one ``row`` of a benchmark); and
+                what a command says without a file (``path`` is null): ``evaluation``, ``models``,
                 ``metadata``
 ``heartbeat``   ``memory_bytes`` (or null): a background job is alive, and holds so much
 ``finished``    the command succeeded; ``seconds``

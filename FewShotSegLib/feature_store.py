@@ -22,9 +22,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .errors import StorageError
+from .feature_writer import FeatureWriter
 
 DEFAULT_MAX_BYTES = 20 * 2**30
-HALF_MAX = 6.0e4
 PARTIAL = "partial-"
 """How the name of a half-written entry begins; the entry's own follows."""
 WAIT_SECONDS = 0.2
@@ -113,44 +113,72 @@ class FeatureStore:
     ) -> VolumeFeatures:
         """Store the levels (channels, i, j, k) of one volume and give them back memory-mapped.
 
+        See :meth:`writing` for when and what it raises.
+        """
+        with self.writing(key, [level.shape for level in levels], strides, shape) as writer:
+            for number, level in enumerate(levels):
+                writer.write(number, 0, level)
+        return self.stored(key)
+
+    @contextmanager
+    def writing(
+        self,
+        key: str,
+        sizes: Sequence[Sequence[int]],
+        strides: Sequence[int],
+        shape: Sequence[int],
+    ) -> Iterator[FeatureWriter]:
+        """Store one volume's features slab by slab. They are an entry once the block ends well.
+
         Call it holding the entry's :meth:`lock`: whatever is half written without a lock is taken
         for the leavings of a killed process.
+
+        Args:
+            sizes: (channels, i, j, k) of each level.
 
         Raises:
             StorageError: the disk is full or the folder can't be written to. Nothing is left.
         """
         self._make_folder()
-        meta = {"scales": [], "strides": list(strides), "shape": list(shape)}
-        needed = sum(level.numel() * 2 for level in levels)
+        needed = sum(2 * int(np.prod(size, dtype=np.int64)) for size in sizes)
         partial = self.folder / f"{PARTIAL}{key}"
+        writer = None
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(mode=0o700)
-        except OSError as error:
-            raise self._storage_error(error, needed) from error
-        try:
-            for number, level in enumerate(levels):
-                largest = float(level.abs().max())
-                scale = max(1.0, largest / HALF_MAX)
-                meta["scales"].append(scale)
-                np.save(partial / f"level{number}.npy", (level / scale).half().numpy())
-            (partial / "meta.json").write_text(json.dumps(meta))
-            target = self.folder / key
-            if target.exists():  # damaged, or stored by another process meanwhile
-                shutil.rmtree(target)
-            partial.rename(target)
-        except OSError as error:
-            raise self._storage_error(error, needed) from error
+            with self._errors_told(needed):
+                shutil.rmtree(partial, ignore_errors=True)
+                # A backbone may run for an hour before its last plane finds no place.
+                if shutil.disk_usage(self.folder).free < needed:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                partial.mkdir(mode=0o700)
+                writer = FeatureWriter(partial, sizes, lambda: self._errors_told(needed))
+            yield writer
+            with self._errors_told(needed):
+                writer.close()
+                meta = {"scales": writer.scales, "strides": list(strides), "shape": list(shape)}
+                (partial / "meta.json").write_text(json.dumps(meta))
+                target = self.folder / key
+                if target.exists():  # damaged, or stored by another process meanwhile
+                    shutil.rmtree(target)
+                partial.rename(target)
         finally:
+            if writer is not None:
+                writer.abandon()
             shutil.rmtree(partial, ignore_errors=True)
         self.evict(keep=key)
-        stored = self.get(key)
-        if stored is None:
+
+    def stored(self, key: str) -> VolumeFeatures:
+        """The entry that was just written.
+
+        Raises:
+            StorageError: it can't be read back.
+        """
+        features = self.get(key)
+        if features is None:
             raise StorageError(
                 f"Features written to {self.folder} could not be read back. Choose another "
                 "cache folder with --cache."
             )
-        return stored
+        return features
 
     def evict(self, keep: str | None = None) -> None:
         """Remove the least recently used entries until the store is within its size.
@@ -211,6 +239,13 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise self._storage_error(error, 0) from error
+
+    @contextmanager
+    def _errors_told(self, needed: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._storage_error(error, needed) from error
 
     def _storage_error(self, error: OSError, needed: int) -> StorageError:
         # Where the disk fills up in the middle of an array, numpy's error has no number.

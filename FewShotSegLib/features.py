@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from .backbones.base import Backbone
@@ -22,9 +22,12 @@ from .feature_store import FeatureStore, VolumeFeatures
 from .geometry import Volume
 from .model_registry import Model
 from .preprocessing import Preprocessing
+from .sliding_window import Windows, Write, blend_windows, place_windows
 
 FORMAT = 1
 """Part of every key: raised when the same inputs would give other features."""
+SLOW_SECONDS = 60.0
+"""Work of the backbone that takes longer is announced; below it a bar says enough."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -75,67 +78,43 @@ def feature_key(volume: Volume, model: Model, preprocessing: Preprocessing) -> s
     return digest.hexdigest()[:40]
 
 
-def extract_features(
+def stream_features(
     backbone: Backbone,
     image: Tensor,
-    window: tuple[int, int, int],
-    overlap: float,
+    windows: Windows,
     device: torch.device,
+    write: Write,
     on_window: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Tensor]:
+) -> None:
     """Multi-scale features of a whole image by a Gaussian-weighted sliding window.
 
     Args:
         image: (1, 1, I, J, K) float32, on the model grid.
-        window: voxels of the window; cut down to the image where that is smaller.
-        overlap: part of a window shared with its neighbour.
+        windows: over the image, placed on multiples of the backbone's largest stride.
+        write: takes a level's number, the first plane along i, and planes (channels, n, j, k),
+            float32 on the CPU, good until it returns. The planes cover the image padded to
+            multiples of the largest stride.
         on_window: called with windows done and in all; may raise to stop.
-
-    Returns:
-        one (channels, i, j, k) float32 tensor a level, on the CPU, covering the image padded to
-        multiples of the largest stride.
     """
-    largest = max(backbone.strides)
-    size = image.shape[2:]
-    padded = [-(-n // largest) * largest for n in size]
+    padding = [(0, p - n) for n, p in zip(image.shape[2:], windows.padded, strict=True)]
     # Repeating the border is closer to anatomy than zeros, which no MR has at its edge.
-    image = F.pad(
-        image,
-        [n for a in (2, 1, 0) for n in (0, padded[a] - size[a])],
-        mode="replicate",
-    )
-    roi = [min(-(-n // largest) * largest, p) for n, p in zip(window, padded, strict=True)]
-    # Windows start on multiples of the largest stride, where every level has a voxel.
-    steps = [max(largest, int(r * (1 - overlap)) // largest * largest) for r in roi]
-    starts = [-(-(p - r) // step) + 1 for r, p, step in zip(roi, padded, steps, strict=True)]
-    # MONAI rounds r * (1 - overlap) down; the half keeps it from ending one below the step.
-    overlaps = [max(0.0, 1 - (step + 0.5) / r) for r, step in zip(roi, steps, strict=True)]
-    total, done = int(np.prod(starts)), 0
+    image = F.pad(image, [n for pair in reversed(padding) for n in pair], mode="replicate")
+    done = 0
     dtype = autocast_dtype(device)
     backbone = backbone.to(device=device, memory_format=torch.channels_last_3d)
 
-    def run(crop: Tensor) -> tuple[Tensor, ...]:
+    def run(crop: Tensor) -> list[Tensor]:
         nonlocal done
-        on_window(done, total)
-        crop = crop.to(memory_format=torch.channels_last_3d)
+        on_window(done, windows.count)
+        crop = crop.to(device).to(memory_format=torch.channels_last_3d)
         with torch.autocast(device.type, dtype) if dtype else nullcontext():
             levels = backbone.features(crop)
         done += 1
-        return tuple(level.float() for level in levels)
+        return levels
 
     with torch.inference_mode():
-        levels = sliding_window_inference(
-            image,
-            roi,
-            sw_batch_size=1,
-            predictor=run,
-            overlap=overlaps,
-            mode="gaussian",
-            sw_device=device,
-            device=torch.device("cpu"),
-        )
-    on_window(total, total)
-    return [level[0] for level in levels]
+        blend_windows(image, windows, run, write)
+    on_window(windows.count, windows.count)
 
 
 @dataclass
@@ -146,6 +125,7 @@ class FeatureSource:
         model, preprocessing: what the features are of.
         store: where they are kept.
         passes: backbone passes run so far; ``seconds``: what they took.
+        upcoming: volumes that will be asked for, so that an estimate covers them all.
     """
 
     model: Model
@@ -157,6 +137,8 @@ class FeatureSource:
     passes: int = 0
     seconds: float = 0.0
     hits: int = 0
+    upcoming: Sequence[Volume] = ()
+    _announced: Sequence[Volume] = ()
 
     def __call__(self, volume: Volume, subject: str = "") -> VolumeFeatures:
         """The features of a volume. ``subject`` is what progress events call it.
@@ -173,27 +155,89 @@ class FeatureSource:
                 self.hits += 1
                 return features
             start = time.perf_counter()
-            backbone = self.model.backbone
-            image, placement = self.preprocessing(volume)
-            self.events(make_event("phase", phase="features", total=None, subject=subject))
-            levels = extract_features(
-                backbone,
-                image,
-                self.model.entry.window,
-                self.model.entry.overlap,
-                self.device,
-                self._on_window,
-            )
-            if not all(bool(torch.isfinite(level).all()) for level in levels):
-                raise InputError(
-                    "The foundation model gives no finite features for this image. Check its "
-                    "intensities (CT in Hounsfield units?)."
-                )
-            features = self.store.put(key, levels, backbone.strides, placement.shape)
+            self._run(volume, key, subject)
+            features = self.store.stored(key)
             self.passes += 1
             self.seconds += time.perf_counter() - start
         return features
 
-    def _on_window(self, done: int, total: int) -> None:
-        self.check()
-        self.events(make_event("progress", phase="features", done=done, total=total))
+    def _run(self, volume: Volume, key: str, subject: str) -> None:
+        """One pass of the backbone, into the store."""
+        backbone = self.model.backbone
+        image, placement = self.preprocessing(volume)
+        windows, sizes = self._windows(volume), self._sizes(volume)
+        self.events(make_event("phase", phase="features", total=None, subject=subject))
+        begun = time.perf_counter()
+
+        def on_window(done: int, total: int) -> None:
+            self.check()
+            if done == 1 and total > 1:
+                self._announce(volume, time.perf_counter() - begun)
+            self.events(make_event("progress", phase="features", done=done, total=total))
+
+        with self.store.writing(key, sizes, backbone.strides, placement.shape) as writer:
+
+            def write(number: int, first: int, planes: Tensor) -> None:
+                if not all(math.isfinite(float(value)) for value in torch.aminmax(planes)):
+                    raise InputError(
+                        "The foundation model gives no finite features for this image. Check its "
+                        "intensities (CT in Hounsfield units?)."
+                    )
+                writer.write(number, first, planes)
+
+            stream_features(backbone, image, windows, self.device, write, on_window)
+
+    def _windows(self, volume: Volume) -> Windows:
+        entry, shape = self.model.entry, self.preprocessing.place(volume.grid).shape
+        return place_windows(shape, entry.window, entry.overlap, max(self.model.backbone.strides))
+
+    def _sizes(self, volume: Volume) -> list[tuple[int, ...]]:
+        """(channels, i, j, k) of each level."""
+        backbone, padded = self.model.backbone, self._windows(volume).padded
+        return [
+            (channels, *(n // stride for n in padded))
+            for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
+        ]
+
+    def _announce(self, volume: Volume, seconds: float) -> None:
+        """Tell what is left, once for all, where it takes long: a first window was timed.
+
+        Args:
+            volume: the one that is being worked on. seconds: its first window's.
+        """
+        if any(announced is volume for announced in self._announced):
+            return
+        others = [other for other in self.upcoming if other is not volume]
+        windows = sum(self._windows(v).count for v in (volume, *others)) - 1
+        if windows * seconds < SLOW_SECONDS:
+            return
+        others = [
+            other
+            for other in others
+            if self.store.get(feature_key(other, self.model, self.preprocessing)) is None
+        ]
+        volumes = [volume, *others]
+        windows = sum(self._windows(v).count for v in volumes)
+        needed = sum(2 * math.prod(size) for v in volumes for size in self._sizes(v))
+        if (windows - 1) * seconds < SLOW_SECONDS:
+            return
+        self._announced = volumes
+        self.events(
+            make_event(
+                "estimate",
+                phase="features",
+                seconds=round((windows - 1) * seconds, 1),
+                window_seconds=round(seconds, 2),
+                windows=windows,
+                volumes=len(volumes),
+                bytes=needed,
+                device=self.device.type,
+            )
+        )
+        if needed > self.store.max_bytes:
+            gigabytes = math.ceil(needed / 2**30)
+            message = (
+                f"The features of these volumes take {gigabytes} GB, which is more than the cache "
+                f"keeps: with --cache-size {gigabytes} they would not be computed again next time."
+            )
+            self.events(make_event("warning", message=message))

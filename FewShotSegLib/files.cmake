@@ -39,7 +39,9 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/evaluation.py
   FewShotSegLib/events.py
   FewShotSegLib/feature_store.py
+  FewShotSegLib/feature_writer.py
   FewShotSegLib/features.py
+  FewShotSegLib/fetching.py
   FewShotSegLib/geometry.py
   FewShotSegLib/image_training.py
   FewShotSegLib/inputs.py
@@ -93,6 +95,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/sampling.py
   FewShotSegLib/segmentation.py
   FewShotSegLib/size_prior.py
+  FewShotSegLib/sliding_window.py
   FewShotSegLib/stopping.py
   FewShotSegLib/support_set.py
   FewShotSegLib/tiles.py

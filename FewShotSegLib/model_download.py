@@ -1,76 +1,172 @@
-"""Fetching a foundation model's weights: what was announced and agreed to, and nothing else."""
+"""A foundation model's weights put in their place: fetched, or from a file that is here already.
+
+Either way nothing is put there that is not the announced file, or, where the publisher announces no
+checksum, the file that was first used here; nor one that the model's network can't be loaded from.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import os
 import shutil
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from .atomic import replacing, require_writable
 from .errors import Cancelled, ModelError, StorageError
-from .events import EventSink, make_event
-from .model_files import user_folder
-from .model_registry import find_model
+from .events import EventSink, ignore, make_event
+from .fetching import FetchError, fetch, is_safe
+from .model_files import (
+    PART,
+    file_sha256,
+    record_sha256,
+    recorded_sha256,
+    remove_parts,
+    require_absent,
+    user_folder,
+)
+from .model_registry import Model, ModelEntry, find_model
 
-PIECE = 2**18
-TIMEOUT_SECONDS = 30
+Cancel = Callable[[], bool]
 
 
-def download(model_id: str, events: EventSink, cancel: Callable[[], bool]) -> Path:
+def require_downloadable(entry: ModelEntry) -> None:
+    """Check that a program can fetch the weights.
+
+    Raises:
+        ModelError: the entry names no file to fetch, or not over https; or the weights are here.
+    """
+    require_absent(entry.id, entry.weights)
+    if not entry.weights_url:
+        raise ModelError(
+            f"The weights of '{entry.id}' have to be fetched by hand from {entry.source_url}. Then "
+            f"run: fewshotseg import {entry.id} FILE"
+        )
+    if not is_safe(entry.weights_url):
+        raise ModelError(f"The weights of '{entry.id}' are not offered over https.")
+
+
+def download(model_id: str, events: EventSink = ignore, cancel: Cancel = lambda: False) -> Path:
     """Download the weights of a model of the registry into the user's folder.
 
-    The entry must give ``weights_url`` (https) and ``sha256``. A file that is not the announced
-    one is never put in place.
+    An interrupted download leaves what it has, and the next goes on from there. The checksum is the
+    entry's, or the one that was recorded when the file was first here, or is recorded now.
 
     Returns:
         the path of the weights.
 
     Raises:
-        ModelError: the entry names no file to fetch, or the file is not the announced one, or
-            can't be fetched. StorageError: the disk is full. Cancelled: the user stopped.
+        ModelError: see :func:`require_downloadable`; or the file can't be fetched, is not the
+            announced one, or can't be loaded. StorageError: the disk is full. Cancelled: the user
+            stopped.
     """
     entry = find_model(model_id).entry
-    if not (entry.weights_url and entry.sha256):
-        raise ModelError(
-            f"The weights of '{model_id}' have to be fetched by hand from {entry.source_url}."
-        )
-    if not entry.weights_url.startswith("https://"):
-        raise ModelError(f"The weights of '{model_id}' are not offered over https.")
+    require_downloadable(entry)
     target = user_folder() / entry.weights.name
     require_writable(target)
-    if entry.size and shutil.disk_usage(target.parent).free < entry.size:
-        raise StorageError(
-            f"The weights take {entry.size / 2**20:.0f} MB, which {target.parent} has not free."
-        )
-    request = urllib.request.Request(entry.weights_url, headers={"User-Agent": "FewShotSeg"})
-    digest, done = hashlib.sha256(), 0
-    events(make_event("phase", phase="download", total=entry.size))
-    try:
-        with (
-            urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as source,
-            replacing(target) as temporary,
-            open(temporary, "wb") as file,
-        ):
-            while piece := source.read(PIECE):
-                if cancel():
-                    raise Cancelled("Stopped; nothing was installed.")
-                file.write(piece)
-                digest.update(piece)
-                done += len(piece)
-                if entry.size and done > entry.size:
-                    break
-                events(make_event("progress", phase="download", done=done, total=entry.size))
-            if digest.hexdigest() != entry.sha256:
-                raise ModelError(
-                    f"What {entry.weights_url} gave is not the file that the registry announces "
-                    "(its sha256 differs). Nothing was installed."
-                )
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ModelError(
-            f"{entry.weights_url} can't be reached ({getattr(error, 'reason', error)}). Check the "
-            "network, and try again."
-        ) from error
+    part = target.with_name(f"{PART}{target.name}")
+
+    def check() -> None:
+        if cancel():
+            raise Cancelled("Stopped; what has come stays, and the same command goes on from it.")
+
+    def progress(done: int, total: int | None) -> None:
+        if entry.size and total not in (None, entry.size):
+            remove_parts(target.name)
+            raise ModelError(f"{entry.weights_url} is {_not_announced('size')}")
+        events(make_event("progress", phase="download", done=done, total=total or entry.size))
+
+    with _alone(part):
+        events(make_event("phase", phase="download", total=entry.size))
+        try:
+            fetch(entry.weights_url, part, progress, check)
+        except FetchError as error:
+            raise ModelError(
+                f"{entry.weights_url} can't be fetched: {error}. Check the network and try again: "
+                "it goes on from where it was."
+            ) from error
+        except BrokenPipeError:
+            raise  # of whoever listens to the events
+        except OSError as error:
+            raise StorageError(
+                f"The weights can't be written to {target.parent} ({error.strerror or error}). "
+                "Free some space and try again: it goes on from where it was."
+            ) from error
+        try:
+            _require_the_announced(entry, part, entry.weights_url)
+        except ModelError:
+            remove_parts(target.name)
+            raise
+        os.replace(part, target)
+        remove_parts(target.name)
     return target
+
+
+def import_weights(model_id: str, file: str | os.PathLike[str]) -> Path:
+    """Copy a model's weights from a file into the user's folder; the network is not used.
+
+    Returns:
+        the path of the weights.
+
+    Raises:
+        ModelError: the weights are here already, there is no such file, or it is not the announced
+            one or can't be loaded. StorageError: the disk is full.
+    """
+    entry, file = find_model(model_id).entry, Path(file)
+    require_absent(entry.id, entry.weights)
+    if not file.is_file():
+        raise ModelError(f"There is no file {file}.")
+    target = user_folder() / entry.weights.name
+    require_writable(target)
+    with replacing(target) as temporary:
+        shutil.copyfile(file, temporary)
+        _require_the_announced(entry, temporary, str(file))
+    return target
+
+
+def _require_the_announced(entry: ModelEntry, path: Path, source: str) -> None:
+    """Check a file before it is put in its place, and record its checksum if nobody gives one.
+
+    Raises:
+        ModelError: it is another file than it should be, or no weights of this model.
+    """
+    digest = file_sha256(path)
+    known = recorded_sha256(entry.weights.name)
+    if entry.sha256 and digest != entry.sha256:
+        raise ModelError(f"{source} is {_not_announced('sha256')}")
+    if not entry.sha256 and known and digest != known:
+        raise ModelError(
+            f"{source} is not the file that was first used here as '{entry.id}' (its sha256 "
+            "differs). Nothing was installed. If it was changed on purpose, say so first: "
+            f"fewshotseg remove {entry.id}"
+        )
+    try:
+        _ = Model(replace(entry, weights=path, sha256=digest)).backbone
+    except ModelError as error:
+        reason = str(error).replace(str(path), source)
+        raise ModelError(f"Nothing was installed. {reason}") from error
+    if not entry.sha256:
+        record_sha256(entry.weights.name, digest)
+
+
+def _not_announced(what: str) -> str:
+    return f"not the file that the registry announces (its {what} differs). Nothing was installed."
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Held while a file is fetched: two processes would write into one another's half."""
+    lock = FileLock(part.with_name(f".lock-{part.name}"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ModelError(
+            "Another process is downloading these weights. Wait until it has ended."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -5,6 +5,8 @@ The Slicer side lists models before torch is installed; ``model_registry`` check
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +18,12 @@ from .errors import ModelError
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "Resources" / "Models"
 DEFAULT_MODEL = "standin-small"
+PART = ".part-"
+"""How the name of half-fetched weights begins; the weights' own follows."""
+CHECKSUMS = "SHA256SUMS"
+"""Of weights whose publisher gives no checksum, as they were first used; ``sha256sum -c`` reads it.
+"""
+PIECE = 2**20
 
 
 def home_folder() -> Path:
@@ -91,8 +99,71 @@ def add_model(path: str | Path) -> str:
     return entry["id"]
 
 
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def recorded_sha256(name: str) -> str | None:
+    """The hash that weights in the user's folder had when they were first used, if recorded."""
+    return _checksums().get(name)
+
+
+def record_sha256(name: str, digest: str | None) -> None:
+    """Remember the hash of weights in the user's folder; None forgets it.
+
+    Raises:
+        StorageError: the folder can't be written to.
+    """
+    known = _checksums()
+    if known.get(name) == digest:
+        return
+    kept = {**known, name: digest}
+    with replacing(user_folder() / CHECKSUMS) as temporary:
+        lines = [f"{value}  {key}\n" for key, value in sorted(kept.items()) if value]
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _checksums() -> dict[str, str]:
+    try:
+        text = (user_folder() / CHECKSUMS).read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    lines = (line.split("  ", 1) for line in text.splitlines())
+    return {line[1]: line[0] for line in lines if len(line) == 2}
+
+
+def remove_parts(name: str) -> None:
+    """Remove what was fetched of weights before it was interrupted."""
+    for file in user_folder().glob(f"{PART}{glob.escape(name)}*"):
+        file.unlink(missing_ok=True)
+
+
+def require_absent(model_id: str, weights: Path) -> None:
+    """Check that a model's weights may be put in their place.
+
+    Raises:
+        ModelError: they are there.
+    """
+    if weights.is_file():
+        raise ModelError(
+            f"The weights of '{model_id}' are here already ({weights}). To replace them, first "
+            f"run: fewshotseg remove {model_id}"
+        )
+
+
 def remove_model(model_id: str) -> None:
     """Remove a model's weights from the user's folder, and its entry where that is there too.
+
+    What was half fetched goes as well, and the weights' recorded hash.
 
     Raises:
         ModelError: there is no such model, or it ships with the project.
@@ -109,5 +180,7 @@ def remove_model(model_id: str) -> None:
             raise ModelError(f"'{model_id}' ships with FewShotSeg and stays.")
         for file in ours:
             file.unlink(missing_ok=True)
+        remove_parts(entry["weights"].name)
+        record_sha256(entry["weights"].name, None)
         return
     raise ModelError(f"There is no model '{model_id}'.")

@@ -8,7 +8,6 @@ their entry are looked for in that same ``models`` folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,8 +22,17 @@ from torch import Tensor
 from .annotation import class_key
 from .backbones import ARCHITECTURES
 from .backbones.base import Backbone
-from .errors import ModelError
-from .model_files import DEFAULT_MODEL, entry_paths, weights_path
+from .errors import ModelError, StorageError
+from .model_files import (
+    CHECKSUMS,
+    DEFAULT_MODEL,
+    entry_paths,
+    file_sha256,
+    record_sha256,
+    recorded_sha256,
+    user_folder,
+    weights_path,
+)
 from .preprocessing import Preprocessing
 
 
@@ -135,30 +143,44 @@ class Model:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of the weights file, compared with the entry's.
+        """Hash of the weights file, compared with the entry's, or with that of its first use.
 
         Raises:
             ModelError: the file is missing, or is not the one that the entry describes.
         """
         entry = self.entry
         try:
-            with entry.weights.open("rb") as file:
-                digest = (
-                    hashlib.file_digest(file, "sha256")
-                    if hasattr(hashlib, "file_digest")
-                    else hashlib.sha256(file.read())
-                )
+            digest = file_sha256(entry.weights)
         except OSError as error:
+            get = f"Run: fewshotseg download {entry.id}. Or get" if entry.weights_url else "Get"
             raise ModelError(
-                f"The weights of '{entry.id}' are not here. Get {entry.weights.name} from "
+                f"The weights of '{entry.id}' are not here. {get} {entry.weights.name} from "
                 f"{entry.source_url} and put it into {entry.weights.parent}."
             ) from error
-        if entry.sha256 and digest.hexdigest() != entry.sha256:
+        if entry.sha256 and digest != entry.sha256:
             raise ModelError(
                 f"The weights of '{entry.id}' at {entry.weights} are damaged or another version "
                 "(their sha256 differs from the registry's). Get the file again."
             )
-        return digest.hexdigest()
+        if not entry.sha256 and entry.weights.parent == user_folder():
+            self._compare_with_first_use(digest)
+        return digest
+
+    def _compare_with_first_use(self, digest: str) -> None:
+        """Weights without a published checksum stay what they were when they were first used."""
+        name = self.entry.weights.name
+        known = recorded_sha256(name)
+        if known and known != digest:
+            raise ModelError(
+                f"The weights of '{self.entry.id}' at {self.entry.weights} have changed since they "
+                "were first used here (their sha256 differs). Get the file again; if they were "
+                f"changed on purpose, remove the line of {name} from {CHECKSUMS} beside them."
+            )
+        if not known:
+            try:
+                record_sha256(name, digest)
+            except StorageError:
+                pass  # a folder that others keep and we may only read
 
     @cached_property
     def backbone(self) -> Backbone:

@@ -17,6 +17,7 @@ _LABELS = {
     "prepare": "preparing volumes",
     "pretrain": "pre-training",
     "benchmark": "benchmark",
+    "download": "downloading",
 }
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _QUICK = ("read", "write")
@@ -47,6 +48,8 @@ class Progress:
             if "mean_dice" in event:
                 note += f", Dice {event['mean_dice']:.3f}"
             self._advance(event["phase"], event["epoch"], event["epochs"], note)
+        elif kind == "estimate":
+            self._estimate(event)
         elif kind == "warning":
             self.say(f"Note: {event['message']}")
         elif kind in ("finished", "failed", "cancelled"):
@@ -68,23 +71,48 @@ class Progress:
         self.close()
         label = _LABELS.get(phase, phase) + (f": {subject}" if subject else "")
         if self.stream.isatty():
-            self._bar = tqdm(
-                desc=label,
-                file=self.stream,
-                leave=False,
-                dynamic_ncols=True,
-                total=0,
-                bar_format=_BAR,
-            )
+            self._open_bar(label, in_bytes=phase == "download")
         elif label != self._said:
             self.stream.write(label + "\n")
             self.stream.flush()
         self._said = label
 
-    def _advance(self, phase: str, done: int, total: int, note: str) -> None:
+    def _open_bar(self, label: str, in_bytes: bool = False) -> None:
+        self._bar = tqdm(
+            desc=label,
+            file=self.stream,
+            leave=False,
+            dynamic_ncols=True,
+            total=0,
+            bar_format=_BAR,
+            unit_scale=in_bytes,
+        )
+
+    def _estimate(self, event: dict[str, Any]) -> None:
+        """Long work, once its first step was timed; its bar begins anew below the line."""
+        on = "this CPU" if event["device"] == "cpu" else "this GPU"
+        volumes = "1 volume" if event["volumes"] == 1 else f"{event['volumes']} volumes"
+        label, bar = self._said, self._bar
+        self.say(
+            f"The foundation model needs about {duration_text(event['seconds'])} for "
+            f"{event['windows']} windows of {volumes} on {on}, {event['window_seconds']:.1f} s "
+            "each. That is once: the features are cached."
+        )
+        if bar is not None:
+            self._open_bar(label)
+
+    def _advance(self, phase: str, done: int, total: int | None, note: str) -> None:
         if self._bar is None:
             return
         self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds for a person: 45 s, 12 min, 1 h 10 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

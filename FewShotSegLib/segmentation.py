@@ -141,6 +141,7 @@ def segment(
         pairs = as_supports(supports, trained.structures)
     warnings = _query_warnings(trained, volume)
     source = runtime.source(trained.tuned_model(foundation), trained.preprocessing)
+    source.upcoming = [volume, *(pair.volume for pair in pairs)]
     with clock.phase("features", 1 + len(pairs)):
         features = source(volume, "query")
         prepared = [prepare_support(pair, trained.structures, source) for pair in pairs]

@@ -12,6 +12,7 @@ import unittest
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 from unittest import mock
 
 import numpy as np
@@ -355,14 +356,14 @@ class BadDisks(BadInputTestCase):
         for number in (0, 2):
             written = 0
 
-            def save(path: Path, array: np.ndarray, number: int = number) -> None:
+            def write(file: BinaryIO, place: int, array: np.ndarray, number: int = number) -> None:
                 nonlocal written
-                Path(path).write_bytes(b"half")
+                file.write(b"half")
                 written += 1
                 if written > number:
                     raise FULL
 
-            with mock.patch("FewShotSegLib.feature_store.np.save", save):
+            with mock.patch("FewShotSegLib.feature_writer._write_at", write):
                 telling = r"feature cache .*cache is full .* MB were needed.*--cache"
                 self.adapt(telling, *cache)
                 written = 0

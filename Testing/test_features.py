@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from unittest import mock
 import numpy as np
 import torch
 from filelock import FileLock
+from monai.inferers import sliding_window_inference
 from tiny import (
     FILTERS,
     PREPROCESSING,
@@ -30,15 +32,38 @@ from tiny import (
 )
 from torch import Tensor, nn
 
+from FewShotSegLib import feature_writer
 from FewShotSegLib.backbones.base import Backbone
 from FewShotSegLib.errors import Cancelled, InputError, StorageError
 from FewShotSegLib.events import ignore
 from FewShotSegLib.feature_store import FeatureStore, VolumeFeatures
-from FewShotSegLib.features import FeatureSource, choose_device, extract_features, feature_key
+from FewShotSegLib.features import FeatureSource, choose_device, feature_key, stream_features
 from FewShotSegLib.geometry import Volume
 from FewShotSegLib.model_registry import Model
+from FewShotSegLib.progress import Progress
+from FewShotSegLib.sliding_window import Windows, blend_windows, place_windows
 
 CPU = torch.device("cpu")
+
+
+def extract_features(
+    backbone: Backbone,
+    image: Tensor,
+    window: tuple[int, int, int],
+    overlap: float,
+    on_window: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Tensor]:
+    """The whole levels (channels, i, j, k), of slabs that come in order and once each."""
+    windows = place_windows(image.shape[2:], window, overlap, max(backbone.strides))
+    slabs: list[list[Tensor]] = [[] for _ in backbone.channels]
+
+    def write(number: int, first: int, planes: Tensor) -> None:
+        assert first == sum(slab.shape[1] for slab in slabs[number])
+        assert planes.dtype == torch.float32
+        slabs[number].append(planes.clone())
+
+    stream_features(backbone, image, windows, CPU, write, on_window)
+    return [torch.cat(slab, 1) for slab in slabs]
 
 
 class FullPrecision(OneThread):
@@ -104,7 +129,7 @@ class SlidingWindow(FullPrecision):
         with torch.inference_mode():
             expected = backbone.features(image)
         for window in ((16, 24, 8), (96, 96, 96), (14, 21, 7)):
-            levels = extract_features(backbone, image, window, 0.25, CPU)
+            levels = extract_features(backbone, image, window, 0.25)
             self.assertEqual([level.dtype for level in levels], [torch.float32] * 3)
             for level, whole in zip(levels, expected, strict=True):
                 torch.testing.assert_close(level, whole[0], atol=1e-5, rtol=1e-5)
@@ -113,7 +138,7 @@ class SlidingWindow(FullPrecision):
         """The image is continued by its border, and every level covers all of it."""
         backbone = make_backbone()
         image = self.image(13, 18, 5)
-        levels = extract_features(backbone, image, (32, 32, 32), 0.25, CPU)
+        levels = extract_features(backbone, image, (32, 32, 32), 0.25)
         for level, channels, stride in zip(levels, FILTERS, STRIDES, strict=True):
             expected = (channels, 16 // stride, 20 // stride, 8 // stride)
             self.assertEqual(tuple(level.shape), expected)
@@ -131,7 +156,7 @@ class SlidingWindow(FullPrecision):
         image = self.image(41, 26, 50)
         padded = nn.functional.pad(image, (0, 2, 0, 2, 0, 3), mode="replicate")
         whole = [level[0] for level in backbone.features(padded)]
-        levels = extract_features(backbone, image, window, overlap, CPU)
+        levels = extract_features(backbone, image, window, overlap)
         self.assertEqual([level.shape for level in levels], [level.shape for level in whole])
         return [(a - b).abs() / b.std() for a, b in zip(levels, whole, strict=True)]
 
@@ -155,7 +180,7 @@ class SlidingWindow(FullPrecision):
         image = self.image(48, 16, 16)
         with torch.inference_mode():
             whole = [level[0] for level in backbone.features(image)]
-        levels = extract_features(backbone, image, (32, 16, 16), 0.5, CPU)
+        levels = extract_features(backbone, image, (32, 16, 16), 0.5)
         for level, expected in zip(levels, whole, strict=True):
             error = (level - expected).square().mean()
             shifted = (level[:, 1:] - expected[:, :-1]).square().mean()
@@ -181,7 +206,6 @@ class SlidingWindow(FullPrecision):
                         ramp,
                         (window, 4, 4),
                         overlap,
-                        CPU,
                         lambda done, total, counted=counted: counted.append((done, total)),
                     )
                 with self.subTest(window=window, overlap=overlap):
@@ -189,13 +213,54 @@ class SlidingWindow(FullPrecision):
                     expected = [(n, len(starts)) for n in range(len(starts) + 1)]
                     self.assertEqual(counted, expected)
 
+    def test_it_is_the_sliding_window_of_monai(self) -> None:
+        """Slab by slab as over the whole image at once, weights of coarser levels included."""
+        backbone = make_backbone()
+        image = self.image(44, 28, 52)
+        for window in ((16, 12, 24), (24, 28, 20)):
+            windows = place_windows(image.shape[2:], window, 0.25, 4)
+            steps = [starts[1] if len(starts) > 1 else n for n, starts in self.rows(windows)]
+            expected = sliding_window_inference(
+                image,
+                windows.side,
+                1,
+                lambda crop: tuple(backbone.features(crop)),
+                overlap=[
+                    max(0.0, 1 - (step + 0.5) / n)
+                    for step, n in zip(steps, windows.side, strict=True)
+                ],
+                mode="gaussian",
+            )
+            self.assertGreater(windows.count, 8)
+            for level, whole in zip(
+                extract_features(backbone, image, window, 0.25), expected, strict=True
+            ):
+                torch.testing.assert_close(level, whole[0], atol=1e-5, rtol=1e-5)
+
+    @staticmethod
+    def rows(windows: Windows) -> list[tuple[int, tuple[int, ...]]]:
+        return list(zip(windows.side, windows.starts, strict=True))
+
+    def test_no_more_than_a_slab_is_handed_over(self) -> None:
+        """What memory holds depends on the window, not on how long the image is."""
+        planes = []
+        windows = place_windows((160, 8, 8), (16, 8, 8), 0.25, 4)
+        blend_windows(
+            self.image(160, 8, 8),
+            windows,
+            SmallSight(1).requires_grad_(False).features,
+            lambda number, first, values: planes.append((number, first, values.shape[1])),
+        )
+        finest = [(first, count) for number, first, count in planes if number == 0]
+        self.assertEqual(finest, [(n * 12, 12) for n in range(12)] + [(144, 16)])
+
     def test_it_can_be_stopped_at_every_window(self) -> None:
         def stop(done: int, total: int) -> None:
             if done == 2:
                 raise Cancelled("Stopped.")
 
         with self.assertRaises(Cancelled):
-            extract_features(make_backbone(), self.image(40, 8, 8), (8, 8, 8), 0.0, CPU, stop)
+            extract_features(make_backbone(), self.image(40, 8, 8), (8, 8, 8), 0.0, stop)
 
 
 class Store(InFolder):
@@ -240,6 +305,40 @@ class Store(InFolder):
         for number, expected in enumerate((level, small)):
             array = features.levels[number].astype(np.float32) * features.scales[number]
             np.testing.assert_allclose(array, expected, rtol=1e-3, atol=0.01)
+
+    def test_what_is_written_slab_by_slab_is_whole(self) -> None:
+        """Also where the first slabs are there already when a larger number comes."""
+        generator = torch.Generator().manual_seed(0)
+        levels = [torch.randn(3, 9, 4, 5, generator=generator) for _ in range(2)]
+        levels[0][1, 4, 2, 3], levels[0][2, 8, 0, 0] = 1e6, -7e6
+        sizes = [level.shape for level in levels]
+        with self.store.lock("a"):
+            with self.store.writing("a", sizes, (1, 1), (9, 4, 5)) as writer:
+                for first in (0, 3, 6):
+                    for number, level in enumerate(levels):
+                        writer.write(number, first, level[:, first : first + 3].clone())
+            features = self.store.stored("a")
+        self.assertEqual(features.scales, (7e6 / 6e4, 1.0))
+        np.testing.assert_array_equal(features.levels[1], levels[1].half().numpy())
+        found = features.levels[0].astype(np.float32) * features.scales[0]
+        np.testing.assert_allclose(found, levels[0], rtol=2e-3, atol=0.01)
+
+    def test_a_disk_that_is_too_small_is_said_before_the_work(self) -> None:
+        usage = mock.Mock(free=2 * 8**3 * 3 - 1)
+        with (
+            self.store.lock("a"),
+            mock.patch("shutil.disk_usage", return_value=usage),
+            self.assertRaisesRegex(StorageError, "is full .*--cache"),
+            self.store.writing("a", [(3, 8, 8, 8)], (1,), (8, 8, 8)),
+        ):
+            self.fail("the work began")
+        self.assertEqual(self.entries(), set())
+
+    def test_an_error_of_the_work_itself_is_not_the_disks(self) -> None:
+        with self.store.lock("a"), self.assertRaises(BrokenPipeError):
+            with self.store.writing("a", [(3, 8, 8, 8)], (1,), (8, 8, 8)):
+                raise BrokenPipeError
+        self.assertEqual(self.entries(), set())
 
     def test_least_recently_used_entries_go_first(self) -> None:
         self.put("first")
@@ -316,22 +415,22 @@ class Store(InFolder):
                 )
 
     def test_a_full_disk_is_said_and_leaves_nothing(self) -> None:
-        save = np.save
+        write = feature_writer._write_at
 
         for name, error in {
             "full": OSError(errno.ENOSPC, "No space left on device"),
             "quota": OSError(errno.EDQUOT, "Disk quota exceeded"),
-            "in the middle of an array": OSError("1000000 requested and 524224 written"),
+            "a file that is too large": OSError(errno.EFBIG, "File too large"),
         }.items():
 
-            def fails_at_the_second(path: Path, array: np.ndarray, error=error) -> None:
-                if Path(path).name == "level1.npy":
+            def fails_at_the_second(file: Any, *arguments: Any, error=error) -> None:
+                if Path(file.name).name == "level1.npy":
                     raise error
-                save(path, array)
+                write(file, *arguments)
 
             with (
                 self.subTest(name),
-                mock.patch("numpy.save", fails_at_the_second),
+                mock.patch.object(feature_writer, "_write_at", fails_at_the_second),
                 self.assertRaisesRegex(StorageError, "is full .*--cache"),
             ):
                 self.put("a")
@@ -376,16 +475,16 @@ class Store(InFolder):
         class Killed(BaseException):
             pass
 
-        save = np.save
+        write = feature_writer._write_at
 
-        def killed_at_the_second(path: Path, array: np.ndarray) -> None:
-            if Path(path).name == "level1.npy":
+        def killed_at_the_second(file: Any, *arguments: Any) -> None:
+            if Path(file.name).name == "level1.npy":
                 raise Killed
-            save(path, array)
+            write(file, *arguments)
 
         before = self.entries() if self.store.folder.exists() else set()
         with (
-            mock.patch("numpy.save", killed_at_the_second),
+            mock.patch.object(feature_writer, "_write_at", killed_at_the_second),
             mock.patch.object(shutil, "rmtree"),
             self.assertRaises(Killed),
         ):
@@ -529,7 +628,7 @@ class Source(InFolder):
         volume = make_volume()
         first = self.source(volume)
         self.assertEqual((self.source.passes, self.source.hits), (1, 0))
-        with mock.patch("FewShotSegLib.features.extract_features") as extract:
+        with mock.patch("FewShotSegLib.features.stream_features") as extract:
             self.assert_same(self.source(volume), first)
             self.assertEqual((self.source.passes, self.source.hits), (1, 1))
             another = source_of(self.folder)
@@ -564,6 +663,63 @@ class Source(InFolder):
         self.assertEqual(progress, [(n, progress[0][1]) for n in range(len(progress))])
         self.assertEqual(progress[-1][0], progress[-1][1])
         json.dumps(events)
+
+    def estimates(
+        self, source: FeatureSource, volumes: list[Volume], window_seconds: float
+    ) -> list[dict[str, Any]]:
+        """What is said of a backbone that takes so long for a window."""
+        events: list[dict[str, Any]] = []
+        source.events, source.upcoming = events.append, volumes
+        clock = iter(np.arange(10_000) * window_seconds)
+        with mock.patch("FewShotSegLib.features.time.perf_counter", lambda: float(next(clock))):
+            for volume in volumes:
+                source(volume)
+        self.events = events
+        return [event for event in events if event["event"] in ("estimate", "warning")]
+
+    def test_a_slow_backbone_is_announced_once_for_all_volumes_to_come(self) -> None:
+        volumes = [make_volume(n, (19, 14, 20)) for n in range(3)]
+        self.source(volumes[1])
+        (told,) = self.estimates(self.source, volumes, 20.0)
+        windows = place_windows(PREPROCESSING.place(volumes[0].grid).shape, (16,) * 3, 0.25, 4)
+        self.assertGreater(windows.count, 2)
+        self.assertEqual((told["windows"], told["volumes"]), (2 * windows.count, 2))
+        self.assertEqual(told["window_seconds"], 20.0)
+        self.assertEqual(told["seconds"], 20.0 * (2 * windows.count - 1))
+        self.assertEqual((told["phase"], told["device"]), ("features", "cpu"))
+        stored = [self.source(volume) for volume in (volumes[0], volumes[2])]
+        on_disk = sum(level.nbytes for features in stored for level in features.levels)
+        self.assertEqual(told["bytes"], on_disk)
+        # Before all but the first window.
+        before = self.events[: self.events.index(told)]
+        done = [event["done"] for event in before if event["event"] == "progress"]
+        self.assertEqual(done, [0])
+        json.dumps(told)
+
+    def test_a_quick_backbone_is_not_announced(self) -> None:
+        volumes = [make_volume(n, (19, 14, 20)) for n in range(3)]
+        self.assertEqual(self.estimates(self.source, volumes, 1.0), [])
+        self.assertEqual(self.estimates(self.source, volumes, 1000.0), [])  # all stored by now
+
+    def test_a_cache_that_is_too_small_for_slow_work_is_said(self) -> None:
+        self.source.store.max_bytes = 1000
+        volumes = [make_volume(n, (19, 14, 20)) for n in range(2)]
+        told, warning = self.estimates(self.source, volumes, 20.0)
+        self.assertGreater(told["bytes"], 1000)
+        self.assertIn("--cache-size 1 ", warning["message"])
+
+    def test_the_estimate_on_a_terminal(self) -> None:
+        for seconds, text in ((61.0, "61 s"), (733.0, "12 min"), (4200.0, "1 h 10 min")):
+            self.source.store.clear()
+            (told,) = self.estimates(self.source, [make_volume(1, (19, 14, 20))], 20.0)
+            stream = io.StringIO()
+            progress = Progress(stream)
+            progress({"event": "phase", "phase": "features", "subject": "query"})
+            progress({**told, "seconds": seconds})
+            first, line = stream.getvalue().splitlines()
+            self.assertEqual(first, "foundation model: query")
+            self.assertIn(f"about {text} for {told['windows']} windows of 1 volume", line)
+            self.assertIn("on this CPU, 20.0 s each. That is once: the features are cached.", line)
 
     def test_stopping_leaves_nothing(self) -> None:
         def stop() -> None:

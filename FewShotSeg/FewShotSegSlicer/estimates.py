@@ -21,6 +21,8 @@ BASE_BYTES = 700 * 2**20
 """A process with torch and a model that has done nothing yet."""
 LEVELS = 1.4
 """All feature levels together hold so many times the finest one's voxels."""
+SLAB = 1.6
+"""What is kept of a slab of features in float32, with its weights and its planes being written."""
 SPEED = "FewShotSeg/Speed"
 START, FEATURES, EPOCH = 6.0, 4.0, 0.8
 """Seconds that a start, a million model voxels in overlapping windows, and an epoch on stored
@@ -35,11 +37,11 @@ GRAPHICS_CARD = 20.0
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """Of an architecture, measured on crops of 64 voxels a side.
+    """Of an architecture.
 
     Attributes:
-        time: of running it, to the model that comes with FewShotSeg.
-        run_bytes, train_bytes: memory a voxel, in half precision.
+        time: of a window on two quiet CPU cores, to the model that comes with FewShotSeg.
+        run_bytes, train_bytes: memory a voxel, in half precision, on crops of 64 voxels a side.
         channels: of the finest feature level, where the registry entry does not say.
     """
 
@@ -51,9 +53,9 @@ class NetworkCost:
 
 COSTS = {
     "DynamicUNet": NetworkCost(1.0, 350, 1100, 32),
-    "SwinUNETR": NetworkCost(33.0, 2800, 9600, 48),
-    "GenesisUNet": NetworkCost(16.0, 1200, 3700, 64),
-    "VISTA3D": NetworkCost(25.0, 1100, 8700, 48),
+    "SwinUNETR": NetworkCost(8.5, 2800, 9600, 48),
+    "GenesisUNet": NetworkCost(4.0, 1200, 3700, 64),
+    "VISTA3D": NetworkCost(6.8, 1100, 8700, 48),
     "ObeliskUNet": NetworkCost(2.0, 400, 1300, 18),
 }
 
@@ -121,8 +123,9 @@ def estimate(
         memory = _crop_bytes(training, cost) + sum(voxels) * 4
     else:
         channels = (entry["architecture"].get("filters") or [cost.channels])[0]
-        # One volume's features are gathered in float32 with their weights; the rest is on disk.
-        memory = max(voxels) * channels * LEVELS * 4 * 2
+        # A slab of one volume's features is gathered in float32; what is complete goes to the disk.
+        slab = min(max(voxels), entry["window"][0] * max(voxels) ** (2 / 3))
+        memory = slab * channels * LEVELS * 4 * SLAB
         memory += math.prod(entry["window"]) * cost.run_bytes
     memory = int(BASE_BYTES + memory + kept)
     seconds, measured = _seconds(

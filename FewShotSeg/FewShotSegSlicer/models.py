@@ -66,13 +66,19 @@ class ModelShelf:
     @staticmethod
     def _row(entry: Mapping[str, Any], embedded: bool) -> ModelRow:
         installed = entry["weights"].is_file()
-        downloadable = bool(entry.get("weights_url") and entry.get("sha256"))
+        downloadable = bool(entry.get("weights_url"))
         problem = ""
         if not installed:
-            problem = _(
+            text = _(
                 "The weights are not on this machine. Get {file} from {source} and put it into "
                 "{folder}."
-            ).format(
+            )
+            if downloadable:
+                text = _(
+                    "The weights are not on this machine. Press Download in the section "
+                    "Foundation model, or put {file} into {folder}."
+                )
+            problem = text.format(
                 file=entry["weights"].name,
                 source=entry.get("source_url", ""),
                 folder=entry["weights"].parent,

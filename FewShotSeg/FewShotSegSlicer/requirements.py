@@ -9,6 +9,7 @@ REQUIREMENTS = {
     "monai": "monai>=1.4",
     "safetensors": "safetensors>=0.4",
     "scipy": "scipy>=1.11",
+    "requests": "requests>=2.31",
     "filelock": "filelock>=3.12",
     "tqdm": "tqdm>=4.66",
     "SimpleITK": "SimpleITK>=2.3",

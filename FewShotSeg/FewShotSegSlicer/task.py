@@ -18,6 +18,7 @@ from .job_process import Ended, JobProcess
 from .logic_data import End, Epoch, Notice, Progress, TaskKind
 from .stepper import Stepper
 from .task_words import end_words, phase_text
+from .text_format import seconds_text
 
 ON_IMAGES = {"hand over": 0.02, "start": 0.04, "prepare": 0.06, "train": 0.98, "load": 1.0}
 """Of a training without stored features; see :data:`SHARES`."""
@@ -60,6 +61,8 @@ class Task:
         self._started = time.monotonic()
         self._phase_start = self._started
         self._stopping = ""
+        self._features_end: float | None = None
+        self._done = 0.0
         self._over = False
         self._process: JobProcess | None = None
         self._ticker = qt.QTimer()
@@ -124,10 +127,26 @@ class Task:
             self._show(event["phase"])
         elif kind == "progress" and event.get("total"):
             self._show(event["phase"], event["done"] / event["total"])
+        elif kind == "estimate":
+            self._on_estimate(event)
         elif kind == "epoch":
             self._on_epoch(event)
         elif kind == "warning":
             self._tell(event["message"])
+
+    def _on_estimate(self, event: dict[str, Any]) -> None:
+        """The engine timed the first window of a slow foundation model."""
+        self._features_end = time.monotonic() + event["seconds"]
+        text = _(
+            "The foundation model needs about {time} for {n} windows ({volumes} volume(s)), once: "
+            "its features are kept."
+        )
+        self._tell(
+            text.format(
+                time=seconds_text(event["seconds"]), n=event["windows"], volumes=event["volumes"]
+            )
+        )
+        self._show(event["phase"], self._done)
 
     def _on_epoch(self, event: dict[str, Any]) -> None:
         epoch = Epoch(
@@ -202,6 +221,7 @@ class Task:
 
     def _show(self, phase: str, done: float = 0.0) -> None:
         now = time.monotonic()
+        self._done = done
         if phase != self.progress.phase:
             before = self.progress.phase
             self.times[before] = self.times.get(before, 0.0) + now - self._phase_start
@@ -210,6 +230,9 @@ class Task:
         remaining = None
         if phase == "train" and done > 0:
             remaining = (now - self._phase_start) * (1 - done) / done
+        elif phase == "features" and self._features_end is not None:
+            left = self._features_end - now
+            remaining = left if left > 0 else None
         elif fraction is not None and fraction > 0.1:
             remaining = (now - self._started) * (1 - fraction) / fraction
         text = phase_text(phase)
