@@ -17,6 +17,7 @@ from FewShotSegLib.benchmark.results import NAME, Results, setting_key
 from FewShotSegLib.benchmark.run import Models, cells
 from FewShotSegLib.benchmark.summary import Summary
 from FewShotSegLib.benchmark.table import results_text
+from FewShotSegLib.benchmark.untrained import untrained_model
 from FewShotSegLib.errors import InputError
 from FewShotSegLib.model_registry import find_model
 
@@ -149,6 +150,8 @@ class RunTest(BenchmarkCase):
         untrained = self.folder / "small" / "untrained" / f"untrained-{self.model.stem}.json"
         hashes = {find_model(str(path)).weights_sha256 for path in (untrained, self.model)}
         self.assertEqual(len(hashes), 2)
+        again = untrained_model(str(self.model), self.folder)
+        self.assertIn(find_model(again).weights_sha256, hashes)  # or it would be run again
 
 
 class PlanTest(BenchmarkCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_model
+from safetensors.torch import save_file
 
 from ..atomic import replacing, write_json
 from ..backbones import ARCHITECTURES
@@ -27,8 +27,12 @@ def untrained_model(model: str, folder: Path) -> str:
         torch.manual_seed(0)
         network = ARCHITECTURES[entry["architecture"]["name"]](**options)
     name = f"untrained-{Path(model).stem}"
+    # Not save_model: its header is in another order every time, and so the file's hash.
+    tensors = {
+        id(tensor): (key, tensor) for key, tensor in network.state_dict(keep_vars=True).items()
+    }
     with replacing(folder / f"{name}.safetensors") as partial:
-        save_model(network, str(partial))
+        save_file({key: tensor.detach().clone() for key, tensor in tensors.values()}, str(partial))
     fields = {
         "id": name,
         "title": f"{entry['title']}, untrained",
