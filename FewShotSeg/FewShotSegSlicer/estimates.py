@@ -40,7 +40,7 @@ class NetworkCost:
     """Of an architecture.
 
     Attributes:
-        time: of a window on two quiet CPU cores, to the model that comes with FewShotSeg.
+        time: of a window on CPU cores, to the model that comes with FewShotSeg.
         run_bytes, train_bytes: memory a voxel, in half precision, on crops of 64 voxels a side.
         channels: of the finest feature level, where the registry entry does not say.
     """
@@ -53,9 +53,9 @@ class NetworkCost:
 
 COSTS = {
     "DynamicUNet": NetworkCost(1.0, 350, 1100, 32),
-    "SwinUNETR": NetworkCost(8.5, 2800, 9600, 48),
-    "GenesisUNet": NetworkCost(4.0, 1200, 3700, 64),
-    "VISTA3D": NetworkCost(6.8, 1100, 8700, 48),
+    "SwinUNETR": NetworkCost(11.0, 2800, 9600, 48),
+    "GenesisUNet": NetworkCost(5.0, 1200, 3700, 64),
+    "VISTA3D": NetworkCost(8.0, 1100, 8700, 48),
     "ObeliskUNet": NetworkCost(2.0, 400, 1300, 18),
 }
 

@@ -17,6 +17,8 @@ from .plan import Plan, Task
 from .summary import Change, Score, Summary, mean_changes
 
 MARKERS = "osD^vP*X<>"
+BESIDE = 1.1
+"""How far to both sides of a number of shots its methods are drawn, as a factor."""
 
 
 def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
@@ -74,10 +76,10 @@ def _style(number: int) -> dict:
 
 def _against_shots(axes: Axes, task: Task, group: str, summary: Summary) -> None:
     curves = _curves(task, group, summary)
-    for name, (number, curve) in curves.items():
+    for place, (name, (number, curve)) in enumerate(curves.items()):
         spread = [stdev(score.draws) if len(score.draws) > 1 else 0 for _, score in curve]
         # Beside each other, so that bars of one number of shots can be told apart.
-        x = [k * 1.015 ** (number - len(curves) / 2) for k, _ in curve]
+        x = [k * BESIDE ** (2 * place / max(1, len(curves) - 1) - 1) for k, _ in curve]
         y = [score.mean for _, score in curve]
         axes.errorbar(x, y, spread, label=name, capsize=2, lw=1.2, **_style(number))
     shots = summary.shots(task)
