@@ -109,6 +109,7 @@ class ModelsTest(PanelTestCase):
         for word in ("Abdominal U-Net", "3.6 MB", "MIT", "Heinrich", "example.org"):
             self.assertIn(word, question)
         self.assertNotIn("downloadModel", self.names_called())
+        self.ui.modelSection.collapsed = False
         with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=True):
             self.ui.downloadButton.click()
         self.assertIn(("downloadModel", "abdomen"), self.logic.calls)
@@ -527,6 +528,44 @@ class LifeTest(PanelTestCase):
         self.assertEqual(self.logic.listeners, [])
         slicer.mrmlScene.Clear(0)
         settle()
+
+    def test_a_reload_tells_of_the_task_that_it_stopped(self) -> None:
+        self.panel.tell_of_task("train", "Stopped, because the module was closed.")
+        self.assertIn("module was closed", self.ui.trainStatus.text)
+        self.assertEqual(self.ui.segmentStatus.text, "")
+
+    def test_what_was_said_of_a_scene_goes_with_it(self) -> None:
+        self.panel.tell_of_task("segment", "«CT 1» is segmented.")
+        slicer_world.clear_scene()
+        self.assertFalse(self.ui.segmentStatus.visible)
+        self.assertEqual(self.ui.segmentStatus.text, "")
+
+    def test_a_closed_section_hides_what_is_in_it(self) -> None:
+        self.ui.supportsSection.collapsed = True
+        self.assertFalse(self.ui.supportsHint.isVisibleTo(self.ui.supportsSection))
+        self.logic.fill(self.add_volumes(2))
+        self.logic.changed()
+        settle()
+        self.ui.supportsSection.collapsed = False
+        self.assertFalse(self.ui.supportsHint.isVisibleTo(self.ui.supportsSection))
+        self.assertTrue(self.ui.supportsTable.isVisibleTo(self.ui.supportsSection))
+
+    def test_columns_show_their_titles_and_names(self) -> None:
+        self.logic.fill(self.add_volumes(2))
+        self.logic.changed()
+        settle()
+        for table, stretched in ((self.ui.structuresTable, 1), (self.ui.adaptersTable, 0)):
+            header = table.horizontalHeader()
+            for column in set(range(table.columnCount)) - {stretched}:
+                width = table.columnWidth(column)
+                self.assertGreaterEqual(width, header.sectionSizeHint(column), table.name)
+        table = self.ui.supportsTable
+        table.setFixedWidth(600)
+        self.logic.support_rows[0] = replace(self.logic.support_rows[0], segmentation_name="M" * 12)
+        self.logic.changed()
+        settle()
+        needed = table.fontMetrics().boundingRect("M" * 12).width()
+        self.assertGreaterEqual(table.columnWidth(1), min(needed, 200))
 
     def test_a_reload_reads_the_whole_library_again(self) -> None:
         with mock.patch.dict(sys.modules):

@@ -239,7 +239,7 @@ class EndsTest(ProcessTestCase):
         site.mkdir()
         (site / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
         with mock.patch.dict(os.environ, {"PYTHONPATH": str(site)}):
-            with self.assertRaisesRegex(TaskFailed, "«torch» is not installed.*Install packages"):
+            with self.assertRaisesRegex(TaskFailed, "«torch» is not installed.*Press Install"):
                 self.logic.train(epochs=1)
         (self.folder / "home" / "models" / "tiny.safetensors").unlink()
         self.assertIn("weights are not on this machine", self.logic.blockers("train")[0])

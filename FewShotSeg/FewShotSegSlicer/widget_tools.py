@@ -108,6 +108,7 @@ class Table:
 
     def __init__(self, widget: Any, stretch: int, widths: dict[int, int], rows: int = 3) -> None:
         self.widget, self.least_rows = widget, rows
+        self._widths: dict[int, int] = {}
         self._filling = False
         self._shown: list[list[Cell]] = []
         self._ids: list[str] = []
@@ -120,7 +121,8 @@ class Table:
                 header.setSectionResizeMode(column, qt.QHeaderView.Stretch)
             else:
                 header.setSectionResizeMode(column, qt.QHeaderView.Interactive)
-                widget.setColumnWidth(column, widths[column])
+                self._widths[column] = max(widths[column], header.sectionSizeHint(column))
+                widget.setColumnWidth(column, self._widths[column])
         widget.verticalHeader().setDefaultSectionSize(22)
         widget.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         self._fit()
@@ -144,7 +146,10 @@ class Table:
         for r, cells in enumerate(rows):
             for c, cell in enumerate(cells):
                 self._put(r, c, cell)
-        self._ids, self._shown = list(ids), [list(cells) for cells in rows]
+        before, self._shown = self._shown, [list(cells) for cells in rows]
+        self._ids = list(ids)
+        if self._shown != before:
+            self._widen()
         if not same_rows:
             self.select(chosen)
         self._fit()
@@ -184,6 +189,14 @@ class Table:
         if font.bold() != cell.bold:
             font.setBold(cell.bold)
             item.setFont(font)
+
+    def _widen(self) -> None:
+        """Let columns show their texts, as far as a third of the table goes."""
+        for column, least in self._widths.items():
+            self.widget.resizeColumnToContents(column)
+            most = max(least, self.widget.width // 3)
+            width = min(max(least, self.widget.columnWidth(column)), most)
+            self.widget.setColumnWidth(column, width)
 
     def _fit(self) -> None:
         """Be as high as the rows, within reason: the panel is scrolled, its tables seldom."""
