@@ -550,22 +550,33 @@ class LifeTest(PanelTestCase):
         self.assertFalse(self.ui.supportsHint.isVisibleTo(self.ui.supportsSection))
         self.assertTrue(self.ui.supportsTable.isVisibleTo(self.ui.supportsSection))
 
-    def test_columns_show_their_titles_and_names(self) -> None:
+    def test_columns_show_names_first_and_titles_where_there_is_room(self) -> None:
         self.logic.fill(self.add_volumes(2))
         self.logic.changed()
+        self.ui.structuresSection.collapsed = False
         settle()
-        for table, stretched in ((self.ui.structuresTable, 1), (self.ui.adaptersTable, 0)):
-            header = table.horizontalHeader()
-            for column in set(range(table.columnCount)) - {stretched}:
-                width = table.columnWidth(column)
-                self.assertGreaterEqual(width, header.sectionSizeHint(column), table.name)
-        table = self.ui.supportsTable
-        table.setFixedWidth(600)
-        self.logic.support_rows[0] = replace(self.logic.support_rows[0], segmentation_name="M" * 12)
+        table, header = self.ui.structuresTable, self.ui.structuresTable.horizontalHeader()
+        needed = table.fontMetrics().boundingRect(table.item(0, 1).text()).width()
+        for width in (900, 330, 900):
+            table.setFixedWidth(width)
+            settle()
+            self.assertGreaterEqual(table.columnWidth(1), needed, width)
+            self.assertGreaterEqual(
+                table.columnWidth(3),
+                table.fontMetrics().boundingRect(table.item(0, 3).text()).width(),
+            )
+        for column in range(table.columnCount):
+            self.assertGreaterEqual(table.columnWidth(column), header.sectionSizeHint(column))
+
+    def test_a_border_that_a_person_dragged_stays(self) -> None:
+        self.logic.fill(self.add_volumes(2))
+        self.logic.changed()
+        self.ui.supportsTable.setFixedWidth(700)
+        settle()
+        self.ui.supportsTable.setColumnWidth(1, 77)
         self.logic.changed()
         settle()
-        needed = table.fontMetrics().boundingRect("M" * 12).width()
-        self.assertGreaterEqual(table.columnWidth(1), min(needed, 200))
+        self.assertEqual(self.ui.supportsTable.columnWidth(1), 77)
 
     def test_a_reload_reads_the_whole_library_again(self) -> None:
         with mock.patch.dict(sys.modules):

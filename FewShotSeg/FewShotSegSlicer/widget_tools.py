@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 from FewShotSegLib.errors import FewShotSegError
 
 from .logic_protocol import LogicProtocol
+from .widget_columns import Columns
 
 ROW_ID = qt.Qt.UserRole
 """Where the first item of a table's row keeps the row's id."""
@@ -108,7 +109,6 @@ class Table:
 
     def __init__(self, widget: Any, stretch: int, widths: dict[int, int], rows: int = 3) -> None:
         self.widget, self.least_rows = widget, rows
-        self._widths: dict[int, int] = {}
         self._filling = False
         self._shown: list[list[Cell]] = []
         self._ids: list[str] = []
@@ -116,13 +116,7 @@ class Table:
         header.setHighlightSections(False)
         header.setMinimumSectionSize(20)
         header.setDefaultAlignment(qt.Qt.AlignLeft | qt.Qt.AlignVCenter)
-        for column in range(widget.columnCount):
-            if column == stretch:
-                header.setSectionResizeMode(column, qt.QHeaderView.Stretch)
-            else:
-                header.setSectionResizeMode(column, qt.QHeaderView.Interactive)
-                self._widths[column] = max(widths[column], header.sectionSizeHint(column))
-                widget.setColumnWidth(column, self._widths[column])
+        self.columns = Columns(widget, stretch, widths)
         widget.verticalHeader().setDefaultSectionSize(22)
         widget.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         self._fit()
@@ -146,10 +140,8 @@ class Table:
         for r, cells in enumerate(rows):
             for c, cell in enumerate(cells):
                 self._put(r, c, cell)
-        before, self._shown = self._shown, [list(cells) for cells in rows]
-        self._ids = list(ids)
-        if self._shown != before:
-            self._widen()
+        self._ids, self._shown = list(ids), [list(cells) for cells in rows]
+        self.columns.need([self._width_of(column) for column in range(self.widget.columnCount)])
         if not same_rows:
             self.select(chosen)
         self._fit()
@@ -190,13 +182,19 @@ class Table:
             font.setBold(cell.bold)
             item.setFont(font)
 
-    def _widen(self) -> None:
-        """Let columns show their texts, as far as a third of the table goes."""
-        for column, least in self._widths.items():
-            self.widget.resizeColumnToContents(column)
-            most = max(least, self.widget.width // 3)
-            width = min(max(least, self.widget.columnWidth(column)), most)
-            self.widget.setColumnWidth(column, width)
+    def _width_of(self, column: int) -> float:
+        """Pixels that the texts of a column take, with their boxes and swatches."""
+        metrics = self.widget.fontMetrics()
+        return max(
+            (
+                metrics.boundingRect(cell.text).width() * (1.1 if cell.bold else 1.0)
+                + 22 * (cell.checked is not None)
+                + 20 * (cell.color is not None or cell.icon is not None)
+                + 12
+                for cell in (cells[column] for cells in self._shown)
+            ),
+            default=0,
+        )
 
     def _fit(self) -> None:
         """Be as high as the rows, within reason: the panel is scrolled, its tables seldom."""
