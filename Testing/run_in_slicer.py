@@ -1,9 +1,11 @@
 """Runs the module's tests in Slicer and ends it with their outcome.
 
     Slicer --testing --no-splash --additional-module-paths FewShotSeg \\
-        --python-script Testing/run_in_slicer.py [PATTERN]
+        --python-script Testing/run_in_slicer.py [NAME ...]
 
-On a machine without a screen put ``xvfb-run`` before it.
+NAME is a file of tests without its ending: ``test_module_panel``; ``*`` may stand in it. (Slicer
+takes an argument that ends in .py for the script to run, and ends without a word.) On a machine
+without a screen put ``xvfb-run`` before it.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> int:
     """Run the tests; the exit status."""
-    patterns = [argument for argument in sys.argv[1:] if argument.startswith("test_")]
+    names = [argument for argument in sys.argv[1:] if argument.startswith("test_")]
     sys.path.insert(0, str(HERE))
-    pattern = patterns[0] if patterns else "test_module*.py"
-    suite = unittest.defaultTestLoader.discover(str(HERE), pattern, str(HERE))
+    suite = unittest.TestSuite(
+        unittest.TestLoader().discover(str(HERE), f"{name}.py", str(HERE))
+        for name in names or ["test_module*"]
+    )
     result = unittest.TextTestRunner(sys.stdout, verbosity=2).run(suite)
     if result.testsRun == 0:
-        print(f"No test was found for {pattern}.")
+        print(f"No test was found for {', '.join(names)}.")
         return 1
     return 0 if result.wasSuccessful() else 1
 

@@ -109,6 +109,7 @@ class ModelsTest(PanelTestCase):
         for word in ("Abdominal U-Net", "3.6 MB", "MIT", "Heinrich", "example.org"):
             self.assertIn(word, question)
         self.assertNotIn("downloadModel", self.names_called())
+        self.ui.modelSection.collapsed = False
         with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=True):
             self.ui.downloadButton.click()
         self.assertIn(("downloadModel", "abdomen"), self.logic.calls)
@@ -527,6 +528,55 @@ class LifeTest(PanelTestCase):
         self.assertEqual(self.logic.listeners, [])
         slicer.mrmlScene.Clear(0)
         settle()
+
+    def test_a_reload_tells_of_the_task_that_it_stopped(self) -> None:
+        self.panel.tell_of_task("train", "Stopped, because the module was closed.")
+        self.assertIn("module was closed", self.ui.trainStatus.text)
+        self.assertEqual(self.ui.segmentStatus.text, "")
+
+    def test_what_was_said_of_a_scene_goes_with_it(self) -> None:
+        self.panel.tell_of_task("segment", "«CT 1» is segmented.")
+        slicer_world.clear_scene()
+        self.assertFalse(self.ui.segmentStatus.visible)
+        self.assertEqual(self.ui.segmentStatus.text, "")
+
+    def test_a_closed_section_hides_what_is_in_it(self) -> None:
+        self.ui.supportsSection.collapsed = True
+        self.assertFalse(self.ui.supportsHint.isVisibleTo(self.ui.supportsSection))
+        self.logic.fill(self.add_volumes(2))
+        self.logic.changed()
+        settle()
+        self.ui.supportsSection.collapsed = False
+        self.assertFalse(self.ui.supportsHint.isVisibleTo(self.ui.supportsSection))
+        self.assertTrue(self.ui.supportsTable.isVisibleTo(self.ui.supportsSection))
+
+    def test_columns_show_names_first_and_titles_where_there_is_room(self) -> None:
+        self.logic.fill(self.add_volumes(2))
+        self.logic.changed()
+        self.ui.structuresSection.collapsed = False
+        settle()
+        table, header = self.ui.structuresTable, self.ui.structuresTable.horizontalHeader()
+        needed = table.fontMetrics().boundingRect(table.item(0, 1).text()).width()
+        for width in (900, 330, 900):
+            table.setFixedWidth(width)
+            settle()
+            self.assertGreaterEqual(table.columnWidth(1), needed, width)
+            self.assertGreaterEqual(
+                table.columnWidth(3),
+                table.fontMetrics().boundingRect(table.item(0, 3).text()).width(),
+            )
+        for column in range(table.columnCount):
+            self.assertGreaterEqual(table.columnWidth(column), header.sectionSizeHint(column))
+
+    def test_a_border_that_a_person_dragged_stays(self) -> None:
+        self.logic.fill(self.add_volumes(2))
+        self.logic.changed()
+        self.ui.supportsTable.setFixedWidth(700)
+        settle()
+        self.ui.supportsTable.setColumnWidth(1, 77)
+        self.logic.changed()
+        settle()
+        self.assertEqual(self.ui.supportsTable.columnWidth(1), 77)
 
     def test_a_reload_reads_the_whole_library_again(self) -> None:
         with mock.patch.dict(sys.modules):

@@ -237,9 +237,12 @@ class EndsTest(ProcessTestCase):
     def test_missing_packages_and_weights(self) -> None:
         site = self.folder / "site"
         site.mkdir()
-        (site / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
-        with mock.patch.dict(os.environ, {"PYTHONPATH": str(site)}):
-            with self.assertRaisesRegex(TaskFailed, "«torch» is not installed.*Install packages"):
+        (site / "torch.py").write_text("raise ModuleNotFoundError('No torch.', name='torch')")
+        # Not by PYTHONPATH, which Slicer's Python launcher sets itself.
+        engine = Path(job_process.engine_parent(), "FewShotSegLib")
+        shutil.copytree(engine, site / engine.name, ignore=shutil.ignore_patterns("__pycache__"))
+        with mock.patch.object(job_process, "engine_parent", return_value=site):
+            with self.assertRaisesRegex(TaskFailed, "«torch» is not installed.*Press Install"):
                 self.logic.train(epochs=1)
         (self.folder / "home" / "models" / "tiny.safetensors").unlink()
         self.assertIn("weights are not on this machine", self.logic.blockers("train")[0])

@@ -21,7 +21,7 @@ def save_slice(name: str, path: Path, size: tuple[int, int] = (380, 380)) -> Non
     if slicer_world.REAL:
         widget = slicer.app.layoutManager().sliceWidget(name)
         slicer.app.processEvents()
-        _capture(widget.sliceView(), path)
+        _write(widget.sliceView().renderWindow(), path)
         return
     logic = next(
         found for found in _collection("GetSliceLogics") if found.GetSliceNode().GetName() == name
@@ -54,7 +54,7 @@ def save_3d(path: Path, size: tuple[int, int] = (380, 380)) -> None:
         view = slicer.app.layoutManager().threeDWidget(0).threeDView()
         view.resetFocalPoint()
         slicer.app.processEvents()
-        _capture(view, path)
+        _write(view.renderWindow(), path)
         return
     window, renderer = _window(size)
     renderer.SetBackground(0.756, 0.764, 0.909)
@@ -126,10 +126,3 @@ def _write(window: Any, path: Path) -> None:
     writer.SetInputConnection(grabber.GetOutputPort())
     writer.SetCompressionLevel(9)
     writer.Write()
-
-
-def _capture(view: Any, path: Path) -> None:
-    """Slicer's own way to a picture of a view."""
-    import ScreenCapture
-
-    ScreenCapture.ScreenCaptureLogic().captureImageFromView(view, str(path))

@@ -87,7 +87,7 @@ class FewShotSegLogic(
             return
         self._closed = True
         if self._task is not None:
-            self._task.abort(_("The module was closed."), wait=True)
+            self._task.abort(_("Stopped, because the module was closed."), wait=True)
         self._sizes.stop()
         self.removeObservers()
         slicer.app.disconnect("aboutToQuit()", self.close)
@@ -133,6 +133,7 @@ class FewShotSegLogic(
     def _on_scene_close(self, caller: Any = None, event: Any = None) -> None:
         if self._task is not None:
             self._task.abort(_("Stopped, because the scene was closed."))
+        self._epochs = []  # the curve of an adapter that is gone
         self._sizes.stop()
 
     def _on_scene_import(self, caller: Any = None, event: Any = None) -> None:

@@ -129,7 +129,7 @@ class Task:
             self._show(event["phase"], event["done"] / event["total"])
         elif kind == "estimate":
             self._on_estimate(event)
-        elif kind == "epoch":
+        elif kind == "epoch" and not self._stopping:
             self._on_epoch(event)
         elif kind == "warning":
             self._tell(event["message"])

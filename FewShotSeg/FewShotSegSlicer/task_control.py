@@ -33,7 +33,10 @@ class TaskControl:
         if missing:
             names = ", ".join(missing)
             found.append(
-                _("Packages are missing ({names}). Press Install packages.").format(names=names)
+                _(
+                    "Python packages are missing ({names}). Press Install in the section "
+                    "Foundation model."
+                ).format(names=names)
             )
         if self.running() not in (None, "devices"):
             found.append(_("Wait until the running task has ended, or cancel it."))

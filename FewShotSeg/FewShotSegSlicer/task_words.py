@@ -71,8 +71,8 @@ def _failed_words(final: dict) -> str:
         )
     if final.get("kind") == MISSING:
         return _(
-            "The Python package «{package}» is not installed. Press Install packages in the "
-            "section Foundation model, and try again."
+            "The Python package «{package}» is not installed. Press Install in the section "
+            "Foundation model, and try again."
         ).format(package=final.get("package"))
     message = final.get("message") or final.get("kind") or ""
     if final.get("kind", "").endswith(("Error", "Cancelled")) and " " in message:

@@ -19,6 +19,7 @@ from .widget_models import ModelsSection
 from .widget_segment import SegmentSection
 from .widget_structures import StructuresSection
 from .widget_supports import SupportsSection
+from .widget_tools import busy_with
 
 
 class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -67,7 +68,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._refresh_timer.connect("timeout()", self.refresh)
         self._stop_listening = self.logic.listen(self.onNotice)
         scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        # Before the logic hears of it, which then says that a running task was stopped.
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose, priority=1.0)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.initializeParameterNode()
         self.open_what_needs_attention()
@@ -92,8 +94,18 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onReload(self) -> None:
         """«Reload» of developers: all of the library, not only the module's first file."""
+        kind = busy_with(self.logic)
         forget_library()
         ScriptedLoadableModuleWidget.onReload(self)
+        end = self.logic.lastEnd()
+        if kind and end is not None:
+            slicer.util.getModuleWidget(self.moduleName).tell_of_task(kind, end.message)
+
+    def tell_of_task(self, kind: str, message: str) -> None:
+        """Say in a task's section how it ended; another panel, which is gone now, started it."""
+        for section in (self.adapters, self.segment):
+            if section.KIND == kind:
+                section.status.show(message)
 
     def enter(self) -> None:
         """Called each time the module is opened."""
@@ -106,8 +118,10 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Called each time another module is opened; a running task goes on."""
 
     def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
-        """The scene is about to be closed: let go of its nodes."""
+        """The scene is about to be closed: let go of its nodes, and of what was said of them."""
         self.setParameterNode(None)
+        for section in (self.adapters, self.segment):
+            section.status.show("")
 
     def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
         """The scene was closed: go on with the new one."""

@@ -24,6 +24,8 @@ FILES = "FewShotSeg adapter (*.fseft)"
 class AdaptersSection:
     """Training, and what was trained."""
 
+    KIND = "train"
+
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
         self.method = MethodChoice(ui, logic)
@@ -55,7 +57,7 @@ class AdaptersSection:
             busy or "\n".join(obstacles),
             estimate.text if estimate else _("Train an adapter on the ticked supports."),
         )
-        self.task.refresh(running == "train")
+        self.task.refresh(running == self.KIND)
         self.show_epochs()
         self.refresh_buttons()
 
@@ -84,7 +86,7 @@ class AdaptersSection:
 
     def on_progress(self, progress: Progress) -> None:
         """Training went on."""
-        if progress.kind == "train":
+        if progress.kind == self.KIND:
             self.task.show(progress)
 
     def on_epoch(self, _epoch: Epoch) -> None:
@@ -93,7 +95,7 @@ class AdaptersSection:
 
     def on_end(self, end: End) -> None:
         """Training ended, well or not."""
-        if end.kind == "train":
+        if end.kind == self.KIND:
             self.task.end(end)
             if end.adapter_id:
                 self.table.select([end.adapter_id])

@@ -17,6 +17,8 @@ from .widget_tools import Hint, busy_with, current_id, fill_combo, gate, reporti
 class SegmentSection:
     """Segment a query with a trained adapter."""
 
+    KIND = "segment"
+
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
         self.parameters: Any = None
@@ -53,7 +55,7 @@ class SegmentSection:
             busy or "\n".join(obstacles),
             estimate.text if estimate else _("Segment this volume with this adapter."),
         )
-        self.task.refresh(running == "segment")
+        self.task.refresh(running == self.KIND)
         query = self.parameters.queryVolume if self.parameters is not None else None
         self.results.refresh(query)
 
@@ -69,12 +71,12 @@ class SegmentSection:
 
     def on_progress(self, progress: Progress) -> None:
         """Segmenting went on."""
-        if progress.kind == "segment":
+        if progress.kind == self.KIND:
             self.task.show(progress)
 
     def on_end(self, end: End) -> None:
         """Segmenting ended, well or not."""
-        if end.kind != "segment":
+        if end.kind != self.KIND:
             return
         self.task.end(end)
         if end.result is not None:

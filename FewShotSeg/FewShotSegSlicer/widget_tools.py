@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 from FewShotSegLib.errors import FewShotSegError
 
 from .logic_protocol import LogicProtocol
+from .widget_columns import Columns
 
 ROW_ID = qt.Qt.UserRole
 """Where the first item of a table's row keeps the row's id."""
@@ -115,12 +116,7 @@ class Table:
         header.setHighlightSections(False)
         header.setMinimumSectionSize(20)
         header.setDefaultAlignment(qt.Qt.AlignLeft | qt.Qt.AlignVCenter)
-        for column in range(widget.columnCount):
-            if column == stretch:
-                header.setSectionResizeMode(column, qt.QHeaderView.Stretch)
-            else:
-                header.setSectionResizeMode(column, qt.QHeaderView.Interactive)
-                widget.setColumnWidth(column, widths[column])
+        self.columns = Columns(widget, stretch, widths)
         widget.verticalHeader().setDefaultSectionSize(22)
         widget.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         self._fit()
@@ -145,6 +141,7 @@ class Table:
             for c, cell in enumerate(cells):
                 self._put(r, c, cell)
         self._ids, self._shown = list(ids), [list(cells) for cells in rows]
+        self.columns.need([self._width_of(column) for column in range(self.widget.columnCount)])
         if not same_rows:
             self.select(chosen)
         self._fit()
@@ -184,6 +181,20 @@ class Table:
         if font.bold() != cell.bold:
             font.setBold(cell.bold)
             item.setFont(font)
+
+    def _width_of(self, column: int) -> float:
+        """Pixels that the texts of a column take, with their boxes and swatches."""
+        metrics = self.widget.fontMetrics()
+        return max(
+            (
+                metrics.boundingRect(cell.text).width() * (1.1 if cell.bold else 1.0)
+                + 22 * (cell.checked is not None)
+                + 20 * (cell.color is not None or cell.icon is not None)
+                + 12
+                for cell in (cells[column] for cells in self._shown)
+            ),
+            default=0,
+        )
 
     def _fit(self) -> None:
         """Be as high as the rows, within reason: the panel is scrolled, its tables seldom."""

@@ -9,8 +9,46 @@ from typing import Any
 
 import qt
 
-AWAY = 10000
-"""Pixels below the header where a closed section's contents can't be seen."""
+
+class _Collapsible:
+    """Closing hides the children; what was hidden by hand in the meantime stays so on opening."""
+
+    _collapsed = False
+    _forcing = False
+
+    def childEvent(self, event: Any) -> None:
+        if event.added() and event.child().isWidgetType():
+            event.child().installEventFilter(self)
+        super().childEvent(event)
+
+    def eventFilter(self, child: Any, event: Any) -> bool:
+        if not self._forcing and event.type() in (qt.QEvent.ShowToParent, qt.QEvent.HideToParent):
+            shown = event.type() == qt.QEvent.ShowToParent
+            child.setProperty("visibilityToParent", shown)
+            if shown and self._collapsed:
+                self._show_child(child)
+        return False
+
+    def _show_child(self, child: Any) -> None:
+        self._forcing = True
+        wanted = child.property("visibilityToParent") is not False
+        child.setVisible(wanted and not self._collapsed)
+        if wanted:
+            child.setAttribute(qt.Qt.WA_WState_ExplicitShowHide, False)
+        self._forcing = False
+
+    def _get_collapsed(self) -> bool:
+        return self._collapsed
+
+    def setCollapsed(self, collapsed: bool) -> None:
+        if collapsed == self._collapsed:
+            return
+        self._collapsed = collapsed
+        self.setMinimumHeight(self._header() if collapsed else 0)
+        self.setMaximumHeight(self._header() if collapsed else 16777215)
+        for child in self.children():
+            if child.isWidgetType():
+                self._show_child(child)
 
 
 def _draw_header(widget: qt.QWidget, text: str, collapsed: bool, height: int) -> None:
@@ -30,7 +68,7 @@ def _draw_header(widget: qt.QWidget, text: str, collapsed: bool, height: int) ->
     painter.end()
 
 
-class ctkCollapsibleButton(qt.QWidget):
+class ctkCollapsibleButton(_Collapsible, qt.QWidget):
     """A section with a header that opens and closes it."""
 
     cpp_double = True
@@ -38,7 +76,7 @@ class ctkCollapsibleButton(qt.QWidget):
 
     def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._text, self._collapsed = "", False
+        self._text = ""
         self.setContentsMargins(0, self._header(), 0, 0)
 
     def _header(self) -> int:
@@ -53,19 +91,12 @@ class ctkCollapsibleButton(qt.QWidget):
 
     text = qt.Property(str, _get_text, setText)
 
-    def _get_collapsed(self) -> bool:
-        return self._collapsed
-
     def setCollapsed(self, collapsed: bool) -> None:
-        if collapsed == self._collapsed:
-            return
-        self._collapsed = collapsed
-        self.setContentsMargins(0, AWAY if collapsed else self._header(), 0, 0)
-        self.setMinimumHeight(self._header() if collapsed else 0)
-        self.setMaximumHeight(self._header() if collapsed else 16777215)
-        self.contentsCollapsed.emit(collapsed)
+        if collapsed != self._collapsed:
+            super().setCollapsed(collapsed)
+            self.contentsCollapsed.emit(collapsed)
 
-    collapsed = qt.Property(bool, _get_collapsed, setCollapsed)
+    collapsed = qt.Property(bool, _Collapsible._get_collapsed, setCollapsed)
 
     def mousePressEvent(self, event: Any) -> None:
         if event.position().y() < self._header():
@@ -75,29 +106,19 @@ class ctkCollapsibleButton(qt.QWidget):
         _draw_header(self, self._text, self._collapsed, self._header())
 
 
-class ctkCollapsibleGroupBox(qt.QGroupBox):
+class ctkCollapsibleGroupBox(_Collapsible, qt.QGroupBox):
     """A group with a title that opens and closes it."""
 
     cpp_double = True
 
     def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._collapsed = False
         self.setContentsMargins(0, self._header(), 0, 0)
 
     def _header(self) -> int:
         return self.fontMetrics().height() + 6
 
-    def _get_collapsed(self) -> bool:
-        return self._collapsed
-
-    def setCollapsed(self, collapsed: bool) -> None:
-        self._collapsed = collapsed
-        self.setContentsMargins(0, AWAY if collapsed else self._header(), 0, 0)
-        self.setMinimumHeight(self._header() if collapsed else 0)
-        self.setMaximumHeight(self._header() if collapsed else 16777215)
-
-    collapsed = qt.Property(bool, _get_collapsed, setCollapsed)
+    collapsed = qt.Property(bool, _Collapsible._get_collapsed, _Collapsible.setCollapsed)
 
     def mousePressEvent(self, event: Any) -> None:
         if event.position().y() < self._header():
