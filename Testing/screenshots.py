@@ -71,7 +71,10 @@ def main(folder: Path, epochs: int = EPOCHS) -> None:
 def open_module() -> Any:
     """The module's widget, on screen."""
     if slicer_world.REAL:
+        window = slicer.util.mainWindow()
+        window.resize(1600, 1150)
         slicer.util.selectModule("FewShotSeg")
+        window.findChild("QDockWidget", "PanelDockWidget").setFixedWidth(WIDTH)
         widget = slicer.modules.fewshotseg.widgetRepresentation().self()
     else:
         import FewShotSeg

@@ -15,7 +15,7 @@ from .text_format import ml_text, range_text
 from .widget_tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
 
 NAME, REMARK = 0, 3
-WIDTHS = {0: 98, 1: 76, 2: 92}
+WIDTHS = {0: 130, 1: 76, 2: 92}
 
 
 class ResultView:
