@@ -48,7 +48,7 @@ class Columns:
         full = {c: max(self.header.sectionSizeHint(c), self._needed[c]) for c in self.widths}
         least = {c: min(self._needed[c] or most, most) for c, most in self.widths.items()}
         name = max(self.header.sectionSizeHint(self.stretch), self._needed[self.stretch])
-        spare = self._room - min(name, self._room // 2) - sum(least.values())
+        spare = self._room - min(name, self._room // 3) - sum(least.values())
         wanted = sum(full[c] - least[c] for c in full)
         share = min(1.0, max(0.0, spare / wanted)) if wanted > 0 else 0.0
         for column in self.widths:
