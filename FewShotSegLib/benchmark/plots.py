@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ..atomic import replacing
 from .plan import Plan, Task
@@ -97,6 +98,8 @@ def _against_parameters(axes: Axes, task: Task, group: str, summary: Summary) ->
 def _against_time(axes: Axes, task: Task, group: str, summary: Summary) -> None:
     _scatter(axes, task, group, summary, lambda score: score.seconds)
     axes.set_xlabel("seconds of training, without the supports' stored features")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _scatter(axes: Axes, task: Task, group: str, summary: Summary, of: callable) -> None:
@@ -107,6 +110,7 @@ def _scatter(axes: Axes, task: Task, group: str, summary: Summary, of: callable)
         for (k, _), left, height in zip(curve, x, y, strict=True):
             axes.annotate(str(k), (left, height), (4, 3), textcoords="offset points", fontsize=6)
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _transduction(changes: Sequence[Change]) -> Figure:
