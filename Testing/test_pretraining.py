@@ -152,13 +152,18 @@ class EquationOne(unittest.TestCase):
         mask = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
         shape = (3, 2, 1, 1)
         scores = torch.logit(probability).reshape(shape)
-        dice, entropy = class_losses(scores, mask.reshape(shape), torch.tensor([1.0, 0.0, 1.0]))
+        masks, w = mask.reshape(shape), torch.tensor([1.0, 0.0, 1.0])
+        dice, entropy = class_losses(scores, masks, w, 0.0025)
         dice_a = 1 - (2 * 0.8 + 1) / (0.8 + 0.4 + 1 + 1)
         dice_c = 1 - 1 / (0.5 + 0.5 + 1)
         self.assertAlmostEqual(dice.item(), (dice_a + dice_c) / 2, places=5)
         entropy_a = -(math.log(0.8) + math.log(0.6)) / 1
         entropy_c = -2 * math.log(0.5) / (0.0025 * 2)
         self.assertAlmostEqual(entropy.item() / ((entropy_a + entropy_c) / 2), 1, places=5)
+        # Where classes fill whole crops, those that the crop does not show must not outweigh them.
+        _, entropy = class_losses(scores, masks, w, 1.0)
+        even = (entropy_a / 2 - math.log(0.5)) / 2
+        self.assertAlmostEqual(entropy.item() / even, 1, places=5)
 
     def test_an_unannotated_class_gets_no_gradient(self) -> None:
         scores = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -166,7 +171,7 @@ class EquationOne(unittest.TestCase):
         masks = (torch.rand(3, 4, 4, 4) > 0.5).float()
         for w in ([1.0, 0.0, 1.0], [0.0, 0.0, 0.0]):
             scores.grad = None
-            sum(class_losses(scores, masks, torch.tensor(w))).backward()
+            sum(class_losses(scores, masks, torch.tensor(w), 0.0025)).backward()
             for k, known in enumerate(w):
                 self.assertEqual(bool((scores.grad[k] != 0).any()), bool(known))
 

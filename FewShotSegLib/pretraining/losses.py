@@ -12,11 +12,10 @@ from ..losses import masked_mean, soft_dice_loss
 from .settings import Targets
 from .targets import Sample
 
-LEAST_PART = 0.0025
-"""A class's cross-entropy is shared among its voxels, or this part of the crop if that is more."""
 
-
-def class_losses(scores: Tensor, masks: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+def class_losses(
+    scores: Tensor, masks: Tensor, w: Tensor, least_part: float
+) -> tuple[Tensor, Tensor]:
     """Soft Dice and cross-entropy of one crop by eq. (1).
 
     Each is ``sum_k w_k loss_k / sum_k w_k``: a class that was not annotated is unknown, and gets no
@@ -25,11 +24,12 @@ def class_losses(scores: Tensor, masks: Tensor, w: Tensor) -> tuple[Tensor, Tens
     Args:
         scores: (K, i, j, k) before the sigmoid. masks: (K, i, j, k) in [0, 1].
         w: (K,), 1 where the class was annotated.
+        least_part: see :class:`.settings.Targets`.
     """
     dice = soft_dice_loss([scores], [masks], [w])
     voxels = F.binary_cross_entropy_with_logits(scores, masks, reduction="none").sum((1, 2, 3))
     # Over the class's voxels, not the crop's: else the other targets drown out a small organ.
-    least = LEAST_PART * math.prod(masks.shape[1:])
+    least = least_part * math.prod(masks.shape[1:])
     entropy = voxels / masks.sum((1, 2, 3)).clamp(min=least)
     return dice, masked_mean(entropy, w)
 
@@ -48,7 +48,9 @@ def crop_losses(
     masks = (sample.labels == known[:, None, None, None] + 1).float()
     if stride > 1:
         masks = F.avg_pool3d(masks[:, None], stride)[:, 0]
-    dice, entropy = class_losses(outputs["classes"][known], masks, sample.annotated[known])
+    dice, entropy = class_losses(
+        outputs["classes"][known], masks, sample.annotated[known], targets.least_part
+    )
     losses = {"dice_loss": dice, "cross_entropy": entropy}
     loss = dice + targets.cross_entropy * entropy
     if targets.tissue and sample.tissue is not None:

@@ -54,6 +54,10 @@ class Targets:
 
     Attributes:
         cross_entropy: the weight of the classes' cross-entropy beside soft Dice, whose is 1.
+        least_part: a class's cross-entropy is shared among its voxels in the crop, or this part of
+            the crop if that is more. About the part that classes fill where they are: the smaller,
+            the dearer is a voxel that is taken for a class which the crop does not show, and below
+            that, large classes end up nowhere.
         deep: the weight of the same losses on the coarser feature levels, so that these become
             features worth adapting too.
         tissue: air, lung, fat, soft tissue and bone, told from HU; on CT alone.
@@ -64,6 +68,7 @@ class Targets:
     """
 
     cross_entropy: float = 0.5
+    least_part: float = 0.0025
     deep: float = 0.3
     tissue: float = 0.0
     position: float = 0.0
@@ -76,6 +81,8 @@ class Targets:
         weights = (self.cross_entropy, self.deep, self.tissue, self.position, self.distance)
         if min(*weights, self.clean) < 0:
             raise InputError("the weights are 0 or more")
+        if not 0 < self.least_part <= 1:
+            raise InputError("least_part is above 0, and at most 1")
         if (self.distance > 0) != bool(self.landmarks):
             raise InputError("distance and landmarks (class names, skin, bone) are given together")
         if (self.position > 0) != bool(self.anchors):
