@@ -54,6 +54,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/method_list.py
   FewShotSegLib/method_sizes.py
   FewShotSegLib/methods.py
+  FewShotSegLib/modality.py
   FewShotSegLib/model_download.py
   FewShotSegLib/model_files.py
   FewShotSegLib/model_registry.py

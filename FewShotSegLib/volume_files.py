@@ -17,9 +17,9 @@ import SimpleITK as sitk
 
 from .errors import InputError
 from .geometry import Grid, Volume
+from .modality import MODALITIES
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-MODALITIES = ("CT", "MR")
 MAX_SKEW = 1e-3
 """Cosine between two axes of a grid, above which they aren't at right angles any more. DICOM
 direction cosines of four decimals come to about a tenth of it."""

@@ -37,6 +37,7 @@ from FewShotSegLib.pretraining.run import Pretrained, pretrain
 from FewShotSegLib.pretraining.sampling import Sampler, data_set_of, make_sample, whole_image
 from FewShotSegLib.pretraining.settings import Augmentation, Targets, TrainingPlan
 from FewShotSegLib.pretraining.state import own_tensors
+from FewShotSegLib.pretraining.synthesis import synthesise
 from FewShotSegLib.pretraining.targets import Sample
 from FewShotSegLib.pretraining.trainer import Trainer
 from FewShotSegLib.pretraining.validation import validate
@@ -356,6 +357,25 @@ class Crops(World):
         self.assertGreater(np.ptp(differences), 0.3)
         self.assertTrue((labels > 0).any())
         self.assertTrue(torch.equal(whole_image(assembly, case), whole_image(assembly, case)))
+
+    def test_most_made_up_images_have_the_usual_contrast(self) -> None:
+        """Dark pods in a bright field are not learned from images that show both as often."""
+        data = description()
+        data["data"][1]["grey"] = {"pod": 0.05}
+        assembly = read_assembly(self.write(data, "grey.json"))
+        case = self.cases(assembly)[1][0]
+        np.testing.assert_allclose(case.grey, [np.nan, np.nan, 0.05])
+        pods = torch.full((4, 4, 4), 3)
+        means = np.array(
+            [
+                float(synthesise(np.random.default_rng(n), pods, pods, case.grey).mean())
+                for n in range(300)
+            ]
+        )
+        usual, inverted = np.mean(means < 0.25), np.mean(means > 0.75)
+        # 0.56 dark and 0.14 bright by the usual contrast; 0.3 anywhere, a quarter of it in each.
+        self.assertAlmostEqual(usual, 0.56 + 0.075, delta=0.09)
+        self.assertAlmostEqual(inverted, 0.14 + 0.075, delta=0.09)
 
     def test_a_prepared_case_is_what_the_model_will_see(self) -> None:
         assembly = read_assembly(self.path)
@@ -762,6 +782,9 @@ class BadAssemblies(World):
             "no case 'b9' to hold out": lambda d: first(d).update(held_out=["b9"]),
             "which exclude names": lambda d: first(d).update(exclude=["b9"]),
             "left to train on": lambda d: first(d).update(held_out=3),
+            "'grey' names 'nut'": lambda d: d["data"][1].update(grey={"nut": 0.5}),
+            "grey value of 'pod' is not within": lambda d: d["data"][1].update(grey={"pod": 2}),
+            "'grey' is for made-up images": lambda d: first(d).update(grey={"bean": 0.5}),
             "weight is a number above 0": lambda d: first(d).update(weight=0),
             "trains on 'b1', which 'twin' holds out": lambda d: d["data"].append(
                 dict(first(d), name="twin", held_out=["b1"])

@@ -6,13 +6,14 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..backbones import ARCHITECTURES
 from ..errors import FewShotSegError, InputError
 from ..json_fields import is_number, json_file, json_object, json_settings
+from ..modality import MODALITIES
 from ..model_registry import same_class
 from ..pairs import find_pairs
 from ..preprocessing import Preprocessing
@@ -21,7 +22,6 @@ from .landmarks import FROM_HU
 from .settings import Augmentation, Targets, TrainingPlan
 
 MAX_CLASSES = 255
-MODALITIES = ("CT", "MR")
 RESERVED_IDS = ("checkpoint", "pretraining")
 """A model of this name would have the files of a run's state or record."""
 _MODEL_FIELDS = ("id", "title", "description", "licence", "citation", "source_url")
@@ -49,6 +49,7 @@ class DataSet:
         weight: how often it is drawn from, relative to the others.
         sources: the cases to train on. held_out: those for validation alone.
         synthesis: there are label maps only; images are made up.
+        grey: the usual grey value in [0, 1] of classes in these images, by name.
     """
 
     name: str
@@ -59,6 +60,7 @@ class DataSet:
     sources: tuple[Source, ...]
     held_out: tuple[Source, ...]
     synthesis: bool = False
+    grey: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Assembly:
                 "labels": {str(value): name for value, name in d.labels.items()},
                 "weight": d.weight,
                 "synthesis": d.synthesis,
+                "grey": dict(d.grey),
                 "annotated": d.annotated,
                 "cases": [source.name for source in d.sources],
                 "held_out": [source.name for source in d.held_out],
@@ -266,7 +269,7 @@ def _data_set(
         data,
         where,
         ("name", "folder", "modality", "labels"),
-        ("annotated", "weight", "cases", "exclude", "held_out", "synthesis"),
+        ("annotated", "weight", "cases", "exclude", "held_out", "synthesis", "grey"),
     )
     if not all(isinstance(data[key], str) and data[key] for key in ("name", "folder")):
         raise InputError(f"{where}: name and folder are texts")
@@ -276,6 +279,14 @@ def _data_set(
     synthesis = data.get("synthesis", False)
     if not isinstance(synthesis, bool):
         raise InputError(f"{where}: synthesis is true or false")
+    grey = json_object(data.get("grey", {}), f"'grey' of {where}", (), None)
+    for name, value in grey.items():
+        if name not in labels.values():
+            raise InputError(f"{where}: 'grey' names '{name}', which is not one of its labels")
+        if not is_number(value) or not 0 <= value <= 1:
+            raise InputError(f"{where}: the grey value of '{name}' is not within 0 to 1")
+    if grey and not synthesis:
+        raise InputError(f"{where}: 'grey' is for made-up images; leave it out, or set synthesis")
     weight = data.get("weight", 1)
     if not is_number(weight) or weight <= 0:
         raise InputError(f"{where}: weight is a number above 0")
@@ -302,6 +313,7 @@ def _data_set(
         sources,
         held_out,
         synthesis,
+        grey,
     )
 
 

@@ -68,6 +68,8 @@ class Case:
         annotated: (K,) float32, the task mask w of eq. (1).
         places: by class, (n, 3) voxels within it.
         centres: by class, (3,) its mean voxel, where it is annotated and there.
+        grey: (K,) float32, the usual grey value of each class where images are made up, NaN where
+            none is given; None where none is given at all.
         distances: by landmark, (i, j, k) uint8 as in :mod:`.landmarks`, where it is known.
     """
 
@@ -80,6 +82,7 @@ class Case:
     places: dict[int, np.ndarray]
     centres: dict[int, np.ndarray]
     distances: dict[str, StoredArray]
+    grey: np.ndarray | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -140,6 +143,9 @@ def _load(assembly: Assembly, data_set: DataSet, source: Source, place: Path) ->
             for number, name in enumerate(assembly.targets.landmarks)
             if f"distance-{number}" in arrays
         },
+        np.array([data_set.grey.get(name, np.nan) for name in assembly.classes], np.float32)
+        if data_set.grey
+        else None,
     )
 
 

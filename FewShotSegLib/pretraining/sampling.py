@@ -88,7 +88,7 @@ def make_sample(
     detail = None if case.detail is None else warp(case.detail, index, "nearest").long()
     tissue = clean = None
     if case.synthetic:
-        image = synthesise(rng, labels, detail)
+        image = synthesise(rng, labels, detail, case.grey)
         body = detail > 0
     else:
         image = clean = warp(case.image, index, "bilinear")
@@ -136,7 +136,7 @@ def whole_image(assembly: Assembly, case: Case) -> Tensor:
     preprocessing = assembly.preprocessing[case.modality]
     rng = np.random.default_rng([int(n) for n in case.name.encode()])
     labels, detail = (torch.from_numpy(np.array(a, np.int64)) for a in (case.labels, case.detail))
-    image = synthesise(rng, labels, detail)
+    image = synthesise(rng, labels, detail, case.grey)
     if preprocessing.intensity == "percentiles":
         image = stretch(image, preprocessing.low, preprocessing.high)
     return image

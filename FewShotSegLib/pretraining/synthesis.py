@@ -1,7 +1,8 @@
 """An image made up from a label map, in a contrast that changes from crop to crop.
 
 After Billot et al. (SynthSeg, Medical Image Analysis 86, 2023): a network that has seen every
-contrast relies on none.
+contrast relies on none. That takes long to learn; where the usual contrast is known, most crops
+have it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from torch import Tensor
 JITTER = 0.04
 SPREAD = (0.01, 0.08)
 DARKEST = 0.1
+USUAL, INVERTED = 0.7, 0.2
+"""How often the given grey values are used; and how often of these dark and bright change places,
+as T1 and T2 roughly do."""
+GREY_JITTER = 0.06
 
 
-def synthesise(rng: np.random.Generator, classes: Tensor, detail: Tensor) -> Tensor:
+def synthesise(
+    rng: np.random.Generator, classes: Tensor, detail: Tensor, grey: np.ndarray | None = None
+) -> Tensor:
     """Each class gets a mean grey value, and each label value within it one close to that.
 
     Label values that are no class get grey values of their own; where the label map is 0, it is
@@ -24,12 +31,17 @@ def synthesise(rng: np.random.Generator, classes: Tensor, detail: Tensor) -> Ten
 
     Args:
         classes: (I, J, K) int64, classes from 1. detail: (I, J, K) int64 in 0..255, label values.
+        grey: (classes,) the usual mean of each in [0, 1], NaN where none is known.
 
     Returns:
         (I, J, K) float32, roughly within [0, 1].
     """
     count = int(classes.max()) + 1
     means = rng.uniform(0, 1, 256).astype(np.float32)
+    if grey is not None and rng.random() < USUAL:
+        usual = grey + rng.normal(0, GREY_JITTER, len(grey))
+        usual = 1 - usual if rng.random() < INVERTED else usual
+        means[1 : len(grey) + 1] = np.where(np.isnan(usual), means[1 : len(grey) + 1], usual)
     table = means[:count, None] + rng.normal(0, JITTER, 256).astype(np.float32)
     table[0] = rng.uniform(0, 1, 256)
     table[0, 0] = rng.uniform(0, DARKEST)
