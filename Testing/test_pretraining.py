@@ -31,7 +31,7 @@ from FewShotSegLib.pretraining.assembly import Assembly, read_assembly
 from FewShotSegLib.pretraining.augmentation import crop_index, disturb, warp
 from FewShotSegLib.pretraining.cases import Case, prepare_case
 from FewShotSegLib.pretraining.ddp import Ranks
-from FewShotSegLib.pretraining.losses import class_losses, crop_losses
+from FewShotSegLib.pretraining.losses import class_losses, crop_losses, voxel_loss
 from FewShotSegLib.pretraining.network import build_network
 from FewShotSegLib.pretraining.run import Pretrained, pretrain
 from FewShotSegLib.pretraining.sampling import Sampler, data_set_of, make_sample, whole_image
@@ -165,6 +165,21 @@ class EquationOne(unittest.TestCase):
         _, entropy = class_losses(scores, masks, w, 1.0)
         even = (entropy_a / 2 - math.log(0.5)) / 2
         self.assertAlmostEqual(entropy.item() / even, 1, places=5)
+
+    def test_voxels_choose_among_what_was_annotated(self) -> None:
+        # Classes 0 and 2 annotated, 1 not; one voxel of class 2, one of class 1, which nobody drew.
+        scores = torch.tensor([[0.5, -1.0], [2.0, 0.3]]).reshape(2, 2, 1, 1)
+        labels = torch.tensor([3, 2]).reshape(2, 1, 1)
+        found = voxel_loss(scores, labels, torch.tensor([0, 2]))
+        first = math.log(1 + math.exp(0.5) + math.exp(2.0)) - 2.0
+        second = math.log(1 + math.exp(-1.0) + math.exp(0.3))
+        self.assertAlmostEqual(found.item(), (first + second) / 2, places=5)
+        # One class alone: the sigmoid's.
+        alone = voxel_loss(scores[1:], labels, torch.tensor([2]))
+        wanted = torch.nn.functional.binary_cross_entropy_with_logits(
+            scores[1, :, 0, 0], torch.tensor([1.0, 0.0])
+        )
+        self.assertAlmostEqual(alone.item(), wanted.item(), places=5)
 
     def test_an_unannotated_class_gets_no_gradient(self) -> None:
         scores = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))

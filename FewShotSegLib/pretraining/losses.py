@@ -34,6 +34,22 @@ def class_losses(
     return dice, masked_mean(entropy, w)
 
 
+def voxel_loss(scores: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+    """Cross-entropy of every voxel among the annotated classes and none of them, whose score is 0.
+
+    Of one class this is the sigmoid's cross-entropy. Unlike :func:`class_losses` it grows with the
+    voxels of a class, so that large ones are learned at once.
+
+    Args:
+        scores: (K, i, j, k) of the annotated classes. labels: (i, j, k) int64, classes from 1.
+        known: (K,) the numbers of these classes, from 0.
+    """
+    place = torch.zeros(256, dtype=torch.long, device=labels.device)
+    place[known + 1] = torch.arange(1, len(known) + 1, device=labels.device)
+    among = torch.cat([torch.zeros_like(scores[:1]), scores])
+    return F.cross_entropy(among[None], place[labels][None])
+
+
 def crop_losses(
     outputs: dict[str, Tensor], sample: Sample, targets: Targets, stride: int
 ) -> dict[str, Tensor]:
@@ -53,6 +69,10 @@ def crop_losses(
     )
     losses = {"dice_loss": dice, "cross_entropy": entropy}
     loss = dice + targets.cross_entropy * entropy
+    if targets.voxels and len(known):
+        wanted = _thinned(sample.labels, stride)
+        losses["voxels"] = voxel_loss(outputs["classes"][known], wanted, known)
+        loss = loss + targets.voxels * losses["voxels"]
     if targets.tissue and sample.tissue is not None:
         wanted = _thinned(sample.tissue, stride)
         losses["tissue"] = F.cross_entropy(outputs["tissue"][None], wanted[None])

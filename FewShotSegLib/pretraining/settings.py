@@ -58,6 +58,7 @@ class Targets:
             the crop if that is more. About the part that classes fill where they are: the smaller,
             the dearer is a voxel that is taken for a class which the crop does not show, and below
             that, large classes end up nowhere.
+        voxels: the weight of each voxel's cross-entropy among the annotated classes and none.
         deep: the weight of the same losses on the coarser feature levels, so that these become
             features worth adapting too.
         tissue: air, lung, fat, soft tissue and bone, told from HU; on CT alone.
@@ -69,6 +70,7 @@ class Targets:
 
     cross_entropy: float = 0.5
     least_part: float = 0.0025
+    voxels: float = 0.0
     deep: float = 0.3
     tissue: float = 0.0
     position: float = 0.0
@@ -79,7 +81,7 @@ class Targets:
 
     def __post_init__(self) -> None:
         weights = (self.cross_entropy, self.deep, self.tissue, self.position, self.distance)
-        if min(*weights, self.clean) < 0:
+        if min(*weights, self.voxels, self.clean) < 0:
             raise InputError("the weights are 0 or more")
         if not 0 < self.least_part <= 1:
             raise InputError("least_part is above 0, and at most 1")

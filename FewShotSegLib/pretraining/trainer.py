@@ -26,7 +26,10 @@ from .sampling import Sampler
 from .settings import TrainingPlan
 from .targets import Sample
 
-TERMS = ("loss", "dice_loss", "cross_entropy", "tissue", "position", "distance", "clean")
+TERMS = (
+    *("loss", "dice_loss", "cross_entropy", "voxels"),
+    *("tissue", "position", "distance", "clean"),
+)
 LAST_RATE = 0.01
 """The part of the learning rate that is left at the end."""
 STOPPED = "Stopped. Repeat the command with --resume to go on from here."
