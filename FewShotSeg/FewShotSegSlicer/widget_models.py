@@ -78,12 +78,7 @@ class ModelsSection:
         if model.problem:
             return model.problem
         if not model.installed:
-            if not model.downloadable:
-                return _("The weights of this model are not on this computer yet. Press Import.")
-            return _(
-                "The weights of this model are not on this computer yet. Press Download, or Import "
-                "where you have their file."
-            )
+            return _("The weights of this model are not here yet. Press Download or Import.")
         return ""
 
     def _refresh_buttons(self, model: ModelRow | None, running: bool) -> None:
@@ -101,27 +96,19 @@ class ModelsSection:
                 source=model.source_url or _("their source")
             )
         gate(self.ui.downloadButton, download, _("Fetch the weights, after asking you."))
-        self._gate_import(model, busy or none)
+        take = busy or none
+        if not take and model.installed:
+            take = _("The weights are here already.")
+        elif not take and not model.importable:
+            take = model.problem
+        tip = _("Take the weights from a file that you have, after asking you; without a network.")
+        gate(self.ui.importButton, take, tip)
         remove = busy or none
         if not remove and model.embedded:
             remove = _("This model is part of FewShotSeg.")
         elif not remove and not model.installed:
             remove = _("There are no weights to remove.")
         gate(self.ui.removeModelButton, remove, _("Delete the weights from this computer."))
-
-    def _gate_import(self, model: ModelRow | None, obstacle: str) -> None:
-        if not obstacle and model.installed:
-            obstacle = _("The weights are here already.")
-        elif not obstacle and not model.importable:
-            obstacle = model.problem
-        tip = _(
-            "Take the weights from a file on this computer, such as one from {source}. No network."
-        )
-        gate(
-            self.ui.importButton,
-            obstacle,
-            tip.format(source=(model and model.source_url) or _("their source")),
-        )
 
     def _refresh_estimate(self) -> None:
         parts = []
@@ -190,7 +177,8 @@ class ModelsSection:
         if not path:
             return
         text = _(
-            "Copy {file} into FewShotSeg as the weights of {title}?\n\nLicence: {licence}\n\n{citation}"
+            "Copy {file} into FewShotSeg as the weights of {title}?\n\n"
+            "Licence: {licence}\n\n{citation}"
         ).format(file=path, title=model.title, licence=model.licence, citation=model.citation)
         if slicer.util.confirmOkCancelDisplay(text, _("Import a foundation model")):
             self._failure = ""
