@@ -76,7 +76,7 @@ class ModelShelf:
             if downloadable:
                 text = _(
                     "The weights are not on this machine. Press Download in the section "
-                    "Foundation model, or Import where {file} is here already."
+                    "Foundation model, or Import if you have the file {file}."
                 )
             problem = text.format(file=entry["weights"].name, source=entry.get("source_url", ""))
         return ModelRow(
