@@ -209,7 +209,7 @@ def _import(args: argparse.Namespace, sink: EventSink) -> int:
     from .model_registry import find_model
 
     _say(args, licence_text(find_model(args.model).entry))
-    _installed(args, sink, import_weights(args.model, args.file))
+    _installed(args, sink, import_weights(args.model, args.file, sink))
     return 0
 
 

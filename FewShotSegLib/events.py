@@ -5,8 +5,8 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
 ==============  ===============================================================================
 ``started``     ``command``, ``version``, ``pid``
 ``phase``       ``phase`` (``read``, ``features``, ``train``, ``refine``, ``segment``, ``write``,
-                ``prepare``, ``pretrain``, ``benchmark``, ``download``), ``total`` (steps or bytes,
-                or null) and, where it helps, ``subject``
+                ``prepare``, ``pretrain``, ``benchmark``, ``download``, ``import``), ``total``
+                (steps or bytes, or null) and, where it helps, ``subject``
 ``progress``    ``phase``, ``done``, ``total``
 ``estimate``    long work begins, and its first step was timed: ``phase`` (``features``),
                 ``seconds`` from now on, ``windows`` and ``window_seconds``, ``volumes``, ``bytes``

@@ -140,13 +140,22 @@ class DownloadJob:
     model: str
 
 
-Job = TrainJob | SegmentJob | DevicesJob | PhantomsJob | DownloadJob
+@dataclass(frozen=True)
+class ImportJob:
+    """Copy a foundation model's weights from a file, checked as a download is; ``file`` stays."""
+
+    model: str
+    file: str
+
+
+Job = TrainJob | SegmentJob | DevicesJob | PhantomsJob | DownloadJob | ImportJob
 KINDS: dict[str, type] = {
     "train": TrainJob,
     "segment": SegmentJob,
     "devices": DevicesJob,
     "phantoms": PhantomsJob,
     "download": DownloadJob,
+    "import": ImportJob,
 }
 
 

@@ -18,6 +18,7 @@ from .job_protocol import (
     RESULTS,
     DevicesJob,
     DownloadJob,
+    ImportJob,
     Job,
     PhantomsJob,
     SegmentJob,
@@ -134,6 +135,14 @@ def _download(job: DownloadJob, folder: Path, events: EventSink, cancel: Cancel)
 
     path = download(job.model, events, cancel)
     return write_result(folder, "download", path=str(path))
+
+
+@run_job.register
+def _import(job: ImportJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    from .model_download import import_weights
+
+    path = import_weights(job.model, job.file, events, cancel)
+    return write_result(folder, "import", path=str(path))
 
 
 def _runtime(job: TrainJob | SegmentJob, events: EventSink, cancel: Cancel) -> Runtime:

@@ -7,7 +7,6 @@ checksum, the file that was first used here; nor one that the model's network ca
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from .events import EventSink, ignore, make_event
 from .fetching import FetchError, fetch, is_safe
 from .model_files import (
     PART,
+    PIECE,
     file_sha256,
     record_sha256,
     recorded_sha256,
@@ -105,26 +105,67 @@ def download(model_id: str, events: EventSink = ignore, cancel: Cancel = lambda:
     return target
 
 
-def import_weights(model_id: str, file: str | os.PathLike[str]) -> Path:
+def import_weights(
+    model_id: str,
+    file: str | os.PathLike[str],
+    events: EventSink = ignore,
+    cancel: Cancel = lambda: False,
+) -> Path:
     """Copy a model's weights from a file into the user's folder; the network is not used.
+
+    The file itself is only read. What an interrupted download had left is no longer needed, and
+    goes.
 
     Returns:
         the path of the weights.
 
     Raises:
-        ModelError: the weights are here already, there is no such file, or it is not the announced
-            one or can't be loaded. StorageError: the disk is full.
+        ModelError: the weights are here already, there is no such file, it can't be read, or it is
+            not the announced one or can't be loaded. StorageError: the disk is full. Cancelled: the
+            user stopped.
     """
     entry, file = find_model(model_id).entry, Path(file)
     require_absent(entry.id, entry.weights)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ModelError(f"There is no file {file}.")
     target = user_folder() / entry.weights.name
     require_writable(target)
-    with replacing(target) as temporary:
-        shutil.copyfile(file, temporary)
-        _require_the_announced(entry, temporary, str(file))
+    with _alone(target.with_name(f"{PART}{target.name}")):
+        with replacing(target) as temporary:
+            _copy(file, temporary, events, cancel)
+            _require_the_announced(entry, temporary, str(file))
+        remove_parts(target.name)
     return target
+
+
+def _copy(file: Path, target: Path, events: EventSink, cancel: Cancel) -> None:
+    """Copy a file piece by piece, and say how far it is.
+
+    Raises:
+        ModelError: the file can't be read. OSError: the copy can't be written. Cancelled.
+    """
+    done, total = 0, os.path.getsize(file)
+    events(make_event("phase", phase="import", total=total))
+    with open(target, "wb") as copy:
+        for piece in _pieces(file):
+            if cancel():
+                raise Cancelled("Stopped; nothing was installed.")
+            copy.write(piece)
+            done += len(piece)
+            events(make_event("progress", phase="import", done=done, total=total))
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    """What is in a file of the user's; errors of reading it are told from those of the copy."""
+    try:
+        with open(file, "rb") as stream:
+            while piece := stream.read(PIECE):
+                yield piece
+    except OSError as error:
+        raise ModelError(
+            f"The file {file} can't be read ({error.strerror or error}). Copy it to a folder of "
+            "yours, and import the copy."
+        ) from error
 
 
 def _require_the_announced(entry: ModelEntry, path: Path, source: str) -> None:

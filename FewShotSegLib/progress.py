@@ -18,6 +18,7 @@ _LABELS = {
     "pretrain": "pre-training",
     "benchmark": "benchmark",
     "download": "downloading",
+    "import": "importing",
 }
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _QUICK = ("read", "write")
@@ -71,7 +72,7 @@ class Progress:
         self.close()
         label = _LABELS.get(phase, phase) + (f": {subject}" if subject else "")
         if self.stream.isatty():
-            self._open_bar(label, in_bytes=phase == "download")
+            self._open_bar(label, in_bytes=phase in ("download", "import"))
         elif label != self._said:
             self.stream.write(label + "\n")
             self.stream.flush()

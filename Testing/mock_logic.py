@@ -85,6 +85,7 @@ class MockLogic:
                 installed=False,
                 embedded=False,
                 downloadable=True,
+                importable=True,
             ),
         ]
         self.chosen_model, self.chosen_device = "small", "auto"
@@ -199,6 +200,11 @@ class MockLogic:
     def downloadModel(self, model_id: str) -> None:
         self._call("downloadModel", model_id)
         self.task = "download"
+        self.go_on(0.0, "Starting")
+
+    def importModel(self, model_id: str, path: str) -> None:
+        self._call("importModel", model_id, path)
+        self.task = "import"
         self.go_on(0.0, "Starting")
 
     def removeModel(self, model_id: str) -> None:

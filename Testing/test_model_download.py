@@ -24,7 +24,7 @@ from FewShotSegLib.cli import main
 from FewShotSegLib.errors import Cancelled, FewShotSegError, ModelError, StorageError
 from FewShotSegLib.events import ignore
 from FewShotSegLib.fetching import is_safe
-from FewShotSegLib.job_protocol import DownloadJob, make_private, write_job
+from FewShotSegLib.job_protocol import DownloadJob, ImportJob, make_private, read_job, write_job
 from FewShotSegLib.job_runner import run_job
 from FewShotSegLib.model_download import download, import_weights
 from FewShotSegLib.model_files import recorded_sha256, remove_model
@@ -317,9 +317,46 @@ class Importing(DownloadTestCase):
     def test_a_file_is_copied_and_remembered(self) -> None:
         self.assertEqual(import_weights("tiny", self.elsewhere), self.weights)
         self.assert_installed()
-        self.assertTrue(self.elsewhere.exists())
+        self.assertEqual(self.elsewhere.read_bytes(), self.content)
         self.assertEqual(recorded_sha256("tiny.safetensors"), self.digest)
         self.assertEqual(self.server.asked, [])
+
+    def test_progress_and_stopping_in_the_middle(self) -> None:
+        def cancel() -> bool:
+            return any(e.get("done", 0) > self.half for e in self.events)
+
+        with mock.patch("FewShotSegLib.model_download.PIECE", 512):
+            with self.assertRaisesRegex(Cancelled, "nothing was installed"):
+                import_weights("tiny", self.elsewhere, self.events.append, cancel)
+            self.assertEqual(self.left(), {"tiny.json"})
+            self.events.clear()
+            import_weights("tiny", self.elsewhere, self.events.append)
+        self.assert_installed()
+        self.assertEqual({e["phase"] for e in self.events}, {"import"})
+        done = [(e["done"], e["total"]) for e in self.events[1:]]
+        self.assertEqual(done[-1], (len(self.content), len(self.content)))
+        self.assertEqual(done, sorted(done))
+        self.assertGreater(len(done), 5)
+
+    def test_what_a_stopped_download_left_goes(self) -> None:
+        self.server.cuts = [self.half]
+        with mock.patch("FewShotSegLib.fetching.ATTEMPTS", 1), self.assertRaises(ModelError):
+            self.fetch()
+        self.assertIn(".part-tiny.safetensors", self.left())
+        import_weights("tiny", self.elsewhere)
+        self.assert_installed()
+
+    def test_a_file_that_may_not_be_read(self) -> None:
+        def refuse(path: Path, mode: str) -> Any:
+            if path == self.elsewhere:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return open(path, mode)
+
+        with mock.patch("FewShotSegLib.model_download.open", refuse, create=True):
+            with self.assertRaisesRegex(ModelError, "can't be read .Permission denied.") as told:
+                import_weights("tiny", self.elsewhere)
+        self.assertNotIn("\n", str(told.exception))
+        self.assertEqual(self.left(), {"tiny.json"})
 
     def test_a_manual_download_under_any_name(self) -> None:
         self.describe(weights_url=None)
@@ -465,6 +502,14 @@ class Job(DownloadTestCase):
         torch.testing.assert_close(
             dict(find_model("tiny").backbone.state_dict()), dict(make_network().state_dict())
         )
+
+    def test_an_import_job(self) -> None:
+        folder = make_private(self.home / "job")
+        write_job(folder, ImportJob("tiny", str(self.elsewhere)))
+        job, _caller = read_job(folder)
+        path = run_job(job, folder, ignore, lambda: False)
+        self.assertEqual(json.loads(path.read_text())["path"], str(self.weights))
+        self.assert_installed()
 
 
 if __name__ == "__main__":

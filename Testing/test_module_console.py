@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import slicer
 import slicer_world
 from test_module_process import ProcessTestCase
+from tiny_model import write_model
 
 PAGE = slicer_world.ROOT / "Documentation" / "console.md"
 
@@ -27,9 +29,13 @@ class ConsoleTest(ProcessTestCase):
         for seed in range(2):
             slicer.util.getNode(f"Patient {seed}").SetName(f"CT {seed + 1}")
         self.query.SetName("CT 3")
+        models = self.folder / "home" / "models"
+        write_model(models, "ward-ct")
+        shutil.move(models / "ward-ct.safetensors", self.folder / "weights.safetensors")
         names = {"slicer": slicer, "folder": str(self.folder)}
         for block in blocks:
             exec(compile(block, str(PAGE), "exec"), names)
         slicer_world.process_events_until(lambda: logic.running() is None, 300)
         self.assertEqual(logic.lastEnd().state, "finished", logic.lastEnd())
         self.assertTrue((self.folder / "glands.fseft").is_file())
+        self.assertTrue((models / "ward-ct.safetensors").is_file())

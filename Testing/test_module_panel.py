@@ -81,6 +81,7 @@ class MissingTest(PanelTestCase):
         self.assert_gated(self.ui.removeModelButton, "no weights")
         choose(self.ui.modelCombo, "small")
         self.assert_gated(self.ui.downloadButton, "here already")
+        self.assert_gated(self.ui.importButton, "here already")
         self.assert_gated(self.ui.removeModelButton, "part of FewShotSeg")
 
     def test_packages_that_are_not_here(self) -> None:

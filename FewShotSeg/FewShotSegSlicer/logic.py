@@ -13,7 +13,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
 from FewShotSegLib.errors import InputError
-from FewShotSegLib.job_protocol import DevicesJob, DownloadJob
+from FewShotSegLib.job_protocol import DevicesJob, DownloadJob, ImportJob
 
 from . import results as shown
 from .adapters import AdapterShelf
@@ -31,6 +31,7 @@ from .logic_data import (
     ModelRow,
     Result,
     StructureRow,
+    TaskKind,
 )
 from .method_choice import method_rows
 from .models import DeviceShelf, ModelShelf
@@ -181,17 +182,24 @@ class FewShotSegLogic(
         row = self._models.row(model_id)
         if row is None or not row.downloadable:
             raise InputError(_("This model's weights have to be fetched by hand."))
+        self._install("download", row, DownloadJob(model_id))
 
+    def importModel(self, model_id: str, path: str) -> None:
+        row = self._models.row(model_id)
+        if row is None:
+            raise InputError(_("There is no model «{m}».").format(m=model_id))
+        if not row.importable:
+            here = _("The weights of «{m}» are here already.").format(m=row.title)
+            raise InputError(row.problem or here)
+        # Absolute: the background process works in another folder.
+        self._install("import", row, ImportJob(model_id, str(Path(path).expanduser().absolute())))
+
+    def _install(self, kind: TaskKind, row: ModelRow, job: DownloadJob | ImportJob) -> None:
         def done() -> End:
             self._tell(Changed("models"))
-            return End("download", "finished", _("«{m}» is installed.").format(m=row.title))
+            return End(kind, "finished", _("«{m}» is installed.").format(m=row.title))
 
-        self._start(
-            "download",
-            lambda folder: job_steps(folder, DownloadJob(model_id)),
-            nothing_to_load,
-            done,
-        )
+        self._start(kind, lambda folder: job_steps(folder, job), nothing_to_load, done)
 
     def devices(self) -> list[DeviceRow]:
         return self._devices.rows()

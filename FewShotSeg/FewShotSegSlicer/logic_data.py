@@ -26,6 +26,7 @@ class ModelRow:
         installed: whether the weights are on this machine.
         embedded: whether it ships with the extension, and so can't be removed.
         downloadable: whether :meth:`LogicProtocol.downloadModel` can fetch the weights.
+        importable: whether :meth:`LogicProtocol.importModel` can take them from a file.
         problem: why it can't be used, one sentence; empty if it can.
     """
 
@@ -40,6 +41,7 @@ class ModelRow:
     installed: bool = True
     embedded: bool = True
     downloadable: bool = False
+    importable: bool = False
     problem: str = ""
 
 
@@ -253,7 +255,7 @@ class Estimate:
 
 # --- a task -------------------------------------------------------------------------------------
 
-TaskKind = Literal["train", "segment", "devices", "download", "phantoms"]
+TaskKind = Literal["train", "segment", "devices", "download", "import", "phantoms"]
 EndState = Literal["finished", "cancelled", "failed", "crashed", "not started"]
 
 

@@ -70,19 +70,15 @@ class ModelShelf:
         problem = ""
         if not installed:
             text = _(
-                "The weights are not on this machine. Get {file} from {source} and put it into "
-                "{folder}."
+                "The weights are not on this machine. Get {file} from {source}, and press Import "
+                "in the section Foundation model."
             )
             if downloadable:
                 text = _(
                     "The weights are not on this machine. Press Download in the section "
-                    "Foundation model, or put {file} into {folder}."
+                    "Foundation model, or Import if you have the file {file}."
                 )
-            problem = text.format(
-                file=entry["weights"].name,
-                source=entry.get("source_url", ""),
-                folder=entry["weights"].parent,
-            )
+            problem = text.format(file=entry["weights"].name, source=entry.get("source_url", ""))
         return ModelRow(
             entry["id"],
             entry.get("title", entry["id"]),
@@ -95,6 +91,7 @@ class ModelShelf:
             installed,
             embedded and entry["weights"].parent == EMBEDDED_FOLDER,
             downloadable,
+            not installed,
             problem,
         )
 

@@ -30,6 +30,7 @@ def phase_text(phase: str) -> str:
         "write": _("Writing"),
         "load": _("Loading the result"),
         "download": _("Downloading"),
+        "import": _("Importing"),
         "phantoms": _("Making patients"),
         "stopping": _("Stopping"),
     }

@@ -16,6 +16,9 @@ from .widget_dialogs import open_file
 from .widget_progress import TaskView
 from .widget_tools import Hint, busy_with, current_id, fill_combo, gate, reporting
 
+FETCHING = ("download", "import")
+"""The tasks that bring weights to this computer."""
+
 
 class ModelsSection:
     """The foundation model, the device and the packages that training needs."""
@@ -23,11 +26,13 @@ class ModelsSection:
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
         self.hint = Hint(ui.modelHintIcon, ui.modelHint)
+        self._failure = ""
         self.task = TaskView(ui.modelProgress, ui.cancelModelButton, None, logic)
         ui.modelCombo.connect("activated(int)", self.on_model)
         ui.deviceCombo.connect("activated(int)", self.on_device)
         ui.refreshDevicesButton.connect("clicked()", self.on_refresh_devices)
         ui.downloadButton.connect("clicked()", self.on_download)
+        ui.importButton.connect("clicked()", self.on_import)
         ui.removeModelButton.connect("clicked()", self.on_remove)
         ui.addCheckpointButton.connect("clicked()", self.on_add_checkpoint)
         ui.installButton.connect("clicked()", self.on_install)
@@ -58,9 +63,12 @@ class ModelsSection:
         if missing:
             ui.packagesLabel.setText(_("Not installed: {names}").format(names=", ".join(missing)))
         gate(ui.installButton, _("Wait until the running task has ended.") if running else "", "")
-        self.hint.show(self._obstacle(rows, model, missing))
-        self.task.refresh(running == "download")
-        ui.modelTask.setVisible(running == "download")
+        if self._failure:
+            self.hint.show(self._failure, "error")
+        else:
+            self.hint.show(self._obstacle(rows, model, missing))
+        self.task.refresh(running in FETCHING)
+        ui.modelTask.setVisible(running in FETCHING)
 
     def _obstacle(self, rows: list[ModelRow], model: ModelRow | None, missing: list[str]) -> str:
         if not rows or model is None:
@@ -70,7 +78,7 @@ class ModelsSection:
         if model.problem:
             return model.problem
         if not model.installed:
-            return _("The weights of this model are not on this computer yet. Press Download.")
+            return _("The weights of this model are not here yet. Press Download or Import.")
         return ""
 
     def _refresh_buttons(self, model: ModelRow | None, running: bool) -> None:
@@ -88,6 +96,13 @@ class ModelsSection:
                 source=model.source_url or _("their source")
             )
         gate(self.ui.downloadButton, download, _("Fetch the weights, after asking you."))
+        take = busy or none
+        if not take and model.installed:
+            take = _("The weights are here already.")
+        elif not take and not model.importable:
+            take = model.problem
+        tip = _("Take the weights from a file that you have, after asking you; without a network.")
+        gate(self.ui.importButton, take, tip)
         remove = busy or none
         if not remove and model.embedded:
             remove = _("This model is part of FewShotSeg.")
@@ -109,17 +124,20 @@ class ModelsSection:
         self.ui.estimateLabel.setText(text)
 
     def on_progress(self, progress: Progress) -> None:
-        """A download went on."""
-        if progress.kind == "download":
+        """Weights are on their way."""
+        if progress.kind in FETCHING:
             self.task.show(progress)
 
     def on_end(self, end: End) -> None:
-        """A download ended: say so unless it's plain to see."""
-        if end.kind == "download" and end.state not in ("finished", "cancelled"):
-            slicer.util.errorDisplay(end.message)
+        """A task that brings weights ended: say so unless it's plain to see."""
+        if end.kind in FETCHING and end.state not in ("finished", "cancelled"):
+            self._failure = end.message
+            self.hint.show(self._failure, "error")
+            self.ui.modelSection.collapsed = False
 
     def on_model(self, _index: int = 0) -> None:
         """A person chose a model."""
+        self._failure = ""
         with reporting():
             self.logic.setModel(current_id(self.ui.modelCombo))
 
@@ -146,8 +164,26 @@ class ModelsSection:
             citation=model.citation,
         )
         if slicer.util.confirmOkCancelDisplay(text, _("Download a foundation model")):
+            self._failure = ""
             with reporting():
                 self.logic.downloadModel(model.id)
+
+    def on_import(self) -> None:
+        """Ask for a file and for consent to the licence, then take the weights from it."""
+        model = self.current()
+        title = _("Import the weights of {title}").format(title=model.title)
+        filters = _("Weights (*.pt *.pth *.safetensors);;All files (*)")
+        path = open_file(self.ui.modelSection, title, filters)
+        if not path:
+            return
+        text = _(
+            "Copy {file} into FewShotSeg as the weights of {title}?\n\n"
+            "Licence: {licence}\n\n{citation}"
+        ).format(file=path, title=model.title, licence=model.licence, citation=model.citation)
+        if slicer.util.confirmOkCancelDisplay(text, _("Import a foundation model")):
+            self._failure = ""
+            with reporting():
+                self.logic.importModel(model.id, path)
 
     def on_remove(self) -> None:
         """Delete the weights after asking."""
@@ -162,6 +198,7 @@ class ModelsSection:
         title = _("Add a checkpoint: its registry entry")
         path = open_file(self.ui.modelSection, title, _("Registry entries (*.json)"))
         if path:
+            self._failure = ""
             with reporting():
                 self.logic.setModel(self.logic.addCheckpoint(path))
 
@@ -177,7 +214,13 @@ class ModelsSection:
 
 def model_text(row: ModelRow) -> str:
     """One line for the list."""
-    return row.title if row.installed else _("{title} (to download)").format(title=row.title)
+    if row.installed:
+        return row.title
+    if row.downloadable:
+        return _("{title} (to download)").format(title=row.title)
+    if row.importable:
+        return _("{title} (to import)").format(title=row.title)
+    return _("{title} (can't be read)").format(title=row.title)
 
 
 def model_tip(row: ModelRow) -> str:
