@@ -280,10 +280,11 @@ def _pretrain(args: argparse.Namespace, sink: EventSink) -> int:
 
 
 def _benchmark(args: argparse.Namespace, sink: EventSink) -> int:
+    from .benchmark.cells import Models, cells
     from .benchmark.plan import draw_plan, part_of, read_plan
     from .benchmark.render import render
     from .benchmark.results import NAME, Results
-    from .benchmark.run import Models, cells, run_benchmark
+    from .benchmark.run import run_benchmark
 
     if args.new:
         if os.path.exists(args.plan):

@@ -21,6 +21,8 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/backbones/swin_unetr.py
   FewShotSegLib/backbones/vista3d.py
   FewShotSegLib/benchmark/__init__.py
+  FewShotSegLib/benchmark/cells.py
+  FewShotSegLib/benchmark/forecast.py
   FewShotSegLib/benchmark/plan.py
   FewShotSegLib/benchmark/plots.py
   FewShotSegLib/benchmark/render.py
@@ -86,6 +88,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/pretraining/trainer.py
   FewShotSegLib/pretraining/validation.py
   FewShotSegLib/progress.py
+  FewShotSegLib/progress_words.py
   FewShotSegLib/published.py
   FewShotSegLib/query.py
   FewShotSegLib/refinement.py
