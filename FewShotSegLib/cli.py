@@ -176,27 +176,29 @@ def _evaluate(args: argparse.Namespace, sink: EventSink) -> int:
 
 
 def _models(args: argparse.Namespace, sink: EventSink) -> int:
-    from .describe import models_text
-    from .model_registry import list_entries
+    from .describe_models import model_text, models_text
+    from .model_registry import find_model, list_entries
 
-    entries = list_entries()
+    entries = [find_model(args.model).entry] if args.model else list_entries()
     data = [entry.to_json() for entry in entries]
     sink(make_event("result", kind="models", path=None, models=data))
     if args.json:
         _say(args, json.dumps(data, indent=2))
     else:
-        _say(args, models_text(entries))
+        _say(args, model_text(entries[0]) if args.model else models_text(entries))
     return 0
 
 
 def _download(args: argparse.Namespace, sink: EventSink) -> int:
-    from .describe import licence_text
-    from .model_download import download, require_downloadable
+    from .describe_models import licence_text
+    from .model_download import announced_size, download, require_downloadable
     from .model_registry import find_model
 
     entry = find_model(args.model).entry
     require_downloadable(entry)
-    _say(args, licence_text(entry))
+    size = None if args.events else announced_size(entry)
+    text = licence_text(entry, size)
+    _say(args, text if size else f"{text}\n  size     unknown: the server does not tell")
     if not args.accept_licence:
         _require_consent(args, entry.licence)
     _installed(args, sink, download(args.model, sink))
@@ -204,7 +206,7 @@ def _download(args: argparse.Namespace, sink: EventSink) -> int:
 
 
 def _import(args: argparse.Namespace, sink: EventSink) -> int:
-    from .describe import licence_text
+    from .describe_models import licence_text
     from .model_download import import_weights
     from .model_registry import find_model
 

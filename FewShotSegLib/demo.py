@@ -270,7 +270,7 @@ def _table(summary: Mapping[str, Any], after: Mapping[str, Scores]) -> str:
     mean = ["mean", "", "", "", _number(means["adapter"], 3), ""]
     rows.append([*mean, _number(means["transduction"], 3), ""])
     header = ["structure", "reference ml", "expected ml", "adapter ml", "Dice"]
-    lines = table([*header, "transduction ml", "Dice", ""], rows, " >>>>>>").splitlines()
+    lines = table([*header, "transduction ml", "Dice", "note"], rows, " >>>>>>").splitlines()
     lines.insert(-1, lines[1])
     return "\n".join(lines)
 

@@ -1,12 +1,10 @@
-"""Adapters, models and results as text for a terminal."""
+"""Adapters and results as text for a terminal, and the table that all text is laid out in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .model_files import DEFAULT_MODEL
-from .model_registry import ModelEntry
 from .size_prior import SizePrior
 
 
@@ -50,7 +48,7 @@ def adapter_text(data: Mapping[str, Any]) -> str:
     for structure in data["structures"]:
         prior = data["priors"][structure["name"]]
         rows.append([structure["name"], str(structure["value"]), *_prior_cells(prior)])
-    header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", ""]
+    header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", "note"]
     lines.append(table(header, rows, " >>>>>"))
     return "\n".join(lines)
 
@@ -68,54 +66,8 @@ def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
         rows.append(
             [name, str(found["label"]), f"{found['volume_ml']:.2f}", before, expected, note]
         )
-    header = ["structure", "label", "ml", "unrefined ml", "expected ml", ""]
+    header = ["structure", "label", "ml", "unrefined ml", "expected ml", "note"]
     return table(header, rows, " >>>>")
-
-
-def models_text(entries: Sequence[ModelEntry]) -> str:
-    """The registry, for a person: what there is, whether it is here, and under which licence."""
-    rows = []
-    for entry in entries:
-        size = entry.weights.stat().st_size if entry.weights.is_file() else entry.size
-        notes = [
-            text
-            for text, applies in (
-                ("default", entry.id == DEFAULT_MODEL),
-                ("weights missing", not entry.weights.is_file()),
-                ("to be fetched by hand", not (entry.weights.is_file() or entry.weights_url)),
-            )
-            if applies
-        ]
-        rows.append(
-            [
-                entry.id,
-                entry.title,
-                "/".join(entry.modality),
-                f"{size / 2**20:.1f} MB" if size else "?",
-                entry.licence,
-                ", ".join(notes),
-            ]
-        )
-    lines = [table(["id", "title", "images", "weights", "licence", ""], rows, "   >")]
-    for entry in entries:
-        lines += ["", f"{entry.id}: {entry.description or entry.title}"]
-        lines += [f"  known classes: {', '.join(entry.classes) or 'none'}"]
-        lines += [f"  cite: {entry.citation}", f"  from: {entry.source_url}"]
-    lines += ["", "Missing weights: fewshotseg download ID; by hand: fewshotseg import ID FILE"]
-    return "\n".join(lines)
-
-
-def licence_text(entry: ModelEntry) -> str:
-    """What a person agrees to by using a model, and whom to cite."""
-    size = f"{entry.size / 2**20:.1f} MB" if entry.size else "told when the download starts"
-    lines = [
-        f"{entry.title} [{entry.id}]",
-        f"  licence  {entry.licence}",
-        f"  cite     {entry.citation}",
-        f"  from     {entry.source_url}",
-        f"  size     {size}",
-    ]
-    return "\n".join(lines)
 
 
 def _prior_cells(prior: Mapping[str, Any]) -> list[str]:

@@ -181,7 +181,7 @@ def format_table(scores: Mapping[str, Scores]) -> str:
     The last line has the mean of what was scored, if that is more than one structure. A structure
     that was missed makes the mean HD95 infinite: without it, a miss would improve the mean.
     """
-    header = ["structure", "Dice", "HD95 mm", "surface Dice", "ml", "reference ml", "error", ""]
+    header = ["structure", "Dice", "HD95 mm", "surface Dice", "ml", "reference ml", "error", "note"]
     rows = [
         [
             name,
@@ -202,7 +202,7 @@ def format_table(scores: Mapping[str, Scores]) -> str:
             mean.append(_text(sum(getattr(s, field) for s in scored) / len(scored), digits))
         rows.append(mean + [""] * (len(header) - len(mean)))
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    rule = "-" * (sum(widths[:-1]) + 2 * (len(widths) - 2))
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     lines = [_line(row, widths) for row in [header, *rows]]
     lines.insert(1, rule)
     if len(scored) > 1:

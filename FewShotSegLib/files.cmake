@@ -37,6 +37,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/crop_augmentation.py
   FewShotSegLib/demo.py
   FewShotSegLib/describe.py
+  FewShotSegLib/describe_models.py
   FewShotSegLib/errors.py
   FewShotSegLib/evaluation.py
   FewShotSegLib/events.py

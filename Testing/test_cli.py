@@ -241,14 +241,64 @@ class WholeJob(CommandTestCase):
         text = self.done("models").out
         data = json.loads(self.done("models", "--json").out)
         self.assertEqual([entry["id"] for entry in data], [entry.id for entry in list_entries()])
+        lines = text.splitlines()
+        self.assertLessEqual(len(lines), len(data) + 6)
+        self.assertLessEqual(max(map(len, lines)), 110)
+        listed = {line.split()[0]: line for line in lines[2 : 2 + len(data)]}
+        self.assertEqual(list(listed), [entry["id"] for entry in data])
         for entry in data:
-            for field in ("id", "title", "licence", "source_url"):
-                self.assertIn(entry[field], text)
-        self.assertIn("weights missing", text)
+            line = listed[entry["id"]]
+            for part in ("/".join(entry["modality"]), entry["architecture"]["name"]):
+                self.assertIn(part, line)
+            self.assertIn(entry["licence"], line)
+        self.assertRegex(listed["mine"], r"here, \d\.\d MB$")
+        self.assertRegex(listed["btcv"], r"SwinUNETR \(62 M\).*not here, download$")
+        self.assertRegex(listed["fseft"], "not here, by hand$")
+        self.assertRegex(listed["abdomen-unet"], r"not here, download of 3\.4 MB$")
+        self.assertIn("Default: standin-small", text)
         self.assertEqual(
             {entry["id"]: entry["installed"] for entry in data},
             {entry.id: entry.weights.is_file() for entry in list_entries()},
         )
+
+    def test_models_tells_all_of_one(self) -> None:
+        entries = {e["id"]: e for e in json.loads(self.done("models", "--json").out)}
+        for name, way in (
+            ("btcv", "fewshotseg download btcv"),
+            ("fseft", "fewshotseg import fseft FILE"),
+            ("embedded-small", entries["embedded-small"]["weights"]),
+        ):
+            text = " ".join(self.done("models", name).out.split())
+            for field in ("title", "description", "licence", "citation", "source_url"):
+                self.assertIn(entries[name][field], text)
+            for wanted in (*entries[name]["classes"], way):
+                self.assertIn(wanted, text)
+            other = next(iter(entries.keys() - {name}))
+            self.assertNotIn(entries[other]["title"], text)
+            self.assertEqual(json.loads(self.done("models", name, "--json").out), [entries[name]])
+        self.assertIn("There is no model 'none'", run("models", "none").err)
+
+    def test_every_column_has_a_name(self) -> None:
+        out, truth = self.folder / "x.nii.gz", str(self.query.segmentation)
+        texts = {
+            "segment": self.segmented(out, str(self.query.image), "--prior", "bean=900").out,
+            "inspect": self.done("inspect", str(self.adapter)).out,
+            "models": self.done("models").out,
+            "evaluate": self.done("evaluate", "--reference", truth, "--prediction", truth).out,
+        }
+        self.assertIn("outside the expected range", texts["segment"])
+        for command, text in texts.items():
+            lines = text.splitlines()
+            rule = next(n for n, line in enumerate(lines) if set(line) <= {"-", " "} and line)
+            header, widest = lines[rule - 1], lines[rule]
+            if command == "evaluate":
+                self.assertTrue(header.endswith("note"))
+                continue
+            starts = [n for n, c in enumerate(widest) if c == "-" and widest[n - 1 : n] != "-"]
+            for start, stop in zip(starts, [*starts[1:], len(widest)], strict=True):
+                self.assertTrue(header[start:stop].strip(), (command, header))
+            for line in lines[rule + 1 : rule + 3]:
+                self.assertLessEqual(len(line), len(widest), command)
 
 
 class Options(CommandTestCase):
