@@ -236,6 +236,11 @@ def _inspect(args: argparse.Namespace, sink: EventSink) -> int:
 def _demo(args: argparse.Namespace, sink: EventSink) -> int:
     from .demo import run_demo
 
+    def without_warnings(event: dict[str, Any]) -> None:
+        """The demo says those itself, below its table."""
+        if event["event"] != "warning":
+            sink(event)
+
     run_demo(
         Path(args.out),
         Path(args.data) if args.data else None,
@@ -243,7 +248,7 @@ def _demo(args: argparse.Namespace, sink: EventSink) -> int:
         structures=args.structures,
         model=args.model or _default_model(),
         seed=args.seed,
-        runtime=_runtime(args, sink),
+        runtime=_runtime(args, sink if args.events else without_warnings),
         say=lambda text: _say(args, text),
     )
     return 0

@@ -58,16 +58,36 @@ def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, found in structures.items():
         prior = found["prior"]
-        upper = prior["upper_ml"]
-        expected = "-" if upper is None else f"{prior['lower_ml']:.1f} to {upper:.1f}"
+        expected = range_text(prior["lower_ml"], prior["upper_ml"])
         change = found["transduction"]
         before = f"{change['volume_before_ml']:.2f}" if change else "-"
-        note = "" if found["within_prior"] else "outside the expected range"
+        notes = [] if found["within_prior"] else ["outside the expected range"]
+        if prior["enabled"] and prior["gamma"] >= 1:
+            notes.append(too_wide(prior["gamma"]))
         rows.append(
-            [name, str(found["label"]), f"{found['volume_ml']:.2f}", before, expected, note]
+            [
+                name,
+                str(found["label"]),
+                f"{found['volume_ml']:.2f}",
+                before,
+                expected,
+                ", ".join(notes),
+            ]
         )
     header = ["structure", "label", "ml", "unrefined ml", "expected ml", "note"]
     return table(header, rows, " >>>>")
+
+
+def range_text(lower_ml: float | None, upper_ml: float | None) -> str:
+    """The sizes that are expected, in ml; a bound of 0 can't act, so that it isn't one."""
+    if upper_ml is None:
+        return "-"
+    return f"{lower_ml:.1f} to {upper_ml:.1f}" if lower_ml else f"up to {upper_ml:.1f}"
+
+
+def too_wide(gamma: float) -> str:
+    """Why a prior has no lower bound although nothing was cut off."""
+    return f"no lower bound: the tolerance is {gamma:.0%} of the mean".replace("%", " %")
 
 
 def _prior_cells(prior: Mapping[str, Any]) -> list[str]:
@@ -78,9 +98,9 @@ def _prior_cells(prior: Mapping[str, Any]) -> list[str]:
     elif not prior["upper_trusted"]:
         expected, remark = "-", "not known: cut off in every support"
     elif prior["cut_off"]:
-        expected, remark = f"up to {high:.1f}", "may be less: cut off in a support"
+        expected, remark = range_text(0, high), "may be less: cut off in a support"
     else:
-        expected, remark = f"{low:.1f} to {high:.1f}", ""
+        expected, remark = range_text(low, high), "" if low else too_wide(prior["gamma"])
     return [
         str(prior["count"]) if prior["count"] else "given",
         f"{prior['mean'] / 1000:.2f}",

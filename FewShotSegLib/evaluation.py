@@ -157,8 +157,11 @@ def evaluate_files(
         InputError: a file can't be read, the grids differ, or the reference is empty.
     """
     grid = grid_of(read_file(reference))
-    truth = read_annotation(reference, grid, structures)
-    found = read_annotation(prediction, grid, structures, may_be_empty=True)
+    own = "reference"
+    truth = read_annotation(reference, grid, structures, what=own, owner=own)
+    found = read_annotation(
+        prediction, grid, structures, may_be_empty=True, what="prediction", owner=own
+    )
     nothing = np.zeros(grid.shape, bool)
     masks = {name.casefold(): (name, nothing) for name in truth.masks}
     masks |= {name.casefold(): (name, mask) for name, mask in found.masks.items()}

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny_model import STRUCTURES, Ran, TinyWorld, run, write_array, write_model, write_patient
+from tiny_model import (
+    STRUCTURES,
+    Ran,
+    TinyWorld,
+    make_grid,
+    run,
+    write_array,
+    write_model,
+    write_patient,
+)
 
 from FewShotSegLib import __version__
 from FewShotSegLib.adapter_file import TrainedAdapter
@@ -260,6 +269,42 @@ class WholeJob(CommandTestCase):
             {entry["id"]: entry["installed"] for entry in data},
             {entry.id: entry.weights.is_file() for entry in list_entries()},
         )
+
+    def test_evaluate_says_reference_where_it_means_it(self) -> None:
+        truth = read_image(self.query.segmentation)
+        turned = write_array(self.folder / "turned.nii.gz", truth.array, make_grid("straight"))
+        empty = write_array(self.folder / "empty.nii.gz", truth.array * 0, truth.grid)
+        for reference, prediction, words in (
+            (self.query.segmentation, turned, "The reference and prediction have different grids"),
+            (empty, turned, "empty.nii.gz is empty: nothing is annotated in it"),
+        ):
+            ran = run("evaluate", "--reference", str(reference), "--prediction", str(prediction))
+            self.assertEqual(ran.status, 2)
+            self.assertIn(words, ran.err)
+            self.assertNotIn("image", ran.err)
+        self.assertIn(f"The reference {empty}", ran.err)
+
+    def test_progress_in_a_file_names_every_query(self) -> None:
+        volume = read_image(self.query.image)
+        other = write_array(self.world / "named.nrrd", volume.array, volume.grid)
+        ran = self.segmented(self.folder, str(self.query.image), str(other), "--prior", "bean=20")
+        lines = [line for line in ran.err.splitlines() if not line.startswith("Note: ")]
+        for name in ("query.nii.gz", "named.nrrd"):
+            own = [line for line in lines if line.endswith(f": {name}")]
+            self.assertEqual(own, [f"{phase}: {name}" for phase in (
+                "foundation model", "segmenting", "transduction")])  # fmt: skip
+
+    def test_a_bound_that_cannot_act_is_not_shown_as_one(self) -> None:
+        path = self.folder / "wide.fseft"
+        told = self.done(*self.adapt_arguments(path, "--gamma", "1.2", epochs=1)).out
+        out = self.segmented(self.folder / "x.nii.gz", str(self.query.image), "--gamma", "1.2").out
+        for text in (told, out):
+            line = next(line for line in text.splitlines() if line.startswith("bean"))
+            self.assertRegex(line, r"up to \d+\.\d")
+            self.assertIn("no lower bound: the tolerance is 120 % of the mean", line)
+            self.assertNotIn("0.0 to", text)
+        narrow = self.done("inspect", str(self.adapter)).out
+        self.assertNotIn("no lower bound", narrow)
 
     def test_models_tells_all_of_one(self) -> None:
         entries = {e["id"]: e for e in json.loads(self.done("models", "--json").out)}
