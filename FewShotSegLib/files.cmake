@@ -34,6 +34,14 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/checkpoint.py
   FewShotSegLib/cli.py
   FewShotSegLib/cli_flags.py
+  FewShotSegLib/commands/__init__.py
+  FewShotSegLib/commands/adapters.py
+  FewShotSegLib/commands/benchmark.py
+  FewShotSegLib/commands/common.py
+  FewShotSegLib/commands/demo.py
+  FewShotSegLib/commands/models.py
+  FewShotSegLib/commands/pretrain.py
+  FewShotSegLib/commands/queries.py
   FewShotSegLib/crop_augmentation.py
   FewShotSegLib/demo.py
   FewShotSegLib/describe.py
