@@ -300,14 +300,16 @@ def _noting(events: EventSink, warnings: list[str]) -> EventSink:
 
 def _notes(result: Segmentation, summary: Mapping[str, Any]) -> list[str]:
     """What a reader should know before believing the table, beside the warnings."""
-    notes = []
+    notes, unlike = [], []
     for name, row in summary["structures"].items():
         size, expected = row["reference_ml"], row["expected_ml"]
         if size and expected and not expected[0] <= size <= expected[1]:
-            notes.append(
-                f"The reference of {name} is {size:.1f} ml, outside the expected range that "
-                "transduction aims for."
-            )
+            unlike.append(f"{name} ({size:.1f} ml)")
+    if unlike:
+        notes.append(
+            "In the reference, outside the expected range that transduction aims for: "
+            f"{', '.join(unlike)}."
+        )
     if _unchanged(result):
         notes.append("Transduction changed nothing.")
     notes.append("Dice of one query is an example, not a measurement.")

@@ -17,7 +17,7 @@ from tiny import FILTERS, OneThread, make_backbone
 from tiny_model import run
 
 from FewShotSegLib.annotation_files import parse_structures, read_annotation
-from FewShotSegLib.demo import _make_patients, run_demo
+from FewShotSegLib.demo import _make_patients, _notes, run_demo
 from FewShotSegLib.errors import InputError, ModelError
 from FewShotSegLib.evaluation import evaluate
 from FewShotSegLib.phantoms import make_phantom
@@ -189,6 +189,16 @@ class FolderTests(DemoTestCase):
         left = summary["structures"]["gland_left"]["adapter"]["dice"]
         self.assertEqual(summary["mean_dice"]["adapter"], left)
         self.assertIn("not annotated", "\n".join(self.said))
+
+    def test_structures_share_a_note(self) -> None:
+        rows = {
+            name: {"reference_ml": ml, "expected_ml": [10.0, 20.0]}
+            for name, ml in (("a", 25.0), ("b", 15.0), ("c", 5.0), ("d", None))
+        }
+        result = mock.Mock(masks={"a": np.ones(2)}, unrefined={"a": np.zeros(2)})
+        notes = _notes(result, {"structures": rows})
+        self.assertEqual(len(notes), 2, notes)
+        self.assertTrue(notes[0].endswith("aims for: a (25.0 ml), c (5.0 ml)."), notes)
 
     def test_a_note_is_printed_once(self) -> None:
         """And with ``--events`` it is an event."""
