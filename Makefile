@@ -7,6 +7,9 @@ TORCH ?= torch==2.13.0
 OUT ?= demo-output
 BIN := .venv/bin
 READY := .venv/ready
+# On a terminal pip shows how far it is; in a file that would be pages.
+PIP = [ -t 1 ] && quiet= || quiet=--quiet; \
+    $(BIN)/python -m pip install $$quiet --disable-pip-version-check
 
 .PHONY: setup demo test lint clean
 
@@ -15,9 +18,12 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "Python 3.10 or newer is needed; say which: make PYTHON=python3.12 setup"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "Making a Python environment in .venv"
+	@$(PYTHON) -m venv .venv
+	@echo "Installing $(TORCH): 2 GB or so with PyPI's CUDA build for Linux, 0.2 GB without CUDA"
+	@$(PIP) $(TORCH)
+	@echo "Installing MONAI, SimpleITK and what else FewShotSeg and its tests need: some 0.5 GB"
+	@$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
 demo: setup
@@ -25,6 +31,7 @@ demo: setup
 	    $(if $(STRUCTURES),--structures "$(STRUCTURES)")
 
 test: setup
+	@echo "Running all tests, which takes several minutes"
 	$(BIN)/python -m pytest -q Testing
 
 lint: setup

@@ -31,6 +31,7 @@ from .inputs import (
     as_supports,
     as_volume,
     choose_modality,
+    name_of,
     paths_of,
     require_no_input,
 )
@@ -148,7 +149,7 @@ def adapt(
     joint = None
     if query_volume is not None:
         with clock.phase("features", 1):
-            found = source(query_volume, "query")
+            found = source(query_volume, name_of(query) or "query")
             joint = query_for(query_volume, found, source, learner.levels, runtime.check)
     checkpoint = None
     if out is not None:

@@ -33,6 +33,8 @@ def read_annotation(
     structures: Sequence[Structure] | None = None,
     *,
     may_be_empty: bool = False,
+    what: str = "segmentation",
+    owner: str = "image",
 ) -> Annotation:
     """Read what was annotated on the image that lies on ``grid``.
 
@@ -48,6 +50,7 @@ def read_annotation(
             structures are named ``label_<value>``; segments keep their label values where these are
             distinct and are numbered in file order where not; masks are numbered by name.
         may_be_empty: for a prediction, which may rightly have found nothing.
+        what: how messages call the file. owner: whose grid it is, likewise.
 
     Returns:
         Boolean masks (i, j, k) on ``grid`` for the structures that have voxels here. A segment,
@@ -59,24 +62,28 @@ def read_annotation(
             annotates nothing that is wanted.
     """
     path = Path(path)
-    if path.is_dir():
-        annotation, found = _read_masks(path, grid, structures)
-    else:
-        image = read_file(path)
-        segments = _segments(path, image)
-        if segments:
-            annotation, found = _read_segments(path, image, segments, grid, structures)
+    try:
+        if path.is_dir():
+            annotation, found = _read_masks(path, grid, structures)
         else:
-            annotation, found = _read_label_map(path, image, grid, structures)
+            image = read_file(path)
+            segments = _segments(path, image)
+            if segments:
+                annotation, found = _read_segments(path, image, segments, grid, structures)
+            else:
+                annotation, found = _read_label_map(path, image, grid, structures)
+    except _OtherGridError as error:
+        raise InputError(_other_grid_text(error, grid, what, owner)) from None
     if not annotation.masks and not may_be_empty:
         if structures is None or not found:
+            place = f"on the {owner}" if what != owner else "in it"
             raise InputError(
-                f"The segmentation {path} is empty: nothing is annotated on the image; annotate at"
+                f"The {what} {path} is empty: nothing is annotated {place}; annotate at"
                 " least one structure or leave it out."
             )
         wanted = ", ".join(s.name for s in structures)
         raise InputError(
-            f"The segmentation {path} annotates none of the structures asked for ({wanted}); it"
+            f"The {what} {path} annotates none of the structures asked for ({wanted}); it"
             f" has: {', '.join(found)}."
         )
     return annotation
@@ -347,7 +354,7 @@ def _on_grid(path: Path, array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray
     """The array (i, j, k) on the image's grid: as it is, or pasted where it was cropped.
 
     Raises:
-        InputError: the two grids don't share a lattice, or don't meet.
+        _OtherGridError: the two grids don't share a lattice, or don't meet.
     """
     offset = own.offset_in(grid)
     if offset == (0, 0, 0) and own.shape == grid.shape:
@@ -361,10 +368,21 @@ def _on_grid(path: Path, array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray
             there = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, offset, strict=True))
             whole[inside] = array[there]
             return whole
-    raise InputError(
-        f"The image and segmentation have different grids: the image has {_described(grid)},"
-        f" the segmentation {path} has {_described(own)}; save the segmentation with the image as"
-        " its reference geometry, or resample it to the image."
+    raise _OtherGridError(path, own)
+
+
+class _OtherGridError(Exception):
+    """A file (first) whose own grid (second) is not that of the volume."""
+
+
+def _other_grid_text(error: _OtherGridError, grid: Grid, what: str, owner: str) -> str:
+    path, own = error.args
+    advice = f"resample it to the {owner}"
+    if owner == "image":
+        advice = f"save the {what} with the image as its reference geometry, or {advice}"
+    return (
+        f"The {owner} and {what} have different grids: the {owner} has {_described(grid)}, the"
+        f" {what} {path} has {_described(own)}; {advice}."
     )
 
 

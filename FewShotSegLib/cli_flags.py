@@ -58,9 +58,15 @@ _EVALUATE = """\
 Dice, HD95, surface Dice and volume error by structure, on the original grid. A structure that the
 reference does not annotate is unknown, and not scored.
 """
+_MODELS = """\
+List the foundation models: what images they are for, their network, their licence, and whether
+their weights are on this computer or how they come here. With an ID, tell all of one: what it was
+trained on, the classes that it knows, whom to cite and where it is from.
+"""
 _DOWNLOAD = """\
 Fetch a foundation model's weights over https and put them into ~/.fewshotseg/models
-(FEWSHOTSEG_HOME moves it). The licence and whom to cite are shown, and you are asked first. An
+(FEWSHOTSEG_HOME moves it). The licence, whom to cite and the size are shown, and you are asked
+first. An
 interrupted download goes on where it was. The file is checked against its published checksum; where
 the publisher gives none, that of the first download is remembered and checked from then on.
 
@@ -158,7 +164,8 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         help="for surface Dice (default: %(default)s)",
     )
     sub.add_argument("--json", metavar="FILE", help="write the scores here as well")
-    sub = add("models", "list the foundation models", "List the foundation models.")
+    sub = add("models", "list the foundation models", _MODELS)
+    sub.add_argument("model", nargs="?", metavar="ID", help="tell all that is known of this one")
     sub.add_argument("--json", action="store_true", help="the registry entries as JSON")
     sub = add("download", "fetch a foundation model's weights", _DOWNLOAD)
     _add_model_id(sub)

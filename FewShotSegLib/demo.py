@@ -19,10 +19,10 @@ import numpy as np
 from . import __version__
 from .annotation_files import read_annotation
 from .atomic import write_json
-from .describe import table
+from .describe import range_text, table
 from .errors import InputError
 from .evaluation import Scores, evaluate
-from .events import make_event
+from .events import EventSink, make_event
 from .model_files import DEFAULT_MODEL
 from .model_registry import ModelEntry, find_model
 from .overlay import Panel, draw_overlay
@@ -72,7 +72,8 @@ def run_demo(
             names, or else for all that are annotated.
         model: id of a foundation model, or the path of a registry entry.
         seed: of the made-up patients and of the training.
-        say: takes the text for people, line by line or several lines at once.
+        say: takes the text for people, line by line or several lines at once. Warnings are among
+            it, below the table; whoever shows ``runtime``'s events as well need not show those.
         settings: of the training.
 
     Returns:
@@ -86,6 +87,8 @@ def run_demo(
     """
     start = time.perf_counter()
     runtime, out = runtime or Runtime(), Path(out)
+    warnings: list[str] = []
+    runtime = replace(runtime, events=_noting(runtime.events, warnings))
     if supports < 1:
         raise InputError(f"The demo needs at least 1 support, not {supports}.")
     entry = find_model(model).entry
@@ -166,7 +169,7 @@ def run_demo(
     }
     say(_table(summary, after))
     say("")
-    for note in _notes(result, summary, entry):
+    for note in dict.fromkeys([*warnings, *_notes(result, summary)]):
         say(textwrap.fill(note, 100))
     say("\n" + _places(summary))
     return summary
@@ -258,7 +261,7 @@ def _table(summary: Mapping[str, Any], after: Mapping[str, Scores]) -> str:
             [
                 name,
                 _number(row["reference_ml"], 2),
-                _range(row["expected_ml"]),
+                range_text(*(row["expected_ml"] or (None, None))),
                 _number(row["adapter"]["ml"], 2),
                 _number(row["adapter"]["dice"], 3),
                 _number(row["transduction"]["ml"], 2),
@@ -270,16 +273,9 @@ def _table(summary: Mapping[str, Any], after: Mapping[str, Scores]) -> str:
     mean = ["mean", "", "", "", _number(means["adapter"], 3), ""]
     rows.append([*mean, _number(means["transduction"], 3), ""])
     header = ["structure", "reference ml", "expected ml", "adapter ml", "Dice"]
-    lines = table([*header, "transduction ml", "Dice", ""], rows, " >>>>>>").splitlines()
+    lines = table([*header, "transduction ml", "Dice", "note"], rows, " >>>>>>").splitlines()
     lines.insert(-1, lines[1])
     return "\n".join(lines)
-
-
-def _range(expected: Sequence[float] | None) -> str:
-    if expected is None:
-        return "-"
-    low, high = expected
-    return f"{low:.1f} to {high:.1f}" if low > 0 else f"up to {high:.1f}"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -291,16 +287,29 @@ def _unchanged(result: Segmentation) -> bool:
     return all(np.array_equal(mask, result.unrefined[name]) for name, mask in result.masks.items())
 
 
-def _notes(result: Segmentation, summary: Mapping[str, Any], entry: ModelEntry) -> list[str]:
-    """What a reader should know before believing the table."""
-    notes = list(result.report["warnings"])
+def _noting(events: EventSink, warnings: list[str]) -> EventSink:
+    """A sink that passes every event on, and keeps the warnings' messages."""
+
+    def note(event: dict[str, Any]) -> None:
+        if event["event"] == "warning":
+            warnings.append(event["message"])
+        events(event)
+
+    return note
+
+
+def _notes(result: Segmentation, summary: Mapping[str, Any]) -> list[str]:
+    """What a reader should know before believing the table, beside the warnings."""
+    notes, unlike = [], []
     for name, row in summary["structures"].items():
         size, expected = row["reference_ml"], row["expected_ml"]
         if size and expected and not expected[0] <= size <= expected[1]:
-            notes.append(
-                f"The reference of {name} is {size:.1f} ml, outside the expected range that "
-                "transduction aims for."
-            )
+            unlike.append(f"{name} ({size:.1f} ml)")
+    if unlike:
+        notes.append(
+            "In the reference, outside the expected range that transduction aims for: "
+            f"{', '.join(unlike)}."
+        )
     if _unchanged(result):
         notes.append("Transduction changed nothing.")
     notes.append("Dice of one query is an example, not a measurement.")

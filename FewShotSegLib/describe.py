@@ -1,12 +1,10 @@
-"""Adapters, models and results as text for a terminal."""
+"""Adapters and results as text for a terminal, and the table that all text is laid out in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .model_files import DEFAULT_MODEL
-from .model_registry import ModelEntry
 from .size_prior import SizePrior
 
 
@@ -50,7 +48,7 @@ def adapter_text(data: Mapping[str, Any]) -> str:
     for structure in data["structures"]:
         prior = data["priors"][structure["name"]]
         rows.append([structure["name"], str(structure["value"]), *_prior_cells(prior)])
-    header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", ""]
+    header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", "note"]
     lines.append(table(header, rows, " >>>>>"))
     return "\n".join(lines)
 
@@ -60,62 +58,36 @@ def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, found in structures.items():
         prior = found["prior"]
-        upper = prior["upper_ml"]
-        expected = "-" if upper is None else f"{prior['lower_ml']:.1f} to {upper:.1f}"
+        expected = range_text(prior["lower_ml"], prior["upper_ml"])
         change = found["transduction"]
         before = f"{change['volume_before_ml']:.2f}" if change else "-"
-        note = "" if found["within_prior"] else "outside the expected range"
-        rows.append(
-            [name, str(found["label"]), f"{found['volume_ml']:.2f}", before, expected, note]
-        )
-    header = ["structure", "label", "ml", "unrefined ml", "expected ml", ""]
-    return table(header, rows, " >>>>")
-
-
-def models_text(entries: Sequence[ModelEntry]) -> str:
-    """The registry, for a person: what there is, whether it is here, and under which licence."""
-    rows = []
-    for entry in entries:
-        size = entry.weights.stat().st_size if entry.weights.is_file() else entry.size
-        notes = [
-            text
-            for text, applies in (
-                ("default", entry.id == DEFAULT_MODEL),
-                ("weights missing", not entry.weights.is_file()),
-                ("to be fetched by hand", not (entry.weights.is_file() or entry.weights_url)),
-            )
-            if applies
-        ]
+        notes = [] if found["within_prior"] else ["outside the expected range"]
+        if prior["enabled"] and prior["gamma"] >= 1:
+            notes.append(too_wide(prior["gamma"]))
         rows.append(
             [
-                entry.id,
-                entry.title,
-                "/".join(entry.modality),
-                f"{size / 2**20:.1f} MB" if size else "?",
-                entry.licence,
+                name,
+                str(found["label"]),
+                f"{found['volume_ml']:.2f}",
+                before,
+                expected,
                 ", ".join(notes),
             ]
         )
-    lines = [table(["id", "title", "images", "weights", "licence", ""], rows, "   >")]
-    for entry in entries:
-        lines += ["", f"{entry.id}: {entry.description or entry.title}"]
-        lines += [f"  known classes: {', '.join(entry.classes) or 'none'}"]
-        lines += [f"  cite: {entry.citation}", f"  from: {entry.source_url}"]
-    lines += ["", "Missing weights: fewshotseg download ID; by hand: fewshotseg import ID FILE"]
-    return "\n".join(lines)
+    header = ["structure", "label", "ml", "unrefined ml", "expected ml", "note"]
+    return table(header, rows, " >>>>")
 
 
-def licence_text(entry: ModelEntry) -> str:
-    """What a person agrees to by using a model, and whom to cite."""
-    size = f"{entry.size / 2**20:.1f} MB" if entry.size else "told when the download starts"
-    lines = [
-        f"{entry.title} [{entry.id}]",
-        f"  licence  {entry.licence}",
-        f"  cite     {entry.citation}",
-        f"  from     {entry.source_url}",
-        f"  size     {size}",
-    ]
-    return "\n".join(lines)
+def range_text(lower_ml: float | None, upper_ml: float | None) -> str:
+    """The sizes that are expected, in ml; a bound of 0 can't act, so that it isn't one."""
+    if upper_ml is None:
+        return "-"
+    return f"{lower_ml:.1f} to {upper_ml:.1f}" if lower_ml else f"up to {upper_ml:.1f}"
+
+
+def too_wide(gamma: float) -> str:
+    """Why a prior has no lower bound although nothing was cut off."""
+    return f"no lower bound: the tolerance is {gamma:.0%} of the mean".replace("%", " %")
 
 
 def _prior_cells(prior: Mapping[str, Any]) -> list[str]:
@@ -126,9 +98,9 @@ def _prior_cells(prior: Mapping[str, Any]) -> list[str]:
     elif not prior["upper_trusted"]:
         expected, remark = "-", "not known: cut off in every support"
     elif prior["cut_off"]:
-        expected, remark = f"up to {high:.1f}", "may be less: cut off in a support"
+        expected, remark = range_text(0, high), "may be less: cut off in a support"
     else:
-        expected, remark = f"{low:.1f} to {high:.1f}", ""
+        expected, remark = range_text(low, high), "" if low else too_wide(prior["gamma"])
     return [
         str(prior["count"]) if prior["count"] else "given",
         f"{prior['mean'] / 1000:.2f}",

@@ -157,8 +157,11 @@ def evaluate_files(
         InputError: a file can't be read, the grids differ, or the reference is empty.
     """
     grid = grid_of(read_file(reference))
-    truth = read_annotation(reference, grid, structures)
-    found = read_annotation(prediction, grid, structures, may_be_empty=True)
+    own = "reference"
+    truth = read_annotation(reference, grid, structures, what=own, owner=own)
+    found = read_annotation(
+        prediction, grid, structures, may_be_empty=True, what="prediction", owner=own
+    )
     nothing = np.zeros(grid.shape, bool)
     masks = {name.casefold(): (name, nothing) for name in truth.masks}
     masks |= {name.casefold(): (name, mask) for name, mask in found.masks.items()}
@@ -181,7 +184,7 @@ def format_table(scores: Mapping[str, Scores]) -> str:
     The last line has the mean of what was scored, if that is more than one structure. A structure
     that was missed makes the mean HD95 infinite: without it, a miss would improve the mean.
     """
-    header = ["structure", "Dice", "HD95 mm", "surface Dice", "ml", "reference ml", "error", ""]
+    header = ["structure", "Dice", "HD95 mm", "surface Dice", "ml", "reference ml", "error", "note"]
     rows = [
         [
             name,
@@ -202,7 +205,7 @@ def format_table(scores: Mapping[str, Scores]) -> str:
             mean.append(_text(sum(getattr(s, field) for s in scored) / len(scored), digits))
         rows.append(mean + [""] * (len(header) - len(mean)))
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    rule = "-" * (sum(widths[:-1]) + 2 * (len(widths) - 2))
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     lines = [_line(row, widths) for row in [header, *rows]]
     lines.insert(1, rule)
     if len(scored) > 1:

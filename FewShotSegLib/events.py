@@ -11,6 +11,13 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
 ``estimate``    long work begins, and its first step was timed: ``phase`` (``features``),
                 ``seconds`` from now on, ``windows`` and ``window_seconds``, ``volumes``, ``bytes``
                 of cache, ``device`` (``cpu``, ``cuda``)
+``workload``    a benchmark is about to run: ``phase`` (``benchmark``), ``cells`` and ``queries``,
+                ``cells_done`` and ``queries_done`` of them, and ``remaining``, by method:
+                ``method``, ``cells``, ``queries``, ``seconds`` (or null), ``basis`` (``run``: timed
+                in this run, ``rows``: by the times in earlier rows, or null)
+``cell``        one training of a benchmark and its queries are done: ``phase``, ``method``,
+                ``task``, ``shots``, ``draw``, ``mean_dice`` and, with transduction,
+                ``mean_dice_ti``, ``seconds``, ``remaining``
 ``epoch``       one epoch of training or refinement: ``phase``, ``epoch``, ``epochs``, ``loss`` and
                 its terms, and with transduction ``sizes_ml`` against ``bounds_ml`` by structure
                 (a refinement without supports goes through the implausible ones one by one);

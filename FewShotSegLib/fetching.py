@@ -20,6 +20,8 @@ import requests
 
 PIECE = 2**18
 TIMEOUT_SECONDS = 30
+ASK_SECONDS = 10
+"""For a size alone, which is not worth a long wait."""
 ATTEMPTS = 5
 """Attempts in a row that bring nothing before it gives up; two if nothing ever came."""
 PAUSE_SECONDS = 2.0
@@ -33,6 +35,7 @@ HOPELESS = (
     requests.exceptions.InvalidSchema,
     requests.TooManyRedirects,
 )
+_HEADERS = {"User-Agent": "FewShotSeg", "Accept-Encoding": "identity"}
 Progress = Callable[[int, int | None], None]
 
 
@@ -44,6 +47,32 @@ def is_safe(url: str) -> bool:
     """Whether nobody on the way can change what comes: https, or this computer itself."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in HERE)
+
+
+def remote_size(url: str) -> int | None:
+    """How many bytes are at ``url``, asked of its server in one breath; None where it won't tell.
+
+    Only headers are read. Where HEAD is refused, as behind signed addresses, a request for the file
+    is broken off once its headers are there.
+    """
+    with requests.Session() as session:
+        for ask in (session.head, session.get):
+            try:
+                with ask(
+                    url,
+                    headers=_HEADERS,
+                    stream=True,
+                    timeout=ASK_SECONDS,
+                    allow_redirects=True,
+                ) as response:
+                    length = response.headers.get("Content-Length", "")
+                    if not is_safe(response.url):
+                        return None
+                    if response.status_code == 200 and length.isdigit():
+                        return int(length) or None
+            except requests.RequestException:
+                return None  # the download itself says what is wrong
+    return None
 
 
 def fetch(
@@ -95,7 +124,7 @@ def _fetch_rest(
     """One request; whether the file is whole then."""
     check()
     have, tag = _size(path), _read_tag(path, url)
-    headers = {"User-Agent": "FewShotSeg", "Accept-Encoding": "identity"}
+    headers = dict(_HEADERS)
     if have and tag:
         headers |= {"Range": f"bytes={have}-", "If-Range": tag}
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:

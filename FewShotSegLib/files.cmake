@@ -21,6 +21,8 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/backbones/swin_unetr.py
   FewShotSegLib/backbones/vista3d.py
   FewShotSegLib/benchmark/__init__.py
+  FewShotSegLib/benchmark/cells.py
+  FewShotSegLib/benchmark/forecast.py
   FewShotSegLib/benchmark/plan.py
   FewShotSegLib/benchmark/plots.py
   FewShotSegLib/benchmark/render.py
@@ -32,9 +34,18 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/checkpoint.py
   FewShotSegLib/cli.py
   FewShotSegLib/cli_flags.py
+  FewShotSegLib/commands/__init__.py
+  FewShotSegLib/commands/adapters.py
+  FewShotSegLib/commands/benchmark.py
+  FewShotSegLib/commands/common.py
+  FewShotSegLib/commands/demo.py
+  FewShotSegLib/commands/models.py
+  FewShotSegLib/commands/pretrain.py
+  FewShotSegLib/commands/queries.py
   FewShotSegLib/crop_augmentation.py
   FewShotSegLib/demo.py
   FewShotSegLib/describe.py
+  FewShotSegLib/describe_models.py
   FewShotSegLib/errors.py
   FewShotSegLib/evaluation.py
   FewShotSegLib/events.py
@@ -87,6 +98,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/pretraining/trainer.py
   FewShotSegLib/pretraining/validation.py
   FewShotSegLib/progress.py
+  FewShotSegLib/progress_words.py
   FewShotSegLib/published.py
   FewShotSegLib/query.py
   FewShotSegLib/refinement.py

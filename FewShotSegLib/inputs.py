@@ -44,6 +44,11 @@ def as_volume(query: PathLike | Volume) -> Volume:
     return query if isinstance(query, Volume) else read_image(query)
 
 
+def name_of(query: PathLike | Volume) -> str:
+    """What progress calls a query: its file's or folder's name; empty for a volume in memory."""
+    return "" if isinstance(query, Volume) else Path(query).name
+
+
 def as_supports(
     supports: Sequence[SupportLike], structures: Sequence[Structure] | None
 ) -> list[Support]:

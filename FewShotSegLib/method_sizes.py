@@ -58,10 +58,8 @@ def trained_numbers(
         decoder: ``auto`` is the method's own choice. features: ``multi`` or ``last``.
         architecture: of the model's registry entry.
     """
-    chosen, sizes = METHODS[method], SIZES.get(architecture["name"])
+    chosen, sizes = METHODS[method], _counted(architecture)
     if sizes is None or not chosen.suits(architecture["name"]):
-        return None
-    if any(architecture.get(name) != value for name, value in sizes["options"].items()):
         return None
     heads = dict(zip(HEADS, sizes[features], strict=True))
     if not chosen.trains_backbone:
@@ -71,3 +69,16 @@ def trained_numbers(
     encoder = sizes["encoder"] if method in ("ft", "scratch") else sizes[method]
     trained = chosen.decoders[0] if decoder == "auto" else decoder
     return encoder + heads["linear-probe"] + (sizes["decoder"] if trained != "frozen" else 0)
+
+
+def network_numbers(architecture: Mapping[str, Any]) -> int | None:
+    """How many numbers a network has without its head; None where they were not counted."""
+    sizes = _counted(architecture)
+    return sizes["encoder"] + sizes["decoder"] if sizes else None
+
+
+def _counted(architecture: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    sizes = SIZES.get(architecture["name"])
+    if sizes and all(architecture.get(name) == value for name, value in sizes["options"].items()):
+        return sizes
+    return None

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from .atomic import replacing, require_writable
 from .errors import Cancelled, ModelError, StorageError
 from .events import EventSink, ignore, make_event
-from .fetching import FetchError, fetch, is_safe
+from .fetching import FetchError, fetch, is_safe, remote_size
 from .model_files import (
     PART,
     PIECE,
@@ -47,6 +47,12 @@ def require_downloadable(entry: ModelEntry) -> None:
         )
     if not is_safe(entry.weights_url):
         raise ModelError(f"The weights of '{entry.id}' are not offered over https.")
+
+
+def announced_size(entry: ModelEntry) -> int | None:
+    """Bytes of a model's weights: the entry's, or else what their server says before anything is
+    fetched; None where it can't be asked or doesn't say."""
+    return entry.size or (remote_size(entry.weights_url) if entry.weights_url else None)
 
 
 def download(model_id: str, events: EventSink = ignore, cancel: Cancel = lambda: False) -> Path:

@@ -7,6 +7,8 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from .progress_words import cell_text, estimate_text, left_text, remaining_text, workload_text
+
 _LABELS = {
     "read": "reading",
     "features": "foundation model",
@@ -21,6 +23,10 @@ _LABELS = {
     "import": "importing",
 }
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_BAR_WITHOUT_REST = _BAR.replace("<{remaining}", "")
+"""Where steps differ too much for a bar's own guess, which would take rows of yesterday for fast.
+"""
+_ENDS = ("finished", "failed", "cancelled")
 _QUICK = ("read", "write")
 """Phases without a bar of their own: they are over before anybody has read it."""
 
@@ -36,6 +42,8 @@ class Progress:
         self.stream = stream or sys.stderr
         self._bar: tqdm | None = None
         self._said = ""
+        self._timed: set[str] = set()
+        self._note = ""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event; kinds that a person need not see are passed over."""
@@ -43,17 +51,24 @@ class Progress:
         if kind == "phase" and event["phase"] not in _QUICK:
             self._start(event["phase"], event.get("subject", ""))
         elif kind == "progress":
-            self._advance(event["phase"], event["done"], event["total"], "")
+            note = self._note if event["phase"] == "benchmark" else ""
+            self._advance(event["phase"], event["done"], event["total"], note)
         elif kind == "epoch":
             note = f"loss {event['loss']:.3f}"
             if "mean_dice" in event:
                 note += f", Dice {event['mean_dice']:.3f}"
             self._advance(event["phase"], event["epoch"], event["epochs"], note)
         elif kind == "estimate":
-            self._estimate(event)
+            self._between(estimate_text(event))
+        elif kind == "workload":
+            self._workload(event)
+        elif kind == "cell":
+            self._cell(event)
         elif kind == "warning":
-            self.say(f"Note: {event['message']}")
-        elif kind in ("finished", "failed", "cancelled"):
+            # A benchmark goes on after it; elsewhere it is the last that a phase says.
+            tell = self._between if self._said == _LABELS["benchmark"] else self.say
+            tell(f"Note: {event['message']}")
+        elif kind in _ENDS or (kind == "result" and event["kind"] == "benchmark"):
             self.close()
 
     def say(self, text: str) -> None:
@@ -72,35 +87,45 @@ class Progress:
         self.close()
         label = _LABELS.get(phase, phase) + (f": {subject}" if subject else "")
         if self.stream.isatty():
-            self._open_bar(label, in_bytes=phase in ("download", "import"))
+            self._open_bar(label, phase)
         elif label != self._said:
             self.stream.write(label + "\n")
             self.stream.flush()
         self._said = label
 
-    def _open_bar(self, label: str, in_bytes: bool = False) -> None:
+    def _open_bar(self, label: str, phase: str) -> None:
         self._bar = tqdm(
             desc=label,
             file=self.stream,
             leave=False,
             dynamic_ncols=True,
             total=0,
-            bar_format=_BAR,
-            unit_scale=in_bytes,
+            bar_format=_BAR_WITHOUT_REST if phase == "benchmark" else _BAR,
+            unit_scale=phase in ("download", "import"),
         )
 
-    def _estimate(self, event: dict[str, Any]) -> None:
-        """Long work, once its first step was timed; its bar begins anew below the line."""
-        on = "this CPU" if event["device"] == "cpu" else "this GPU"
-        volumes = "1 volume" if event["volumes"] == 1 else f"{event['volumes']} volumes"
-        label, bar = self._said, self._bar
-        self.say(
-            f"The foundation model needs about {duration_text(event['seconds'])} for "
-            f"{event['windows']} windows of {volumes} on {on}, {event['window_seconds']:.1f} s "
-            "each. That is once: the features are cached."
-        )
-        if bar is not None:
-            self._open_bar(label)
+    def _workload(self, event: dict[str, Any]) -> None:
+        """What a benchmark is about to run."""
+        self.say(workload_text(event))
+        self._timed = set()
+        self._note = ""
+
+    def _cell(self, event: dict[str, Any]) -> None:
+        """A finished cell; and the estimates by method where one has its first."""
+        text, remaining = cell_text(event), event["remaining"]
+        if event["method"] not in self._timed and remaining:
+            text += f"\n{remaining_text(remaining)}"
+        self._timed.add(event["method"])
+        self._note = left_text(remaining)
+        self._between(text)
+
+    def _between(self, text: str) -> None:
+        """Lines above the bar, which stays."""
+        if self._bar is None:
+            self.say(text)
+        else:
+            self._bar.write(text, file=self.stream)
+            self._bar.set_postfix_str(self._note)
 
     def _advance(self, phase: str, done: int, total: int | None, note: str) -> None:
         if self._bar is None:
@@ -109,11 +134,3 @@ class Progress:
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
-
-
-def duration_text(seconds: float) -> str:
-    """Seconds for a person: 45 s, 12 min, 1 h 10 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -89,9 +89,8 @@ def make_report(
         if not mask.any():
             notes.append(f"No voxel was found to be {name}.")
         elif not within:
-            notes.append(
-                f"{name} is {volume:.1f} ml, outside the expected {low:.1f} to {high:.1f} ml."
-            )
+            expected = f"{low:.1f} to {high:.1f}" if low else f"size of up to {high:.1f}"
+            notes.append(f"{name} is {volume:.1f} ml, outside the expected {expected} ml.")
         grown = refined.get("soft_size_before_ml")
         if grown is not None and prior.enabled and low and grown < HARDLY * low:
             notes.append(

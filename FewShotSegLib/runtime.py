@@ -49,16 +49,21 @@ class Runtime:
 
 
 class Clock:
-    """Times phases and announces them."""
+    """Times phases and announces them.
 
-    def __init__(self, events: EventSink) -> None:
+    Args:
+        subject: what the work is on, if that has a name that helps.
+    """
+
+    def __init__(self, events: EventSink, subject: str = "") -> None:
         self.events, self.times = events, {}
+        self._about = {"subject": subject} if subject else {}
         self._start = time.perf_counter()
 
     @contextmanager
     def phase(self, name: str, total: int | None) -> Iterator[None]:
         """One phase; the seconds of phases of one name add up."""
-        self.events(make_event("phase", phase=name, total=total))
+        self.events(make_event("phase", phase=name, total=total, **self._about))
         start = time.perf_counter()
         yield
         self.times[name] = round(self.times.get(name, 0) + time.perf_counter() - start, 3)

@@ -24,6 +24,7 @@ from .inputs import (
     as_supports,
     as_volume,
     looks_like,
+    name_of,
     paths_of,
     require_no_input,
 )
@@ -122,7 +123,7 @@ def segment(
         Cancelled: the user stopped.
     """
     runtime = runtime or Runtime()
-    clock = Clock(runtime.events)
+    clock = Clock(runtime.events, name_of(query))
     if out is not None:
         check_output_name(out)
         require_no_input(out, [query, *paths_of(supports)])
@@ -143,7 +144,7 @@ def segment(
     source = runtime.source(trained.tuned_model(foundation), trained.preprocessing)
     source.upcoming = [volume, *(pair.volume for pair in pairs)]
     with clock.phase("features", 1 + len(pairs)):
-        features = source(volume, "query")
+        features = source(volume, name_of(query) or "query")
         prepared = [prepare_support(pair, trained.structures, source) for pair in pairs]
     placement = trained.preprocessing.place(volume.grid)
     names = [structure.name for structure in trained.structures]

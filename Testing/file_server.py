@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ class FileServer:
         cuts: after how many bytes each next answer breaks off; beyond them answers are whole.
         ranges: whether it can go on in the middle. tag: its ETag, empty for none.
         statuses: what each next request is answered with instead.
-        asked: of each request, its Range header, None where there was none.
+        asked: of each GET, its Range header, None where there was none. heads: how many HEADs came.
+        head_status: what HEAD is answered with. tells_size: whether answers have a Content-Length.
         redirect: where it sends everybody.
     """
 
@@ -30,6 +32,7 @@ class FileServer:
         self.statuses: list[int] = []
         self.ranges, self.tag, self.redirect = True, '"one"', ""
         self.asked: list[str | None] = []
+        self.heads, self.head_status, self.tells_size = 0, 200, True
         self.url = ""
 
     @contextmanager
@@ -42,6 +45,9 @@ class FileServer:
 
             def do_GET(self) -> None:
                 outer._answer(self)
+
+            def do_HEAD(self) -> None:
+                outer._answer_head(self)
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -57,6 +63,16 @@ class FileServer:
             server.shutdown()
             server.server_close()
             thread.join()
+
+    def _answer_head(self, request: BaseHTTPRequestHandler) -> None:
+        self.heads += 1
+        request.close_connection = True
+        request.send_response(302 if self.redirect else self.head_status)
+        if self.redirect:
+            request.send_header("Location", self.redirect)
+        if self.tells_size:
+            request.send_header("Content-Length", str(len(self.content)))
+        request.end_headers()
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         wanted = request.headers.get("Range")
@@ -87,6 +103,8 @@ class FileServer:
             request.send_header("Content-Range", f"bytes {start}-{last}/{len(self.content)}")
         if self.tag:
             request.send_header("ETag", self.tag)
-        request.send_header("Content-Length", str(len(body)))
+        if self.tells_size:
+            request.send_header("Content-Length", str(len(body)))
         request.end_headers()
-        request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
+        with contextlib.suppress(ConnectionError):  # who asked wanted the headers alone
+            request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import unittest
 from dataclasses import replace
@@ -12,14 +13,17 @@ from unittest import mock
 
 from tiny_model import STRUCTURES, TinyWorld, run, write_patient
 
+from FewShotSegLib.benchmark.cells import Cell, Models, cells
+from FewShotSegLib.benchmark.forecast import Forecast, Timing
 from FewShotSegLib.benchmark.plan import draw_plan, part_of, read_plan
 from FewShotSegLib.benchmark.results import NAME, Results, setting_key
-from FewShotSegLib.benchmark.run import Models, cells
 from FewShotSegLib.benchmark.summary import Summary
 from FewShotSegLib.benchmark.table import results_text
 from FewShotSegLib.benchmark.untrained import untrained_model
 from FewShotSegLib.errors import InputError
 from FewShotSegLib.model_registry import find_model
+from FewShotSegLib.progress import Progress
+from FewShotSegLib.progress_words import left_text
 
 CASES = ("a", "b", "c", "d")
 
@@ -152,6 +156,139 @@ class RunTest(BenchmarkCase):
         self.assertEqual(len(hashes), 2)
         again = untrained_model(str(self.model), self.folder)
         self.assertIn(find_model(again).weights_sha256, hashes)  # or it would be run again
+
+
+class SayingTest(BenchmarkCase):
+    """What is said before and while it runs."""
+
+    def test_a_file_gets_the_work_and_a_line_a_cell(self) -> None:
+        path = self.write()
+        first = self.benchmark(path, "--methods", "Probe").err.splitlines()
+        self.assertEqual(
+            first[:4],
+            [
+                "2 cells (method x shots x draw x task) with 4 queries: 0 cells, 0 queries are "
+                "there already; 2 cells, 4 queries are to be run.",
+                "Still to be run:",
+                "  Probe  2 cells, time not known before its first cell",
+                "benchmark",
+            ],
+        )
+        rows = self.rows()
+        for draw in (0, 1):
+            own = [x for r in rows if r["draw"] == draw for x in r["dice"].values()]
+            line = next(ln for ln in first if ln.startswith(f"Probe, peas, 2 shots, draw {draw}:"))
+            self.assertIn(f": mean Dice {mean(own):.3f}, ", line)
+        self.assertRegex(first[4], r"Dice [\d.]+, \d+ s; about \d+ s to go$")
+        self.assertRegex(first[6], r"  Probe  1 cell, about \d+ s \(measured in this run\)$")
+        self.assertTrue(first[7].endswith("; that was the last"), first)
+
+        file = self.folder / "small" / NAME
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows[:3]), encoding="utf-8")
+        later = self.benchmark(path).err.splitlines()
+        self.assertIn(
+            "6 cells (method x shots x draw x task) with 12 queries: 1 cell, 3 queries are there "
+            "already; 5 cells, 9 queries are to be run.",
+            later[0],
+        )
+        self.assertEqual(later[2], "  Adapter  4 cells, time not known before its first cell")
+        self.assertRegex(later[3], r"  Probe    1 cell, about \d+ s \(by the times in its earlier")
+        cells_said = [ln for ln in later if ", draw " in ln]
+        self.assertEqual(len(cells_said), 5)
+        self.assertIn("with transduction", cells_said[0])
+        self.assertEqual(
+            self.benchmark(path).err,
+            "6 cells (method x shots x draw x task) with 12 queries: all are there already.\n",
+        )
+
+    def test_a_method_that_cannot_be_run_is_not_waited_for(self) -> None:
+        path = self.write(methods=["adaptformer", {"method": "linear-probe", "epochs": 1}])
+        events = self.benchmark(path, "--events").events
+        told = [event for event in events if event["event"] == "cell"]
+        self.assertEqual(len(told), 4)
+        self.assertEqual(told[-1]["remaining"], [])
+        left = told[0]["remaining"]
+        bases = {part["method"]: part["basis"] for part in left}
+        self.assertEqual(bases, {"adaptformer": None, "linear-probe": "run"})
+
+    def test_a_terminal_has_the_lines_above_one_bar(self) -> None:
+        class Screen(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        screen = Screen()
+        progress = Progress(screen)
+        left = [{"method": "ft", "cells": 1, "queries": 2, "seconds": 4000.0, "basis": "run"}]
+        work = {"cells": 2, "queries": 4, "cells_done": 0, "queries_done": 0, "remaining": left}
+        cell = {"method": "ft", "task": "t", "shots": 1, "draw": 0, "seconds": 4000.0}
+        progress({"event": "workload", **work})
+        progress({"event": "phase", "phase": "benchmark", "total": 4})
+        progress({"event": "progress", "phase": "benchmark", "done": 2, "total": 4})
+        progress({"event": "cell", **cell, "mean_dice": None, "remaining": left})
+        progress({"event": "progress", "phase": "benchmark", "done": 3, "total": 4})
+        text = screen.getvalue()
+        self.assertIn(
+            "ft, t, 1 shot, draw 0: mean Dice -, 1 h 7 min; about 1 h 7 min to go\n", text
+        )
+        self.assertRegex(text.rsplit("\r", 1)[1], r"75%.*3/4 \[00:0\d, about 1 h 7 min to go\]")
+        progress({"event": "result", "kind": "benchmark", "path": "table.md"})
+        self.assertEqual(text, screen.getvalue()[: len(text)])
+        self.assertTrue(screen.getvalue().endswith("\r"))  # the bar has gone before the table
+
+
+class ForecastTest(BenchmarkCase):
+    """Counts and estimates, computed by hand."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        probe = {"method": "linear-probe", "epochs": 1}
+        plan = self.plan(methods=[{**probe, "name": "own"}, {**probe, "name": "as published",
+                                                           "preset": "published"}])  # fmt: skip
+        path = self.write(**plan)
+        self.cells = list(cells(read_plan(path, self.world), Models(self.folder)))
+        self.results = Results(self.folder / "rows.jsonl")
+
+    def cell(self, method: str, shots: int, draw: int) -> Cell:
+        wanted = (method, shots, draw)
+        return next(c for c in self.cells if (c.method.name, c.shots, c.draw.seed) == wanted)
+
+    def record(self, cell: Cell, queries: int, train: float, query: float) -> None:
+        for name in cell.draw.queries[:queries]:
+            times = {"train_seconds": train, "query_seconds": query}
+            self.results.add({"setting": cell.setting, "query": name, **times})
+
+    def seconds(self, forecast: Forecast) -> dict[str, tuple[float | None, str | None]]:
+        return {part["method"]: (part["seconds"], part["basis"]) for part in forecast.remaining()}
+
+    def test_rows_tell_until_the_run_does(self) -> None:
+        self.record(self.cell("own", 1, 0), 2, 10, 1)
+        self.record(self.cell("as published", 1, 0), 1, 10, 1)
+        forecast = Forecast(self.cells, self.results, self.cells)
+        work = forecast.workload()
+        counts = [work[key] for key in ("cells", "cells_done", "queries", "queries_done")]
+        self.assertEqual(counts, [8, 1, 16, 3])
+        self.assertEqual(self.seconds(forecast), {
+            "own": (3 * (10 + 2 * 1), "rows"),
+            # Published epochs run over every support: 1, 1, 2 and 2 times as long; 7 queries.
+            "as published": ((1 + 1 + 2 + 2) * 10 + 7 * 1, "rows"),
+        })  # fmt: skip
+        forecast.finished(Timing(self.cell("own", 1, 1), 30, 3))
+        self.assertEqual(self.seconds(forecast)["own"], (2 * (30 + 2 * 3), "run"))
+        # Cells of the same shots tell more than others.
+        forecast.finished(Timing(self.cell("own", 2, 0), 50, 5))
+        self.assertEqual(self.seconds(forecast)["own"], (50 + 2 * 5, "run"))
+
+    def test_rows_of_another_setting_tell_nothing(self) -> None:
+        others = {"train_seconds": 1, "query_seconds": 1, "method": "own"}
+        self.results.add({"setting": "0" * 12, "query": "c", **others})
+        forecast = Forecast(self.cells, self.results, self.cells)
+        self.assertEqual(self.seconds(forecast)["own"], (None, None))
+
+    def test_what_is_not_known_is_not_taken_for_nothing(self) -> None:
+        known = {"method": "a", "cells": 2, "queries": 4, "seconds": 600.0, "basis": "run"}
+        unknown = {"method": "b", "cells": 1, "queries": 2, "seconds": None, "basis": None}
+        self.assertEqual(left_text([known, unknown]), "about 10 min to go, and b not known yet")
+        self.assertEqual(left_text([unknown]), "time to go not known yet")
 
 
 class PlanTest(BenchmarkCase):

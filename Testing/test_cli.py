@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny_model import STRUCTURES, Ran, TinyWorld, run, write_array, write_model, write_patient
+from tiny_model import (
+    STRUCTURES,
+    Ran,
+    TinyWorld,
+    make_grid,
+    run,
+    write_array,
+    write_model,
+    write_patient,
+)
 
 from FewShotSegLib import __version__
 from FewShotSegLib.adapter_file import TrainedAdapter
@@ -241,14 +250,100 @@ class WholeJob(CommandTestCase):
         text = self.done("models").out
         data = json.loads(self.done("models", "--json").out)
         self.assertEqual([entry["id"] for entry in data], [entry.id for entry in list_entries()])
+        lines = text.splitlines()
+        self.assertLessEqual(len(lines), len(data) + 6)
+        self.assertLessEqual(max(map(len, lines)), 110)
+        listed = {line.split()[0]: line for line in lines[2 : 2 + len(data)]}
+        self.assertEqual(list(listed), [entry["id"] for entry in data])
         for entry in data:
-            for field in ("id", "title", "licence", "source_url"):
-                self.assertIn(entry[field], text)
-        self.assertIn("weights missing", text)
+            line = listed[entry["id"]]
+            for part in ("/".join(entry["modality"]), entry["architecture"]["name"]):
+                self.assertIn(part, line)
+            self.assertIn(entry["licence"], line)
+        self.assertRegex(listed["mine"], r"here, \d\.\d MB$")
+        self.assertRegex(listed["btcv"], r"SwinUNETR \(62 M\).*not here, download$")
+        self.assertRegex(listed["fseft"], "not here, by hand$")
+        self.assertRegex(listed["abdomen-unet"], r"not here, download of 3\.4 MB$")
+        self.assertIn("Default: standin-small", text)
         self.assertEqual(
             {entry["id"]: entry["installed"] for entry in data},
             {entry.id: entry.weights.is_file() for entry in list_entries()},
         )
+
+    def test_evaluate_says_reference_where_it_means_it(self) -> None:
+        truth = read_image(self.query.segmentation)
+        turned = write_array(self.folder / "turned.nii.gz", truth.array, make_grid("straight"))
+        empty = write_array(self.folder / "empty.nii.gz", truth.array * 0, truth.grid)
+        for reference, prediction, words in (
+            (self.query.segmentation, turned, "The reference and prediction have different grids"),
+            (empty, turned, "empty.nii.gz is empty: nothing is annotated in it"),
+        ):
+            ran = run("evaluate", "--reference", str(reference), "--prediction", str(prediction))
+            self.assertEqual(ran.status, 2)
+            self.assertIn(words, ran.err)
+            self.assertNotIn("image", ran.err)
+        self.assertIn(f"The reference {empty}", ran.err)
+
+    def test_progress_in_a_file_names_every_query(self) -> None:
+        volume = read_image(self.query.image)
+        other = write_array(self.world / "named.nrrd", volume.array, volume.grid)
+        ran = self.segmented(self.folder, str(self.query.image), str(other), "--prior", "bean=20")
+        lines = [line for line in ran.err.splitlines() if not line.startswith("Note: ")]
+        for name in ("query.nii.gz", "named.nrrd"):
+            own = [line for line in lines if line.endswith(f": {name}")]
+            self.assertEqual(own, [f"{phase}: {name}" for phase in (
+                "foundation model", "segmenting", "transduction")])  # fmt: skip
+
+    def test_a_bound_that_cannot_act_is_not_shown_as_one(self) -> None:
+        path = self.folder / "wide.fseft"
+        told = self.done(*self.adapt_arguments(path, "--gamma", "1.2", epochs=1)).out
+        out = self.segmented(self.folder / "x.nii.gz", str(self.query.image), "--gamma", "1.2").out
+        for text in (told, out):
+            line = next(line for line in text.splitlines() if line.startswith("bean"))
+            self.assertRegex(line, r"up to \d+\.\d")
+            self.assertIn("no lower bound: the tolerance is 120 % of the mean", line)
+            self.assertNotIn("0.0 to", text)
+        narrow = self.done("inspect", str(self.adapter)).out
+        self.assertNotIn("no lower bound", narrow)
+
+    def test_models_tells_all_of_one(self) -> None:
+        entries = {e["id"]: e for e in json.loads(self.done("models", "--json").out)}
+        for name, way in (
+            ("btcv", "fewshotseg download btcv"),
+            ("fseft", "fewshotseg import fseft FILE"),
+            ("embedded-small", entries["embedded-small"]["weights"]),
+        ):
+            text = " ".join(self.done("models", name).out.split())
+            for field in ("title", "description", "licence", "citation", "source_url"):
+                self.assertIn(entries[name][field], text)
+            for wanted in (*entries[name]["classes"], way):
+                self.assertIn(wanted, text)
+            other = next(iter(entries.keys() - {name}))
+            self.assertNotIn(entries[other]["title"], text)
+            self.assertEqual(json.loads(self.done("models", name, "--json").out), [entries[name]])
+        self.assertIn("There is no model 'none'", run("models", "none").err)
+
+    def test_every_column_has_a_name(self) -> None:
+        out, truth = self.folder / "x.nii.gz", str(self.query.segmentation)
+        texts = {
+            "segment": self.segmented(out, str(self.query.image), "--prior", "bean=900").out,
+            "inspect": self.done("inspect", str(self.adapter)).out,
+            "models": self.done("models").out,
+            "evaluate": self.done("evaluate", "--reference", truth, "--prediction", truth).out,
+        }
+        self.assertIn("outside the expected range", texts["segment"])
+        for command, text in texts.items():
+            lines = text.splitlines()
+            rule = next(n for n, line in enumerate(lines) if set(line) <= {"-", " "} and line)
+            header, widest = lines[rule - 1], lines[rule]
+            if command == "evaluate":
+                self.assertTrue(header.endswith("note"))
+                continue
+            starts = [n for n, c in enumerate(widest) if c == "-" and widest[n - 1 : n] != "-"]
+            for start, stop in zip(starts, [*starts[1:], len(widest)], strict=True):
+                self.assertTrue(header[start:stop].strip(), (command, header))
+            for line in lines[rule + 1 : rule + 3]:
+                self.assertLessEqual(len(line), len(widest), command)
 
 
 class Options(CommandTestCase):

@@ -8,18 +8,20 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import SimpleITK as sitk
 from safetensors.torch import save_file
 from tiny import FILTERS, OneThread, make_backbone
+from tiny_model import run
 
 from FewShotSegLib.annotation_files import parse_structures, read_annotation
-from FewShotSegLib.demo import _make_patients, run_demo
+from FewShotSegLib.demo import _make_patients, _notes, run_demo
 from FewShotSegLib.errors import InputError, ModelError
 from FewShotSegLib.evaluation import evaluate
 from FewShotSegLib.phantoms import make_phantom
-from FewShotSegLib.pipeline import Runtime
+from FewShotSegLib.pipeline import Runtime, adapt
 from FewShotSegLib.training import TrainingSettings
 from FewShotSegLib.volume_files import read_image
 
@@ -187,6 +189,39 @@ class FolderTests(DemoTestCase):
         left = summary["structures"]["gland_left"]["adapter"]["dice"]
         self.assertEqual(summary["mean_dice"]["adapter"], left)
         self.assertIn("not annotated", "\n".join(self.said))
+
+    def test_structures_share_a_note(self) -> None:
+        rows = {
+            name: {"reference_ml": ml, "expected_ml": [10.0, 20.0]}
+            for name, ml in (("a", 25.0), ("b", 15.0), ("c", 5.0), ("d", None))
+        }
+        result = mock.Mock(masks={"a": np.ones(2)}, unrefined={"a": np.zeros(2)})
+        notes = _notes(result, {"structures": rows})
+        self.assertEqual(len(notes), 2, notes)
+        self.assertTrue(notes[0].endswith("aims for: a (25.0 ml), c (5.0 ml)."), notes)
+
+    def test_a_note_is_printed_once(self) -> None:
+        """And with ``--events`` it is an event."""
+        data = self.out.parent / "data"
+        shutil.copytree(self.data, data)
+        for kind in ("ct", "seg"):  # the query is one of the supports, which is worth a note
+            shutil.copy(data / f"case_1_{kind}.nii.gz", data / f"case_2_{kind}.nii.gz")
+
+        def quickly(*supports, **options):
+            return adapt(*supports, **{**options, "settings": QUICK})
+
+        command = ("demo", "--data", str(data), "--out", str(self.out), "--supports", "1")
+        places = ("--model", self.model, "--cache", str(self.shared / "cache"), "--device", "cpu")
+        with mock.patch("FewShotSegLib.demo.adapt", quickly):
+            ran = run(*command, *places)
+            told = run(*command, *places, "--events")
+        self.assertEqual((ran.status, told.status), (0, 0), ran.err + told.err)
+        text = " ".join(f"{ran.err} {ran.out}".split())
+        self.assertEqual(text.count("is one of the adapter's supports"), 1, text)
+        warnings = [e["message"] for e in told.events if e["event"] == "warning"]
+        self.assertTrue(any("is one of the adapter's supports" in note for note in warnings))
+        for note in warnings:
+            self.assertEqual(text.count(note), 1)
 
     def test_too_few(self) -> None:
         with self.assertRaisesRegex(InputError, "3 annotated.*3 support.*are 4"):

@@ -427,6 +427,43 @@ class Command(DownloadTestCase):
         self.assertIn(str(self.weights), out)
         self.assert_installed()
 
+    def size_told(self) -> str:
+        """What is said of the size to somebody who then says no."""
+        status, out, err = self.run_command("download", "tiny", answer="n\n")
+        self.assertEqual((status, err), (2, "fewshotseg: Nothing was downloaded.\n"))
+        before = out[: out.index("Do you accept")]
+        return next(line for line in before.splitlines() if line.startswith("  size")).split(
+            None, 1
+        )[1]
+
+    def test_the_size_is_told_before_anybody_is_asked(self) -> None:
+        self.server.content = self.content * 80
+        told = f"{len(self.server.content) / 2**20:.1f} MB"
+        self.assertRegex(told, r"[1-9]\.\d MB")
+        self.assertEqual(self.size_told(), told)
+        self.assertEqual((self.server.heads, self.server.asked), (1, []))
+        for refused in (403, 405, 501):  # signed addresses answer GET alone
+            self.server.head_status = refused
+            self.assertEqual(self.size_told(), told)
+        self.describe(size=5 * 2**20)  # an entry that says it is believed without a request
+        heads = self.server.heads
+        self.assertEqual(self.size_told(), "5.0 MB")
+        self.assertEqual(self.server.heads, heads)
+
+    def test_a_size_that_nobody_tells_is_called_unknown(self) -> None:
+        self.server.tells_size = False
+        self.assertEqual(self.size_told(), "unknown: the server does not tell")
+        self.server.tells_size = True
+        self.server.head_status = 404
+        self.server.statuses = [404]
+        self.assertEqual(self.size_told(), "unknown: the server does not tell")
+        self.describe(weights_url="http://127.0.0.1:1/none.safetensors")
+        self.assertEqual(self.size_told(), "unknown: the server does not tell")
+
+    def test_a_program_is_not_kept_waiting_for_a_size(self) -> None:
+        status, _, err = self.run_command("download", "tiny", "--accept-licence", "--events")
+        self.assertEqual((status, self.server.heads), (0, 0), err)
+
     def test_where_nobody_can_be_asked_it_has_to_be_said(self) -> None:
         for more in ((), ("--events",)):
             status, _, err = self.run_command("download", "tiny", *more)

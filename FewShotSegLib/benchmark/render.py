@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..atomic import replacing
+from .cells import Cell
 from .plan import Plan
 from .plots import draw_plots
 from .results import Results
-from .run import Cell
 from .summary import Summary
 from .table import results_text
 

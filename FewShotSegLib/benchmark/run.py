@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -16,58 +15,13 @@ from ..adapter_file import TrainedAdapter
 from ..errors import InputError
 from ..evaluation import dice
 from ..events import ignore, make_event
-from ..model_registry import find_model
 from ..pairs import Pair, find_pairs
 from ..pipeline import Runtime, adapt, read_support, segment
 from ..support_set import Support
-from .plan import Draw, Method, Plan, Task
-from .results import Results, setting_key
-from .untrained import untrained_model
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training and its queries: what the rows of one setting share."""
-
-    task: Task
-    method: Method
-    shots: int
-    draw: Draw
-    setting: str
-
-
-class Models:
-    """The models of a plan, by method: paths or ids, and the hashes of their weights."""
-
-    def __init__(self, folder: Path) -> None:
-        self._untrained = cache(lambda model: untrained_model(model, folder))
-        self._hash = cache(lambda model: find_model(model).weights_sha256)
-
-    def name(self, method: Method) -> str:
-        """For ``model`` of :func:`pipeline.adapt`."""
-        return self._untrained(method.model) if method.untrained else method.model
-
-    def sha256(self, method: Method) -> str:
-        """Of the weights."""
-        return self._hash(self.name(method))
-
-
-def cells(plan: Plan, models: Models) -> Iterator[Cell]:
-    """All of a plan, draw by draw, so that what is stopped has some draws complete.
-
-    Raises:
-        ModelError: a model isn't there.
-    """
-    for number in range(max(len(task.draws) for task in plan.tasks)):
-        for shots in plan.shots:
-            for task in plan.tasks:
-                for method in plan.methods:
-                    if number >= len(task.draws) or shots not in (method.shots or plan.shots):
-                        continue
-                    draw = task.draws[number]
-                    count = draw.shots(shots)
-                    key = setting_key(task, method, count, draw, models.sha256(method))
-                    yield Cell(task, method, count, draw, key)
+from .cells import Cell, Models, cells
+from .forecast import Forecast, Timing
+from .plan import Plan, Task
+from .results import Results
 
 
 def run_benchmark(
@@ -94,14 +48,20 @@ def run_benchmark(
     quiet = replace(runtime, events=ignore)
     end = time.monotonic() + minutes * 60
     cases = {task.name: _cases(task) for task in plan.tasks}
-    total = sum(len(cell.draw.queries) for cell in todo)
-    done = sum(results.get(c.setting, query) is not None for c in todo for query in c.draw.queries)
+    forecast = Forecast(todo, results, cells(plan, models))
+    work = forecast.workload()
+    done, total = work["queries_done"], work["queries"]
+    runtime.events(make_event("workload", phase="benchmark", **work))
+    if done == total:
+        return
     runtime.events(make_event("phase", phase="benchmark", total=total))
+    runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
     supports = _Supports(cases)
     for cell in todo:
-        missing = [q for q in cell.draw.queries if results.get(cell.setting, q) is None]
+        missing = cell.missing(results)
         if not missing or time.monotonic() > end:
             continue
+        start = time.perf_counter()
         try:
             trained = adapt(
                 supports.of(cell),
@@ -119,8 +79,10 @@ def run_benchmark(
             # A method without a meaning on this model must not cost the night's other rows.
             sentence = f"{cell.method.name} with {cell.shots} of {cell.task.name}: {error}"
             problems.append(sentence)
+            forecast.skipped(cell)
             runtime.events(make_event("warning", message=sentence))
             continue
+        between = time.perf_counter()
         for query in missing:
             pair = cases[cell.task.name][query]
             row = _row(cell, query, pair, trained, models.name(cell.method), quiet)
@@ -128,6 +90,29 @@ def run_benchmark(
             done += 1
             runtime.events(make_event("result", kind="row", path=str(results.path), row=row))
             runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
+        now = time.perf_counter()
+        forecast.finished(Timing(cell, between - start, (now - between) / len(missing)))
+        runtime.events(_cell_event(cell, results, now - start, forecast))
+
+
+def _cell_event(cell: Cell, results: Results, seconds: float, forecast: Forecast) -> dict[str, Any]:
+    """What a finished cell came to, over all of its queries, and what is left."""
+    rows = [results.get(cell.setting, query) for query in cell.draw.queries]
+    means = {}
+    for field in ("dice", "dice_ti") if cell.method.refine else ("dice",):
+        known = [value for row in rows for value in row[field].values() if value is not None]
+        means[f"mean_{field}"] = round(mean(known), 4) if known else None
+    return make_event(
+        "cell",
+        phase="benchmark",
+        method=cell.method.name,
+        task=cell.task.name,
+        shots=cell.shots,
+        draw=cell.draw.seed,
+        **means,
+        seconds=round(seconds, 2),
+        remaining=forecast.remaining(),
+    )
 
 
 class _Supports:

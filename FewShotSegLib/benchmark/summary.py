@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from .cells import Cell
 from .plan import Method, Plan, Task
 from .results import Results
-from .run import Cell
 
 TI = " + TI"
 """How the line of a method with transduction ends."""

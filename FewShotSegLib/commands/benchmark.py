@@ -1,0 +1,54 @@
+"""``benchmark``: a plan written, run or drawn."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..atomic import write_json
+from ..errors import InputError
+from ..events import EventSink, make_event
+from .common import default_model, make_runtime, say
+
+
+def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
+    """Write a plan, or run one and draw what is known."""
+    from ..benchmark.cells import Models, cells
+    from ..benchmark.plan import draw_plan, part_of, read_plan
+    from ..benchmark.render import render
+    from ..benchmark.results import NAME, Results
+    from ..benchmark.run import run_benchmark
+
+    if args.new:
+        if os.path.exists(args.plan):
+            raise InputError(f"{args.plan} is there already; give the new plan another name.")
+        plan = draw_plan(args.new, args.structures, model=args.model or default_model())
+        write_json(args.plan, plan)
+        sink(make_event("result", kind="plan", path=args.plan))
+        say(args, f"{args.plan}\nRead it, change what you like, and run it without --new.")
+        return 0
+    out = Path(args.out or Path(args.plan).with_suffix(""))
+    plan = read_plan(args.plan, args.data)
+    results, models = Results(out / NAME), Models(out / "untrained")
+    everything = list(cells(plan, models))
+    part = part_of(plan, args.methods or (), _shots(args.shots), args.tasks or ())
+    now = list(cells(part, models))
+    problems: list[str] = []
+    try:
+        if not args.render:
+            run_benchmark(
+                plan, results, now, models, problems, args.minutes, make_runtime(args, sink)
+            )
+    finally:
+        # What is known by now is worth its table however the run ended.
+        text, paths = render(plan, everything, results, out, problems)
+        for path in paths:
+            sink(make_event("result", kind="benchmark", path=str(path)))
+        say(args, f"{text}\n{out}")
+    return 0
+
+
+def _shots(texts: Sequence[str] | None) -> list[int | str]:
+    return [int(text) if text.isdigit() else text for text in texts or ()]
