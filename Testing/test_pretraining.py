@@ -373,6 +373,17 @@ class Crops(World):
         self.assertTrue((labels > 0).any())
         self.assertTrue(torch.equal(whole_image(assembly, case), whole_image(assembly, case)))
 
+    def test_scores_start_at_the_frequencies_of_their_classes(self) -> None:
+        assembly = read_assembly(self.path)
+        trainer = Trainer(assembly, self.cases(assembly), Ranks(torch.device("cpu")), 0)
+        drawn = [trainer.sampler.draw(step, 0)[0] for step in range(32)]
+        for row in range(3):
+            known = [s for s in drawn if s.annotated[row]]
+            part = np.mean([float((s.labels == row + 1).float().mean()) for s in known])
+            for head in trainer.network.heads:
+                score = float(head.bias.detach()[row])
+                self.assertAlmostEqual(1 / (1 + math.exp(-score)), max(part, 0.00247), places=4)
+
     def test_most_made_up_images_have_the_usual_contrast(self) -> None:
         """Dark pods in a bright field are not learned from images that show both as often."""
         data = description()

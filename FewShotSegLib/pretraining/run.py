@@ -32,7 +32,7 @@ from .validation import validate
 
 SAVE_EVERY_SECONDS = 60.0
 CURVE, RECORD = "curve.png", "pretraining.json"
-FORMAT = 2
+FORMAT = 3
 """Part of every recipe: raised when the same assembly would be trained in another way."""
 
 
