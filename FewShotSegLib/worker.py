@@ -30,6 +30,8 @@ from .job_protocol import (
 )
 
 FAILED, ORPHANED = 2, 3
+ENDS = ("finished", "cancelled", "failed")
+"""The events after which nothing follows."""
 LOOK_SECONDS = 0.2
 """How often it looks whether it should stop, and whether anybody still waits."""
 PATIENCE_SECONDS = 0.3
@@ -79,14 +81,21 @@ def _fail(events: EventSink, error: BaseException, kind: str, **fields: Any) -> 
 
 
 class _Events:
-    """Event lines from several threads, never mixed. A reader that is gone ends the process."""
+    """Event lines from several threads, never mixed, and none after the one that ends the job.
+
+    A reader that is gone ends the process.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._write = json_lines(stream)
         self._lock = threading.Lock()
+        self._ended = False
 
     def __call__(self, event: dict[str, Any]) -> None:
         with self._lock:
+            if self._ended:  # a last heartbeat, say
+                return
+            self._ended = event["event"] in ENDS
             try:
                 self._write(event)
             except (BrokenPipeError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from tiny_model import QUICK, STRUCTURES, Patient, TinyWorld, make_grid, make_labels, run
 
+from FewShotSegLib import worker
 from FewShotSegLib.adapter_file import TrainedAdapter
 from FewShotSegLib.annotation import Structure
 from FewShotSegLib.annotation_files import parse_structures, read_annotation
@@ -299,6 +301,20 @@ class Worker:
         for stream in (self.process.stdout, self.process.stderr):
             stream.close()
         return status, [json.loads(line) for line in out.splitlines()], err.decode()
+
+
+class EventLinesTest(unittest.TestCase):
+    """What the worker writes."""
+
+    def test_nothing_follows_the_end(self) -> None:
+        """A heartbeat may be due just as the job ends."""
+        for end in ("finished", "failed", "cancelled"):
+            stream = io.StringIO()
+            events = worker._Events(stream)
+            for kind in ("heartbeat", end, "heartbeat", "cancelled"):
+                events({"event": kind})
+            told = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+            self.assertEqual(told, ["heartbeat", end])
 
 
 class WorkerTest(TinyWorld):
