@@ -33,10 +33,11 @@ from .inputs import (
     choose_modality,
     name_of,
     paths_of,
+    require_known,
     require_no_input,
 )
 from .methods import choose_recipe, choose_tuning, default_settings
-from .model_files import DEFAULT_MODEL
+from .model_files import DEFAULT_MODELS
 from .model_registry import Model, find_model
 from .published import require_published
 from .query import query_for
@@ -63,7 +64,7 @@ def adapt(
     out: PathLike | None = None,
     *,
     structures: str | Sequence[Structure] | None = None,
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     method: str = DEFAULT_METHOD,
     decoder: str | None = None,
     features: str | None = None,
@@ -84,7 +85,8 @@ def adapt(
         supports: 1 to about 10 annotated volumes, or (image, segmentation) paths.
         out: where to write the ``.fseft`` file, if anywhere.
         structures: which to learn, as ``"4=parotid_right,5=parotid_left"`` or a list; None for all.
-        model: id of a foundation model, or the path of a registry entry.
+        model: id of a foundation model, or the path of a registry entry; None is the embedded one
+            for the images' modality, see :data:`model_files.DEFAULT_MODELS`.
         method: ``adapter``, ``linear-probe`` or ``adapter-1x1`` on the frozen backbone; or a
             white-box method, which trains (part of) the backbone as well: see
             :data:`methods.METHODS`.
@@ -123,14 +125,17 @@ def adapt(
         require_no_input(out, [query, *paths_of(supports)])
         require_writable(out)
     wanted = parse_structures(structures) if isinstance(structures, str) else structures
-    foundation = find_model(model)
+    foundation = None if model is None else find_model(model)
     with clock.phase("read", len(supports)):
         pairs = as_supports(supports, wanted)
         if not pairs:
             raise InputError("Give at least one support: an image and its segmentation.")
         query_volume = as_volume(query) if query is not None else None
         chosen = choose_structures(pairs, wanted)
-    modality = _modality(modality, foundation, pairs, runtime)
+    modality = _modality(modality, pairs, runtime)
+    if foundation is None:
+        foundation = find_model(DEFAULT_MODELS[modality])
+    require_known(modality, foundation)
     preprocessing = foundation.entry.preprocessing[modality]
     if preset == "published":
         require_published(features, preprocessing.intensity)
@@ -278,8 +283,8 @@ def _learner(
     return _Learner(adapter, network, levels, channels, recipe, started_from)
 
 
-def _modality(wanted: str, foundation: Model, supports: Sequence[Support], runtime: Runtime) -> str:
-    chosen = choose_modality(wanted, foundation, [s.volume for s in supports])
+def _modality(wanted: str, supports: Sequence[Support], runtime: Runtime) -> str:
+    chosen = choose_modality(wanted, [s.volume for s in supports])
     if chosen == "MR" and any(float(s.volume.array.min()) < 0 for s in supports):
         message = "Some supports have negative values; if they are CT, say --modality CT."
         runtime.events(make_event("warning", message=message))

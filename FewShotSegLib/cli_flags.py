@@ -361,7 +361,7 @@ def _add_model_and_seed(sub: argparse.ArgumentParser) -> None:
         "--model",
         metavar="ID",
         help="foundation model, by id ('fewshotseg models' lists them) or by the path of its "
-        "JSON entry (default: the embedded one)",
+        "JSON entry (default: the embedded one for the images' modality)",
     )
     sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="default: 0")
 

@@ -23,7 +23,7 @@ from .describe import range_text, table
 from .errors import InputError
 from .evaluation import Scores, evaluate
 from .events import EventSink, make_event
-from .model_files import DEFAULT_MODEL
+from .inputs import default_model
 from .model_registry import ModelEntry, find_model
 from .overlay import Panel, draw_overlay
 from .pairs import Pair, find_pairs, read_names
@@ -53,7 +53,7 @@ def run_demo(
     data: Path | None = None,
     supports: int = 3,
     structures: str | None = None,
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     seed: int = 0,
     runtime: Runtime | None = None,
     say: Callable[[str], None] = print,
@@ -70,7 +70,8 @@ def run_demo(
         supports: how many annotated volumes to learn from, 1 or more.
         structures: which, as ``"4=parotid_right,5=parotid_left"``; None for those that the folder
             names, or else for all that are annotated.
-        model: id of a foundation model, or the path of a registry entry.
+        model: id of a foundation model, or the path of a registry entry; None is the
+            embedded one for what the first image looks like.
         seed: of the made-up patients and of the training.
         say: takes the text for people, line by line or several lines at once. Warnings are among
             it, below the table; whoever shows ``runtime``'s events as well need not show those.
@@ -91,7 +92,8 @@ def run_demo(
     runtime = replace(runtime, events=_noting(runtime.events, warnings))
     if supports < 1:
         raise InputError(f"The demo needs at least 1 support, not {supports}.")
-    entry = find_model(model).entry
+    if model is not None:
+        find_model(model)  # told before patients are made
     seconds: dict[str, float] = {}
     folder = data
     if folder is None:
@@ -104,6 +106,8 @@ def run_demo(
             f"{folder} has {len(pairs)} annotated volume(s), but {supports} support(s) and a query "
             f"are {supports + 1}. Add volumes, or take fewer supports."
         )
+    model = model or default_model(pairs[0].image)
+    entry = find_model(model).entry
     wanted = structures or (read_names(folder) if data else list(ORGANS))
     *support_pairs, query = pairs
     segmentation = out / f"{query.name}_seg.nii.gz"

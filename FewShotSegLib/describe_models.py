@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .describe import table
 from .method_sizes import network_numbers
-from .model_files import DEFAULT_MODEL
+from .model_files import DEFAULT_MODELS
 from .model_registry import ModelEntry
 
 WIDTH = 100
@@ -26,8 +26,9 @@ def models_text(entries: Sequence[ModelEntry]) -> str:
         for entry in entries
     ]
     lines = [table(["id", "images", "network (parameters)", "licence", "weights"], rows), ""]
-    if any(entry.id == DEFAULT_MODEL for entry in entries):
-        lines.append(f"Default: {DEFAULT_MODEL}; --model ID takes another.")
+    defaults = ", ".join(f"{name} for {kind}" for kind, name in DEFAULT_MODELS.items())
+    if entries:
+        lines.append(f"Default: {defaults}; --model ID takes another.")
     lines += [
         "All that is known of one, and how its weights come: fewshotseg models ID",
         "To download: fewshotseg download ID; fetched by hand: fewshotseg import ID FILE",
@@ -46,7 +47,8 @@ def model_text(entry: ModelEntry) -> str:
     else:
         weights = f"not here; get {entry.weights.name} by hand from the address above, then:"
         command = f"fewshotseg import {entry.id} FILE"
-    default = ", the default" if entry.id == DEFAULT_MODEL else ""
+    kinds = [kind for kind, name in DEFAULT_MODELS.items() if name == entry.id]
+    default = f", the default for {' and '.join(kinds)}" if kinds else ""
     lines = [f"{entry.title} [{entry.id}{default}]"]
     for name, value in (
         ("about", entry.description),

@@ -134,10 +134,15 @@ set(ENGINE_RESOURCES
   Resources/Models/abdomen-unet.json
   Resources/Models/btcv.json
   Resources/Models/clipdriven.json
+  Resources/Models/embedded-mr.json
+  Resources/Models/embedded-mr.md
+  Resources/Models/embedded-mr.safetensors
   Resources/Models/embedded-small.json
   Resources/Models/embedded-small.md
   Resources/Models/embedded-small.safetensors
   Resources/Models/fseft.json
+  Resources/Models/recipes/embedded-mr.history.json
+  Resources/Models/recipes/embedded-mr.json
   Resources/Models/recipes/embedded-small.history.json
   Resources/Models/recipes/embedded-small.json
   Resources/Models/selfsup.json

@@ -11,6 +11,8 @@ from .annotation import Structure
 from .annotation_files import read_annotation
 from .errors import InputError
 from .geometry import Volume
+from .modality import modality_of
+from .model_files import DEFAULT_MODELS
 from .model_registry import Model
 from .support_set import Support
 from .volume_files import read_image
@@ -18,8 +20,6 @@ from .volume_files import read_image
 PathLike = str | os.PathLike[str]
 SupportLike = Support | tuple[PathLike, PathLike]
 """An annotated volume, or the paths of an image and its segmentation."""
-LOWEST_MR = -200
-"""No MR image goes below this; every CT that shows air does."""
 
 
 def read_support(
@@ -74,30 +74,47 @@ def require_no_input(out: PathLike, inputs: Sequence[Any]) -> None:
                     raise InputError(f"{out} is one of the inputs. Give the result another name.")
 
 
-def choose_modality(wanted: str, model: Model, volumes: Sequence[Volume]) -> str:
-    """Which of a model's preprocessings fits the supports.
+def choose_modality(wanted: str, volumes: Sequence[Volume]) -> str:
+    """What the supports are.
 
     ``auto`` believes the file (DICOM says), else calls images with values below -200 CT.
 
     Raises:
-        InputError: the supports are of several kinds, or of one that the model does not know.
+        InputError: the supports are of several kinds.
     """
-    if wanted == "auto":
-        kinds = {looks_like(volume) for volume in volumes}
-        if len(kinds) > 1:
-            raise InputError(
-                "Some supports look like CT and others like MR. Use supports of one kind, or say "
-                "which with --modality."
-            )
-        wanted = kinds.pop()
-    if wanted not in model.entry.preprocessing:
+    if wanted != "auto":
+        return wanted
+    kinds = {looks_like(volume) for volume in volumes}
+    if len(kinds) > 1:
+        raise InputError(
+            "Some supports look like CT and others like MR. Use supports of one kind, or say which "
+            "with --modality."
+        )
+    return kinds.pop()
+
+
+def require_known(modality: str, model: Model) -> None:
+    """A model without preprocessing for a modality has not learned from its images.
+
+    Raises:
+        InputError: the model does not know the modality.
+    """
+    if modality not in model.entry.preprocessing:
         raise InputError(
             f"The model '{model.entry.id}' is for {' and '.join(model.entry.modality)}, but these "
-            f"images are {wanted}. Choose another model, or say --modality if that is wrong."
+            f"images are {modality}. Choose another model, or say --modality if that is wrong."
         )
-    return wanted
+
+
+def default_model(image: PathLike) -> str:
+    """The embedded model for what an image looks like.
+
+    Raises:
+        InputError: it can't be read.
+    """
+    return DEFAULT_MODELS[looks_like(read_image(image))]
 
 
 def looks_like(volume: Volume) -> str:
     """``CT`` or ``MR``, by the file's word or else by the values."""
-    return volume.modality or ("CT" if float(volume.array.min()) < LOWEST_MR else "MR")
+    return volume.modality or modality_of(float(volume.array.min()))

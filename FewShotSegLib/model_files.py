@@ -17,7 +17,9 @@ from .atomic import replacing
 from .errors import ModelError
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "Resources" / "Models"
-DEFAULT_MODEL = "standin-small"
+DEFAULT_MODELS = {"CT": "standin-small", "MR": "embedded-mr"}
+"""What is used where nobody chose: for each modality the embedded model that is best at it."""
+DEFAULT_MODEL = DEFAULT_MODELS["CT"]
 PART = ".part-"
 """How the name of half-fetched weights begins; the weights' own follows."""
 CHECKSUMS = "SHA256SUMS"

@@ -25,7 +25,8 @@ from FewShotSegLib.errors import ModelError
 from FewShotSegLib.evaluation import dice
 from FewShotSegLib.feature_store import FeatureStore
 from FewShotSegLib.features import FeatureSource
-from FewShotSegLib.model_files import DEFAULT_MODEL, EMBEDDED_FOLDER, home_folder
+from FewShotSegLib.modality import MODALITIES
+from FewShotSegLib.model_files import DEFAULT_MODEL, DEFAULT_MODELS, EMBEDDED_FOLDER, home_folder
 from FewShotSegLib.model_registry import (
     Model,
     ModelEntry,
@@ -67,6 +68,13 @@ class ShippedEntries(RegistryTestCase):
         self.assertEqual(entries[0].id, DEFAULT_MODEL)
         files = sorted(path.stem for path in EMBEDDED_FOLDER.glob("*.json"))
         self.assertEqual(sorted(entry.id for entry in entries), files)
+
+    def test_each_modality_has_a_model_that_comes_along(self) -> None:
+        entries = {entry.id: entry for entry in list_entries()}
+        self.assertEqual(sorted(DEFAULT_MODELS), sorted(MODALITIES))
+        for modality, name in DEFAULT_MODELS.items():
+            self.assertIn(modality, entries[name].preprocessing)
+            self.assertEqual(entries[name].weights.parent, EMBEDDED_FOLDER)
 
     def test_weights_that_are_here_are_the_ones_described_and_load(self) -> None:
         found = [entry for entry in list_entries() if entry.weights.is_file()]

@@ -15,16 +15,47 @@ from FewShotSegSlicer import estimates, task
 from FewShotSegSlicer.estimates import Training, estimate
 from FewShotSegSlicer.method_choice import method_titles, round_number, trained_parts
 from module_logic import LogicTestCase
+from module_scenes import add_volume, affine_of
 from test_module_process import ProcessTestCase
 
 from FewShotSegLib.adapter_header import read_header
 from FewShotSegLib.backbones import ARCHITECTURES
 from FewShotSegLib.errors import InputError
 from FewShotSegLib.method_list import METHODS, PRESETS, WHITE_BOX
-from FewShotSegLib.model_files import entry_paths, read_entry
+from FewShotSegLib.model_files import DEFAULT_MODELS, entry_paths, read_entry
 
 ENTRIES = {entry["id"]: entry for entry in map(read_entry, entry_paths())}
 CT = [((512, 512, 120), np.diag([0.8, 0.8, 3.0, 1.0]))] * 3
+
+
+class DefaultModelTest(LogicTestCase):
+    """Which foundation model is used where nobody chose one."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(self.logic.setModel, self.logic.model())
+
+    def with_volume(self, lowest: int) -> str:
+        volume = add_volume(np.full((4, 4, 4), lowest, np.int16), affine_of(), f"at {lowest}")
+        return self.logic.addSupport(volume)
+
+    def test_it_follows_the_supports(self) -> None:
+        self.assertEqual(self.logic.model(), DEFAULT_MODELS["CT"])
+        mr = self.with_volume(0)
+        self.assertEqual(self.logic.model(), DEFAULT_MODELS["MR"])
+        self.with_volume(-1000)
+        self.logic.tickSupport(mr, False)
+        self.assertEqual(self.logic.model(), DEFAULT_MODELS["CT"])
+        self.logic.getParameterNode().modality = "MR"  # a person's word counts for more
+        self.assertEqual(self.logic.model(), DEFAULT_MODELS["MR"])
+
+    def test_a_choice_stays_until_it_is_the_default_again(self) -> None:
+        self.with_volume(0)
+        self.logic.setModel("standin-small")
+        self.assertEqual(self.logic.model(), "standin-small")
+        self.logic.setModel(DEFAULT_MODELS["MR"])
+        self.logic.getParameterNode().modality = "CT"
+        self.assertEqual(self.logic.model(), DEFAULT_MODELS["CT"])
 
 
 class WordsTest(LogicTestCase):

@@ -34,9 +34,10 @@ from FewShotSegLib import checkpoint
 from FewShotSegLib.adapter_file import TrainedAdapter
 from FewShotSegLib.annotation import Annotation, Structure
 from FewShotSegLib.annotation_files import read_annotation
-from FewShotSegLib.errors import Cancelled, InputError
+from FewShotSegLib.errors import Cancelled, InputError, ModelError
 from FewShotSegLib.evaluation import dice
 from FewShotSegLib.geometry import Grid
+from FewShotSegLib.inputs import looks_like
 from FewShotSegLib.model_registry import find_model
 from FewShotSegLib.pipeline import Runtime, Segmentation, adapt, read_support, segment
 from FewShotSegLib.refinement import RefinementSettings
@@ -692,6 +693,15 @@ class Modalities(PipelineTestCase):
             self.adapt(*mixed)
         once = replace(QUICK, epochs=1)
         self.assertEqual(self.adapt(*mixed, modality="MR", settings=once).modality, "MR")
+
+    def test_without_a_model_the_images_decide(self) -> None:
+        """Each modality has a model of its own that comes with the project."""
+        defaults = {"CT": "nobody-ct", "MR": "nobody-mr"}
+        with mock.patch.dict("FewShotSegLib.adaptation.DEFAULT_MODELS", defaults):
+            for supports in ([self.supports[0].paths], self.mr_supports(1)):
+                modality = looks_like(read_image(supports[0][0]))
+                with self.assertRaisesRegex(ModelError, f"no model '{defaults[modality]}'"):
+                    self.adapt(*supports, model=None)
 
     def test_a_model_of_another_kind(self) -> None:
         with self.assertRaisesRegex(InputError, "'abdomen-unet' is for CT, but .* are MR"):

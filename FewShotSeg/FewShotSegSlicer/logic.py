@@ -43,6 +43,7 @@ from .segment_sizes import SegmentSizes
 from .structure_edits import StructureEdits
 from .structures import structure_rows
 from .support_edits import SupportEdits
+from .supports import likely_modality
 from .task import Task
 from .task_control import TaskControl, job_steps, nothing_to_load
 
@@ -163,10 +164,10 @@ class FewShotSegLogic(
         return self._models.rows()
 
     def model(self) -> str:
-        return self._models.chosen()
+        return self._models.chosen(likely_modality(self._state()))
 
     def setModel(self, model_id: str) -> None:
-        self._models.choose(model_id)
+        self._models.choose(model_id, likely_modality(self._state()))
         self._tell(Changed("models"))
 
     def addCheckpoint(self, entry_path: str) -> str:

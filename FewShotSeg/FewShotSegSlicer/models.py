@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from FewShotSegLib.errors import ModelError
 from FewShotSegLib.model_files import (
     DEFAULT_MODEL,
+    DEFAULT_MODELS,
     EMBEDDED_FOLDER,
     add_model,
     entry_paths,
@@ -51,14 +52,14 @@ class ModelShelf:
                 return entry
         return None
 
-    def chosen(self) -> str:
-        """The model that the next training uses."""
-        name = str(qt.QSettings().value(MODEL, DEFAULT_MODEL) or DEFAULT_MODEL)
-        return name if self.row(name) is not None else DEFAULT_MODEL
+    def chosen(self, modality: str) -> str:
+        """The model that the next training uses; the modality's own where nobody chose one."""
+        name = str(qt.QSettings().value(MODEL, "") or "")
+        return name if name and self.row(name) is not None else DEFAULT_MODELS[modality]
 
-    def choose(self, model_id: str) -> None:
-        """Use another model from now on."""
-        qt.QSettings().setValue(MODEL, model_id)
+    def choose(self, model_id: str, modality: str) -> None:
+        """Use another model from now on; back at the modality's own is as if nobody had chosen."""
+        qt.QSettings().setValue(MODEL, "" if model_id == DEFAULT_MODELS[modality] else model_id)
 
     add = staticmethod(add_model)
     remove = staticmethod(remove_model)

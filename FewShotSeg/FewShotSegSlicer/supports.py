@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from FewShotSegLib.errors import InputError
+from FewShotSegLib.modality import MODALITIES, modality_of
 
 from .logic_data import SupportRow
 from .mrml_geometry import parent_matrix, volume_affine, volume_array
@@ -177,6 +178,22 @@ def support_rows(state: SceneState, drawn: dict[str, tuple[str, ...]]) -> list[S
             )
         )
     return rows
+
+
+def likely_modality(state: SceneState) -> str:
+    """``CT`` or ``MR``: as a person said, or by the values of the first ticked support; else CT.
+
+    The values are those that the training goes by, too. VTK keeps a volume's range, so that asking
+    again costs nothing.
+    """
+    if state.parameters.modality in MODALITIES:
+        return state.parameters.modality
+    for row in state.read()["supports"]:
+        volume = state.node_of(VOLUME, row["id"])
+        image = volume.GetImageData() if row["ticked"] and volume is not None else None
+        if image is not None and image.GetNumberOfPoints():
+            return modality_of(image.GetScalarRange()[0])
+    return "CT"
 
 
 def _state_of(volume: Any, segmentation: Any) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 from ..annotation import Structure
 from ..annotation_files import parse_structures
 from ..errors import FewShotSegError, InputError
+from ..inputs import default_model
 from ..json_fields import is_number, json_file, json_object
 from ..methods import choose_tuning, default_settings
 from ..model_files import DEFAULT_MODEL
@@ -158,7 +159,7 @@ def draw_plan(
     folder: str | os.PathLike[str],
     structures: str | None = None,
     *,
-    model: str = DEFAULT_MODEL,
+    model: str | None = None,
     shots: tuple[int | str, ...] = DEFAULT_SHOTS,
     draws: int = 3,
     queries: int = 10,
@@ -170,11 +171,13 @@ def draw_plan(
 
     Args:
         structures: as ``"4=parotid_right,5=parotid_left"``; None takes the folder's own list.
+        model: None is the embedded one for the first image's modality.
 
     Raises:
-        InputError: the folder has no list of structures, or too few cases.
+        InputError: an image can't be read, the folder has no list of structures, or too few cases.
     """
-    names = [pair.name for pair in find_pairs(folder)]
+    pairs = find_pairs(folder)
+    names = [pair.name for pair in pairs]
     structures = structures or read_names(folder)
     if structures is None:
         raise InputError(f"{folder} has no labels.json; say which structures to segment.")
@@ -184,6 +187,7 @@ def draw_plan(
         raise InputError(
             f"{folder} has {len(names)} cases, too few for {least} shots and {queries} queries."
         )
+    model = model or default_model(pairs[0].image)
     drawn = []
     for number in range(draws):
         order = np.random.default_rng([seed, number]).permutation(len(names))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..errors import InputError
 from ..events import EventSink, make_event
-from .common import default_model, make_runtime, parse_priors, say
+from .common import make_runtime, parse_priors, say
 
 
 def adapt_command(args: argparse.Namespace, sink: EventSink) -> int:
@@ -29,7 +29,7 @@ def adapt_command(args: argparse.Namespace, sink: EventSink) -> int:
         [tuple(pair) for pair in args.support],
         args.out,
         structures=args.structures,
-        model=args.model or default_model(),
+        model=args.model,
         method=args.method,
         decoder=args.decoder,
         features=args.features,

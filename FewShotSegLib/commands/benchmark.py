@@ -10,7 +10,7 @@ from pathlib import Path
 from ..atomic import write_json
 from ..errors import InputError
 from ..events import EventSink, make_event
-from .common import default_model, make_runtime, say
+from .common import make_runtime, say
 
 
 def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
@@ -24,7 +24,7 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     if args.new:
         if os.path.exists(args.plan):
             raise InputError(f"{args.plan} is there already; give the new plan another name.")
-        plan = draw_plan(args.new, args.structures, model=args.model or default_model())
+        plan = draw_plan(args.new, args.structures, model=args.model)
         write_json(args.plan, plan)
         sink(make_event("result", kind="plan", path=args.plan))
         say(args, f"{args.plan}\nRead it, change what you like, and run it without --new.")

@@ -57,13 +57,6 @@ def make_runtime(args: argparse.Namespace, sink: EventSink) -> Runtime:
     return Runtime(args.device, args.cache, int(args.cache_size * 2**30), sink)
 
 
-def default_model() -> str:
-    """The model that is taken where none is named."""
-    from ..model_files import DEFAULT_MODEL
-
-    return DEFAULT_MODEL
-
-
 def parse_priors(texts: Sequence[str]) -> dict[str, float | None]:
     """``NAME=ML`` and ``NAME=off`` by structure name."""
     priors: dict[str, float | None] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..events import EventSink
-from .common import default_model, make_runtime, say
+from .common import make_runtime, say
 
 
 def demo_command(args: argparse.Namespace, sink: EventSink) -> int:
@@ -24,7 +24,7 @@ def demo_command(args: argparse.Namespace, sink: EventSink) -> int:
         Path(args.data) if args.data else None,
         supports=args.supports,
         structures=args.structures,
-        model=args.model or default_model(),
+        model=args.model,
         seed=args.seed,
         runtime=make_runtime(args, sink if args.events else without_warnings),
         say=lambda text: say(args, text),
