@@ -62,10 +62,7 @@ class Sampler:
         return drawn
 
     def class_parts(self, crops: int = 32) -> Tensor:
-        """(K,) which part of the first crops' voxels each class has, of the crops that annotate it.
-
-        The same in every process.
-        """
+        """(K,) the part of the first crops' voxels that each class has, where it is annotated."""
         sums = torch.zeros(2, len(self.assembly.classes))
         for step in range(-(-crops // self.assembly.training.crops)):
             for sample in self.draw(step, 0):
