@@ -204,23 +204,28 @@ def _read_segments(
     return annotation, found
 
 
+def mask_files(folder: Path) -> list[Path]:
+    """The files of a folder that are taken for masks, by name."""
+    return sorted(
+        (file for file in folder.iterdir() if extension_of(file) and file.name[0] != "."),
+        key=lambda file: _key(mask_name(file)),
+    )
+
+
 def _read_masks(
     folder: Path, grid: Grid, structures: Sequence[Structure] | None
 ) -> tuple[Annotation, list[str]]:
-    files = sorted(
-        (file for file in folder.iterdir() if extension_of(file) and file.name[0] != "."),
-        key=lambda file: _key(_stem(file)),
-    )
+    files = mask_files(folder)
     if not files:
         raise InputError(
             f"The folder {folder} has no mask files; give one a structure, such as liver.nii.gz"
             f" (of the kinds {', '.join(EXTENSIONS)})."
         )
-    own = [Structure(_stem(file), value) for value, file in enumerate(files, 1)]
+    own = [Structure(mask_name(file), value) for value, file in enumerate(files, 1)]
     annotation, found = Annotation({}), []
     for file, structure in _matched(folder, own, structures, files):
         if structure is None:
-            found.append(_stem(file))
+            found.append(mask_name(file))
             continue
         image = read_file(file)
         array = array_of(image)
@@ -238,7 +243,7 @@ def _read_masks(
             continue
         mask = _on_grid(file, labels != 0, grid_of(image), grid)
         if mask.any():
-            found.append(_stem(file))
+            found.append(mask_name(file))
             annotation.masks[structure.name] = mask
             annotation.structures.append(structure)
     return annotation, found
@@ -274,7 +279,8 @@ def _matched(
         yield part, given
 
 
-def _stem(file: Path) -> str:
+def mask_name(file: Path) -> str:
+    """The structure that a mask's file stands for."""
     name = file.name[: -len(extension_of(file) or "")]
     return name[:-4] if name.lower().endswith(".seg") else name
 

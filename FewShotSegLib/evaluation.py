@@ -18,8 +18,8 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import binary_dilation
 
-from .annotation import Structure
-from .annotation_files import read_annotation
+from .annotation import Annotation, Structure
+from .annotation_files import mask_files, mask_name, read_annotation
 from .errors import InputError
 from .geometry import Grid
 from .volume_files import grid_of, read_file
@@ -154,7 +154,8 @@ def evaluate_files(
         structures: which to score; None for all that either file holds.
 
     Raises:
-        InputError: a file can't be read, the grids differ, or the reference is empty.
+        InputError: a file can't be read, the grids differ, the reference is empty, or the
+            prediction is a folder without a mask of any of the structures.
     """
     grid = grid_of(read_file(reference))
     own = "reference"
@@ -162,10 +163,22 @@ def evaluate_files(
     found = read_annotation(
         prediction, grid, structures, may_be_empty=True, what="prediction", owner=own
     )
+    if Path(prediction).is_dir() and not found.masks:
+        _require_named_masks(Path(prediction), truth)
     nothing = np.zeros(grid.shape, bool)
     masks = {name.casefold(): (name, nothing) for name in truth.masks}
     masks |= {name.casefold(): (name, mask) for name, mask in found.masks.items()}
     return evaluate(truth.masks, dict(masks.values()), grid, tolerance_mm)
+
+
+def _require_named_masks(folder: Path, truth: Annotation) -> None:
+    """A folder of several results is no prediction in which everything was missed."""
+    names = [mask_name(file) for file in mask_files(folder)]
+    if not {name.casefold() for name in names} & {name.casefold() for name in truth.masks}:
+        raise InputError(
+            f"The prediction {folder} is a folder without a mask of {', '.join(truth.masks)}; it "
+            f"has: {', '.join(names)}. If one of these is the prediction, give that file."
+        )
 
 
 def scores_json(scores: Mapping[str, Scores], tolerance_mm: float = TOLERANCE_MM) -> dict[str, Any]:

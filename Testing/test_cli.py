@@ -284,6 +284,19 @@ class WholeJob(CommandTestCase):
             self.assertNotIn("image", ran.err)
         self.assertIn(f"The reference {empty}", ran.err)
 
+    def test_a_folder_of_results_is_no_prediction(self) -> None:
+        """Of one prediction it would have to hold a mask a structure; it isn't all missed."""
+        truth = read_image(self.query.segmentation)
+        results = self.folder / "results"
+        write_array(results / "query_seg.nii.gz", (truth.array > 0).astype(np.uint8), truth.grid)
+        asked = ("evaluate", "--reference", str(self.query.segmentation))
+        asked += ("--structures", STRUCTURES, "--prediction", str(results))
+        ran = run(*asked)
+        self.assertEqual(ran.status, 2)
+        self.assertIn("without a mask of bean, pea; it has: query_seg", ran.err)
+        write_array(results / "bean.nii.gz", np.zeros(truth.array.shape, np.uint8), truth.grid)
+        self.assertIn("missed", self.done(*asked).out)  # an empty mask is an answer
+
     def test_progress_in_a_file_names_every_query(self) -> None:
         volume = read_image(self.query.image)
         other = write_array(self.world / "named.nrrd", volume.array, volume.grid)

@@ -26,7 +26,8 @@ from ..training import TrainingSettings
 ALL = "all"
 """In place of a number of shots: every support of a draw."""
 DEFAULT_SHOTS = (1, 5, 10, ALL)
-DEFAULT_METHODS = ("scratch", "ft", "ft-last", "linear-probe", "adapter-1x1")
+DEFAULT_METHODS = ("linear-probe", "adapter-1x1", "ft-last", "ft", "scratch")
+"""After the adapter; those that take longest come last."""
 _TEXTS = ("name", "method", "decoder", "preset", "features", "model")
 _CHOICES = ("untrained", "refine")
 _NUMBERS = ("epochs", "learning_rate")
@@ -199,7 +200,7 @@ def draw_plan(
         "title": f"{model} on {Path(folder).name}",
         "model": model,
         "shots": list(shots),
-        "methods": [*DEFAULT_METHODS, {"method": "adapter", "refine": True}],
+        "methods": [{"method": "adapter", "refine": True}, *DEFAULT_METHODS],
         "tasks": [
             {
                 "name": Path(folder).name,

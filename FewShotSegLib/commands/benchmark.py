@@ -27,7 +27,15 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
         plan = draw_plan(args.new, args.structures, model=args.model)
         write_json(args.plan, plan)
         sink(make_event("result", kind="plan", path=args.plan))
-        say(args, f"{args.plan}\nRead it, change what you like, and run it without --new.")
+        queries = sum(len(draw["queries"]) for task in plan["tasks"] for draw in task["draws"])
+        times = len(plan["methods"]) * len(plan["shots"])
+        say(
+            args,
+            f"{args.plan}\n{plan['model']}, {len(plan['methods'])} methods at {len(plan['shots'])} "
+            f"numbers of supports: {times * queries} queries. The cases that the model was "
+            "pre-trained on are not known here; leave them out.\n"
+            "Read it, change what you like, and run it without --new.",
+        )
         return 0
     out = Path(args.out or Path(args.plan).with_suffix(""))
     plan = read_plan(args.plan, args.data)
