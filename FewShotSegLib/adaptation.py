@@ -135,6 +135,7 @@ def adapt(
     modality = _modality(modality, pairs, runtime)
     if foundation is None:
         foundation = find_model(DEFAULT_MODELS[modality])
+        runtime.events(make_event("model", id=foundation.entry.id, modality=modality))
     require_known(modality, foundation)
     preprocessing = foundation.entry.preprocessing[modality]
     if preset == "published":

@@ -8,6 +8,7 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 ``prepare``, ``pretrain``, ``benchmark``, ``download``, ``import``), ``total``
                 (steps or bytes, or null) and, where it helps, ``subject``
 ``progress``    ``phase``, ``done``, ``total``
+``model``       the foundation model was chosen by the images' ``modality``: its ``id``
 ``estimate``    long work begins, and its first step was timed: ``phase`` (``features``),
                 ``seconds`` from now on, ``windows`` and ``window_seconds``, ``volumes``, ``bytes``
                 of cache, ``device`` (``cpu``, ``cuda``)

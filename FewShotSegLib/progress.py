@@ -64,6 +64,8 @@ class Progress:
             self._workload(event)
         elif kind == "cell":
             self._cell(event)
+        elif kind == "model":
+            self.say(f"Foundation model: {event['id']}, the default for {event['modality']}")
         elif kind == "warning":
             # A benchmark goes on after it; elsewhere it is the last that a phase says.
             tell = self._between if self._said == _LABELS["benchmark"] else self.say
