@@ -81,7 +81,7 @@ def licence_text(entry: ModelEntry, size: int | None = None) -> str:
 
 def megabytes(size: int) -> str:
     """Bytes for a person."""
-    return f"{size / 2**20:.1f} MB"
+    return f"{size / 1e6:.1f} MB"
 
 
 def _network(entry: ModelEntry) -> str:

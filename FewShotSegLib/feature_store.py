@@ -251,7 +251,7 @@ class FeatureStore:
         # Where the disk fills up in the middle of an array, numpy's error has no number.
         if error.errno in _FULL or error.errno is None:
             return StorageError(
-                f"The disk of the feature cache {self.folder} is full ({needed / 2**20:.0f} MB "
+                f"The disk of the feature cache {self.folder} is full ({needed / 1e6:.0f} MB "
                 "were needed). Free some space, or choose another folder with --cache."
             )
         return StorageError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import IO, Any
 
 from tqdm import tqdm
@@ -29,17 +31,25 @@ _BAR_WITHOUT_REST = _BAR.replace("<{remaining}", "")
 _ENDS = ("finished", "failed", "cancelled")
 _QUICK = ("read", "write")
 """Phases without a bar of their own: they are over before anybody has read it."""
+_LINE_SECONDS, _LINE_PERCENT = 20, 10
+"""Where there is no bar: what must have passed, both of them, before another line is due."""
 
 
 class Progress:
     """An event sink with one bar at a time.
 
     Args:
-        stream: standard error unless said otherwise. Where it is no terminal, a phase is one line.
+        stream: standard error unless said otherwise. Where it is no terminal, a phase is one line,
+            and some more where it takes long.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    def __init__(
+        self, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.stream = stream or sys.stderr
+        self._clock = clock
+        self._line: tuple[float, float] = (clock(), 0.0)
         self._bar: tqdm | None = None
         self._said = ""
         self._timed: set[str] = set()
@@ -91,9 +101,8 @@ class Progress:
         if self.stream.isatty():
             self._open_bar(label, phase)
         elif label != self._said:
-            self.stream.write(label + "\n")
-            self.stream.flush()
-        self._said = label
+            self.say(label)
+        self._said, self._line = label, (self._clock(), 0.0)
 
     def _open_bar(self, label: str, phase: str) -> None:
         self._bar = tqdm(
@@ -131,8 +140,19 @@ class Progress:
 
     def _advance(self, phase: str, done: int, total: int | None, note: str) -> None:
         if self._bar is None:
+            # A benchmark has a line a cell.
+            if total and phase not in (*_QUICK, "benchmark"):
+                self._advance_in_lines(100 * done / total, note)
             return
         self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
+
+    def _advance_in_lines(self, percent: float, note: str) -> None:
+        """A line now and then, so that a log shows that long work lives."""
+        (since, last), now = self._line, self._clock()
+        if now - since < _LINE_SECONDS or percent - last < _LINE_PERCENT:
+            return
+        self._line = now, percent
+        self.say(f"{self._said}: {percent:.0f}%" + (f", {note}" if note else ""))

@@ -211,6 +211,15 @@ class SayingTest(BenchmarkCase):
         bases = {part["method"]: part["basis"] for part in left}
         self.assertEqual(bases, {"adaptformer": None, "linear-probe": "run"})
 
+    def test_minutes_that_are_over_are_told_with_what_they_left(self) -> None:
+        events = self.benchmark(self.write(), "--events", "--minutes", "0").events
+        told = [event["message"] for event in events if event["event"] == "warning"]
+        self.assertEqual(
+            told,
+            ["The 0 minutes are over; 6 cells were not started. The same command goes on with "
+             "them."],
+        )  # fmt: skip
+
     def test_a_terminal_has_the_lines_above_one_bar(self) -> None:
         class Screen(io.StringIO):
             def isatty(self) -> bool:

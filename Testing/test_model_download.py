@@ -438,7 +438,7 @@ class Command(DownloadTestCase):
 
     def test_the_size_is_told_before_anybody_is_asked(self) -> None:
         self.server.content = self.content * 80
-        told = f"{len(self.server.content) / 2**20:.1f} MB"
+        told = f"{len(self.server.content) / 1e6:.1f} MB"
         self.assertRegex(told, r"[1-9]\.\d MB")
         self.assertEqual(self.size_told(), told)
         self.assertEqual((self.server.heads, self.server.asked), (1, []))

@@ -56,10 +56,12 @@ def run_benchmark(
         return
     runtime.events(make_event("phase", phase="benchmark", total=total))
     runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
-    supports = _Supports(cases)
+    supports, late = _Supports(cases), 0
     for cell in todo:
         missing = cell.missing(results)
-        if not missing or time.monotonic() > end:
+        if missing and time.monotonic() > end:
+            late += 1
+        if not missing or late:
             continue
         start = time.perf_counter()
         try:
@@ -93,6 +95,12 @@ def run_benchmark(
         now = time.perf_counter()
         forecast.finished(Timing(cell, between - start, (now - between) / len(missing)))
         runtime.events(_cell_event(cell, results, now - start, forecast))
+    if late:
+        sentence = (
+            f"The {minutes:g} minutes are over; {late} cell{'s were' if late > 1 else ' was'} "
+            "not started. The same command goes on with them."
+        )
+        runtime.events(make_event("warning", message=sentence))
 
 
 def _cell_event(cell: Cell, results: Results, seconds: float, forecast: Forecast) -> dict[str, Any]:
