@@ -78,6 +78,12 @@ class BenchmarkCase(TinyWorld):
         return [json.loads(line) for line in text.splitlines()]
 
 
+def refused_method() -> dict[str, str]:
+    """One whose training can't begin, which no plan shows: published settings want one level."""
+    method = {"name": "refused", "method": "adapter", "preset": "published"}
+    return {**method, "features": "multi"}
+
+
 class RunTest(BenchmarkCase):
     """From the plan to the table."""
 
@@ -132,15 +138,15 @@ class RunTest(BenchmarkCase):
             del row["query_seconds"], row["train_seconds"]
         self.assertEqual(again, rows)
 
-    def test_a_method_without_a_meaning_costs_no_other_row(self) -> None:
+    def test_a_method_that_cannot_be_run_costs_no_other_row(self) -> None:
         path = self.write(
-            methods=["adaptformer", {"method": "linear-probe", "epochs": 1}], shots=[1]
+            methods=[refused_method(), {"method": "linear-probe", "epochs": 1}], shots=[1]
         )
         ran = self.benchmark(path)
         self.assertEqual(ran.status, 0, ran.err)
         self.assertEqual({row["method"] for row in self.rows()}, {"linear-probe"})
-        self.assertIn("- adaptformer with 1 of peas: The method 'adaptformer'", ran.out)
-        self.assertIn("| adaptformer |  | not run |", ran.out)
+        self.assertIn("- refused with 1 of peas: The published settings adapt", ran.out)
+        self.assertIn("| refused |  | not run |", ran.out)
 
     def test_an_untrained_network_is_another_model(self) -> None:
         probe = {"method": "linear-probe", "epochs": 1}
@@ -202,14 +208,26 @@ class SayingTest(BenchmarkCase):
         )
 
     def test_a_method_that_cannot_be_run_is_not_waited_for(self) -> None:
-        path = self.write(methods=["adaptformer", {"method": "linear-probe", "epochs": 1}])
+        path = self.write(methods=[refused_method(), {"method": "linear-probe", "epochs": 1}])
         events = self.benchmark(path, "--events").events
         told = [event for event in events if event["event"] == "cell"]
         self.assertEqual(len(told), 4)
         self.assertEqual(told[-1]["remaining"], [])
         left = told[0]["remaining"]
         bases = {part["method"]: part["basis"] for part in left}
-        self.assertEqual(bases, {"adaptformer": None, "linear-probe": "run"})
+        self.assertEqual(bases, {"refused": None, "linear-probe": "run"})
+
+    def test_a_method_without_a_meaning_is_told_once_and_counted_nowhere(self) -> None:
+        path = self.write(methods=["adaptformer", {"method": "linear-probe", "epochs": 1}])
+        ran = self.benchmark(path)
+        self.assertIn("4 cells (method x shots x draw x task) with 8 queries", ran.err)
+        self.assertNotIn("adaptformer", ran.err)
+        sentence = "adaptformer is for transformer encoders; that of "
+        for text in (ran.out, self.benchmark(path, "--render").out):
+            self.assertRegex(text, r"\| adaptformer \|  \| no meaning \| no meaning \|\n")
+            self.assertEqual(text.count(sentence), 1)
+            self.assertIn("is convolutional, so it is not run.", text)
+            self.assertNotIn("queries were not run", text)
 
     def test_minutes_that_are_over_are_told_with_what_they_left(self) -> None:
         events = self.benchmark(self.write(), "--events", "--minutes", "0").events

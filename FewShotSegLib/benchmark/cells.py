@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ..method_list import METHODS, encoder_of
 from ..model_registry import find_model
 from .plan import Draw, Method, Plan, Task
 from .results import Results, setting_key
@@ -15,13 +16,18 @@ from .untrained import untrained_model
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and its queries: what the rows of one setting share."""
+    """One training and its queries: what the rows of one setting share.
+
+    Attributes:
+        suited: whether the method has a meaning on the model's network.
+    """
 
     task: Task
     method: Method
     shots: int
     draw: Draw
     setting: str
+    suited: bool = True
 
     def missing(self, results: Results) -> list[str]:
         """The queries without a row."""
@@ -34,6 +40,7 @@ class Models:
     def __init__(self, folder: Path) -> None:
         self._untrained = cache(lambda model: untrained_model(model, folder))
         self._hash = cache(lambda model: find_model(model).weights_sha256)
+        self._architecture = cache(lambda model: find_model(model).entry.architecture["name"])
 
     def name(self, method: Method) -> str:
         """For ``model`` of :func:`pipeline.adapt`."""
@@ -42,6 +49,14 @@ class Models:
     def sha256(self, method: Method) -> str:
         """Of the weights."""
         return self._hash(self.name(method))
+
+    def architecture(self, method: Method) -> str:
+        """Of the network, by its name in the registry."""
+        return self._architecture(method.model)
+
+    def suits(self, method: Method) -> bool:
+        """Whether a method has a meaning on its model's network."""
+        return METHODS[method.method].suits(self.architecture(method))
 
 
 def cells(plan: Plan, models: Models) -> Iterator[Cell]:
@@ -59,4 +74,14 @@ def cells(plan: Plan, models: Models) -> Iterator[Cell]:
                     draw = task.draws[number]
                     count = draw.shots(shots)
                     key = setting_key(task, method, count, draw, models.sha256(method))
-                    yield Cell(task, method, count, draw, key)
+                    yield Cell(task, method, count, draw, key, models.suits(method))
+
+
+def unsuited(plan: Plan, models: Models) -> list[str]:
+    """Which of a plan's methods have no meaning on their models, one sentence each."""
+    return [
+        f"{method.name} is for {METHODS[method.method].encoder} encoders; that of "
+        f"{method.model} is {encoder_of(models.architecture(method))}, so it is not run."
+        for method in plan.methods
+        if not models.suits(method)
+    ]

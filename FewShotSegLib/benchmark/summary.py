@@ -22,12 +22,14 @@ class Score:
         draws: of each complete draw, the mean Dice over the group's structures and its queries.
         wanted: how many draws the plan has.
         parameters: trained. seconds: of training, the mean over draws.
+        suited: whether the method has a meaning on the model's network.
     """
 
     draws: tuple[float, ...]
     wanted: int
     parameters: float = 0
     seconds: float = 0
+    suited: bool = True
 
     @property
     def mean(self) -> float:
@@ -36,7 +38,7 @@ class Score:
 
     def __str__(self) -> str:
         if not self.draws:
-            return "not run"
+            return "not run" if self.suited else "no meaning"
         spread = f" ± {stdev(self.draws):.3f}" if len(self.draws) > 1 else ""
         part = "" if len(self.draws) == self.wanted else f" ({len(self.draws)} of {self.wanted})"
         return f"{self.mean:.3f}{spread}{part}"
@@ -104,7 +106,7 @@ class Summary:
                 parameters.append(rows[0]["parameters"])
                 seconds.append(rows[0]["train_seconds"])
         if not draws:
-            return Score((), len(cells))
+            return Score((), len(cells), suited=cells[0].suited)
         return Score(tuple(draws), len(cells), mean(parameters), mean(seconds))
 
     def changes(self) -> list[Change]:
@@ -121,7 +123,7 @@ class Summary:
 
     def missing(self) -> tuple[int, int]:
         """How many queries were not run, and how many there are."""
-        cells = [cell for group in self._cells.values() for cell in group]
+        cells = [cell for group in self._cells.values() for cell in group if cell.suited]
         total = sum(len(cell.draw.queries) for cell in cells)
         return total - sum(len(self._rows(cell)) for cell in cells), total
 

@@ -15,7 +15,7 @@ from .common import make_runtime, say
 
 def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Write a plan, or run one and draw what is known."""
-    from ..benchmark.cells import Models, cells
+    from ..benchmark.cells import Models, cells, unsuited
     from ..benchmark.plan import draw_plan, part_of, read_plan
     from ..benchmark.render import render
     from ..benchmark.results import NAME, Results
@@ -42,8 +42,8 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     results, models = Results(out / NAME), Models(out / "untrained")
     everything = list(cells(plan, models))
     part = part_of(plan, args.methods or (), _shots(args.shots), args.tasks or ())
-    now = list(cells(part, models))
-    problems: list[str] = []
+    now = [cell for cell in cells(part, models) if cell.suited]
+    problems = unsuited(part, models)
     try:
         if not args.render:
             run_benchmark(
