@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from . import __version__
+from .allocation import keep_freed_memory
 from .cli_flags import build_parser
 from .commands import COMMANDS
 from .commands.common import signals, speaks
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OpenMP threads that spin while they wait make training several times slower as soon as
     # another program wants a core. It must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     args = build_parser(COMMANDS).parse_args(argv)
     sink: EventSink = ignore
     try:

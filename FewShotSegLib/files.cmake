@@ -9,6 +9,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/adapters/base.py
   FewShotSegLib/adapters/linear_probe.py
   FewShotSegLib/adapters/spatial.py
+  FewShotSegLib/allocation.py
   FewShotSegLib/annotation.py
   FewShotSegLib/annotation_files.py
   FewShotSegLib/atomic.py

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import __version__
+from .allocation import keep_freed_memory
 from .errors import Cancelled, FewShotSegError, OutOfMemory, is_out_of_memory
 from .events import EventSink, json_lines, make_event
 from .job_protocol import (
@@ -42,6 +43,7 @@ def main(folder: Path) -> int:
     """Run the job in a folder; returns the exit status."""
     start = time.monotonic()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see cli
+    keep_freed_memory()
     events = _Events(_private_stdout())
     leash = _Leash(folder, events)
     os.environ.pop("ITK_AUTOLOAD_PATH", None)
