@@ -126,6 +126,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/tunings/full.py
   FewShotSegLib/tunings/last.py
   FewShotSegLib/tunings/lora.py
+  FewShotSegLib/upsampling.py
   FewShotSegLib/volume_files.py
   FewShotSegLib/worker.py
   )

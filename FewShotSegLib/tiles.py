@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .adapters.base import Adapter
 from .feature_store import VolumeFeatures
+from .upsampling import upsample
 
 Box = tuple[slice, slice, slice]
 """A box of model voxels."""
@@ -62,21 +62,14 @@ def box_scores(
             outer.append((max(0, first - halo), min(size, last + halo)))
         crop = np.array(array[(slice(None), *[slice(*part) for part in outer])])
         crop = torch.from_numpy(crop).to(device)[None].float() * features.scales[level]
+        # The convolutions want it so, and would change it again and again.
+        crop = crop.contiguous(memory_format=torch.channels_last_3d)
         scores = adapter.level_scores(number, crop)
         scores = scores[
             (...,)
             + tuple(slice(i[0] - o[0], i[1] - o[0]) for i, o in zip(inner, outer, strict=True))
         ]
         if stride > 1:
-            scores = F.interpolate(
-                scores.float(), scale_factor=stride, mode="trilinear", align_corners=False
-            )
-            scores = scores[
-                (...,)
-                + tuple(
-                    slice(p.start - i[0] * stride, p.stop - i[0] * stride)
-                    for p, i in zip(box, inner, strict=True)
-                )
-            ]
+            scores = upsample(scores, stride, inner, box)
         total = scores if total is None else total + scores
     return total[0].float()

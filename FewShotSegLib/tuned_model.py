@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .adapters.base import Adapter
@@ -17,6 +16,7 @@ from .backbones.base import Backbone
 from .errors import InputError
 from .model_registry import Model
 from .tunings.base import Tuning, count_parameters
+from .upsampling import upsample
 
 FREEZE_STATISTICS = 0.5
 """The part of a training after which new batch statistics stay as they are: with few crops a step
@@ -54,11 +54,12 @@ class TunedNetwork(nn.Module):
 
     def scores(self, images: Tensor) -> Tensor:
         """Scores (B, structures, I, J, K) of images (B, 1, I, J, K)."""
-        total = None
+        total, whole = None, [slice(0, size) for size in images.shape[2:]]
         for number, features in enumerate(self(images)):
             part = self.head.level_scores(number, features).float()
             if part.shape[2:] != images.shape[2:]:
-                part = F.interpolate(part, images.shape[2:], mode="trilinear", align_corners=False)
+                stride = self.backbone.strides[self.levels[number]]
+                part = upsample(part, stride, [(0, size) for size in part.shape[2:]], whole)
             total = part if total is None else total + part
         return total
 
