@@ -12,6 +12,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/allocation.py
   FewShotSegLib/annotation.py
   FewShotSegLib/annotation_files.py
+  FewShotSegLib/at_once.py
   FewShotSegLib/atomic.py
   FewShotSegLib/backbones/__init__.py
   FewShotSegLib/backbones/base.py

@@ -11,10 +11,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from .adapters.base import Adapter
+from .at_once import MOST, at_once
 from .feature_store import VolumeFeatures
 from .features import autocast_dtype
 from .preprocessing import Placement
-from .tiles import box_scores, iterate_boxes
+from .tiles import Box, box_scores, iterate_boxes
 
 TILE = 64
 MARGIN = 3
@@ -38,13 +39,19 @@ def model_probabilities(
     boxes = list(iterate_boxes(features.shape, TILE))
     dtype = autocast_dtype(device)
     result = None
-    for number, box in enumerate(boxes):
-        on_tile(number, len(boxes))
+
+    def probabilities_in(box: Box) -> Tensor:
         with torch.autocast(device.type, dtype) if dtype else nullcontext():
             scores = box_scores(adapter, features, levels, box, device)
-        if result is None:
-            result = torch.empty((len(scores), *features.shape), dtype=torch.float16)
-        result[(slice(None), *box)] = scores.sigmoid().half().cpu()
+        return scores.sigmoid().half().cpu()
+
+    for number in range(0, len(boxes), MOST):
+        on_tile(number, len(boxes))
+        some = boxes[number : number + MOST]
+        for box, found in zip(some, at_once(probabilities_in, some, device), strict=True):
+            if result is None:
+                result = torch.empty((len(found), *features.shape), dtype=torch.float16)
+            result[(slice(None), *box)] = found
     on_tile(len(boxes), len(boxes))
     return result
 

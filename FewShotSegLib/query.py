@@ -16,6 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from .adapters.base import Adapter
+from .at_once import differentiable_at_once
 from .feature_store import VolumeFeatures
 from .features import FeatureSource, autocast_dtype
 from .geometry import Volume
@@ -89,11 +90,19 @@ class Query:
         """
         sizes = list(self._rest.to(self.device))
         dtype = autocast_dtype(self.device)
-        for k, box in self._boxes:
+
+        def size_in(place: tuple[int, Box]) -> Tensor:
             self.check()
+            k, box = place
             with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
                 scores = box_scores(adapter, self.features, self.levels, box, self.device)
-            sizes[k] = sizes[k] + scores[k].sigmoid().sum() * self.voxel_volume
+            return scores[k].sigmoid().sum() * self.voxel_volume
+
+        parts = differentiable_at_once(
+            size_in, self._boxes, list(adapter.parameters()), self.device
+        )
+        for (k, _), part in zip(self._boxes, parts, strict=True):
+            sizes[k] = sizes[k] + part
         return torch.stack(sizes)
 
     def _choose_boxes(self, probability: Tensor) -> list[tuple[int, Box]]:

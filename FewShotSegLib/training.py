@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .adapters.base import Adapter
+from .at_once import differentiable_at_once
 from .checkpoint import Checkpoint
 from .errors import InputError
 from .events import EventSink, ignore, make_event
@@ -28,7 +29,7 @@ from .query import Query
 from .sampling import draw_crops
 from .size_prior import SizePrior, bounds_tensors, size_penalty
 from .support_set import PreparedSupport
-from .tiles import box_scores
+from .tiles import Box, box_scores
 
 SWEEP_EVERY = 5
 
@@ -128,11 +129,16 @@ class Recipe:
         """Soft Dice and cross-entropy over the crops of one step, drawn by ``rng``."""
         drawn = draw_crops(rng, supports, settings.crops, settings.crop_size)
         dtype = autocast_dtype(device)
-        scores, targets, masks = [], [], []
-        for support, box in drawn:
+
+        def scores_of(place: tuple[PreparedSupport, Box]) -> Tensor:
             check()
+            support, box = place
             with torch.autocast(device.type, dtype) if dtype else nullcontext():
-                scores.append(box_scores(adapter, support.features, levels, box, device))
+                return box_scores(adapter, support.features, levels, box, device)
+
+        scores = differentiable_at_once(scores_of, drawn, list(adapter.parameters()), device)
+        targets, masks = [], []
+        for support, box in drawn:
             target = support.targets[(slice(None), *box)].to(device)
             targets.append(target.float() / 255)
             masks.append(support.annotated.to(device))
