@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import sys
 import unittest
@@ -32,7 +33,13 @@ print(told, min(counts[1:]), max(counts[1:]))
 """
 
 
-@unittest.skipUnless(platform.libc_ver()[0] == "glibc", "only glibc has the setting")
+def has_the_setting() -> bool:
+    """Whether this is glibc 2.35 or newer."""
+    library, version = platform.libc_ver()
+    return library == "glibc" and [int(n) for n in re.findall(r"\d+", version)[:2]] >= [2, 35]
+
+
+@unittest.skipUnless(has_the_setting(), "only glibc from 2.35 on has the setting")
 class KeepFreedMemory(unittest.TestCase):
     """In processes of their own: the setting holds until the end of one."""
 
