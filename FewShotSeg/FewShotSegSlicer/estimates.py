@@ -24,12 +24,12 @@ LEVELS = 1.4
 SLAB = 1.6
 """What is kept of a slab of features in float32, with its weights and its planes being written."""
 SPEED = "FewShotSeg/Speed"
-START, FEATURES, EPOCH = 6.0, 4.0, 0.8
+START, FEATURES, EPOCH = 6.0, 2.7, 0.45
 """Seconds that a start, a million model voxels in overlapping windows, and an epoch on stored
 features take on two CPU cores, with the model that comes with FewShotSeg."""
-ON_IMAGES = 0.4
+ON_IMAGES = 0.15
 """Running the network on a million voxels of crops, to features in windows, which overlap."""
-BACKWARD = 2.5
+BACKWARD = 2.7
 """Training through the network, to running it."""
 GRAPHICS_CARD = 20.0
 """How many times faster one is than two CPU cores, until something has run on it."""
@@ -53,7 +53,7 @@ class NetworkCost:
 
 COSTS = {
     "DynamicUNet": NetworkCost(1.0, 350, 1100, 32),
-    "SwinUNETR": NetworkCost(11.0, 2800, 9600, 48),
+    "SwinUNETR": NetworkCost(8.0, 2800, 9600, 48),
     "GenesisUNet": NetworkCost(5.0, 1200, 3700, 64),
     "VISTA3D": NetworkCost(8.0, 1100, 8700, 48),
     "ObeliskUNet": NetworkCost(2.0, 400, 1300, 18),
