@@ -92,12 +92,12 @@ class Query:
         dtype = autocast_dtype(self.device)
 
         def size_in(place: tuple[int, Box]) -> Tensor:
-            self.check()
             k, box = place
             with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
                 scores = box_scores(adapter, self.features, self.levels, box, self.device)
             return scores[k].sigmoid().sum() * self.voxel_volume
 
+        self.check()
         parts = differentiable_at_once(
             size_in, self._boxes, list(adapter.parameters()), self.device
         )

@@ -131,11 +131,11 @@ class Recipe:
         dtype = autocast_dtype(device)
 
         def scores_of(place: tuple[PreparedSupport, Box]) -> Tensor:
-            check()
             support, box = place
             with torch.autocast(device.type, dtype) if dtype else nullcontext():
                 return box_scores(adapter, support.features, levels, box, device)
 
+        check()  # here: it may be somebody's that only the main thread is allowed to call
         scores = differentiable_at_once(scores_of, drawn, list(adapter.parameters()), device)
         targets, masks = [], []
         for support, box in drawn:
@@ -169,7 +169,7 @@ def fit(
     Args:
         supports: may be empty only with a query: then the sizes alone move the adapter.
         query, priors: the transductive term; one prior a structure.
-        check: called many times a second; raises to stop.
+        check: called once a step; raises to stop.
         checkpoint: where the state is kept after every few epochs and found again.
         names: the structures' names, for events.
         recipe: of the epochs; that of adapters where not given.
