@@ -82,7 +82,9 @@ def range_text(lower_ml: float | None, upper_ml: float | None) -> str:
     """The sizes that are expected, in ml; a bound of 0 can't act, so that it isn't one."""
     if upper_ml is None:
         return "-"
-    return f"{lower_ml:.1f} to {upper_ml:.1f}" if lower_ml else f"up to {upper_ml:.1f}"
+    digits = 2 if upper_ml < 10 else 1
+    upper = f"{upper_ml:.{digits}f}"
+    return f"{lower_ml:.{digits}f} to {upper}" if lower_ml else f"up to {upper}"
 
 
 def too_wide(gamma: float) -> str:

@@ -28,6 +28,8 @@ FORMAT = 1
 """Part of every key: raised when the same inputs would give other features."""
 SLOW_SECONDS = 60.0
 """Work of the backbone that takes longer is announced; below it a bar says enough."""
+LONG_SECONDS = 5.0
+"""A first window that takes so long tells enough of the others."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -167,12 +169,16 @@ class FeatureSource:
         image, placement = self.preprocessing(volume)
         windows, sizes = self._windows(volume), self._sizes(volume)
         self.events(make_event("phase", phase="features", total=None, subject=subject))
-        begun = time.perf_counter()
+        begun = [time.perf_counter()]
 
         def on_window(done: int, total: int) -> None:
             self.check()
-            if done == 1 and total > 1:
-                self._announce(volume, time.perf_counter() - begun)
+            if done == len(begun) < min(3, total):
+                begun.append(time.perf_counter())
+                seconds = begun[-1] - begun[-2]
+                # The first sets much up; only where it takes long is that little beside its work.
+                if done == 2 or total == 2 or seconds >= LONG_SECONDS:
+                    self._announce(volume, seconds, done)
             self.events(make_event("progress", phase="features", done=done, total=total))
 
         with self.store.writing(key, sizes, backbone.strides, placement.shape) as writer:
@@ -199,16 +205,16 @@ class FeatureSource:
             for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
         ]
 
-    def _announce(self, volume: Volume, seconds: float) -> None:
-        """Tell what is left, once for all, where it takes long: a first window was timed.
+    def _announce(self, volume: Volume, seconds: float, done: int) -> None:
+        """Tell what is left, once for all, where it takes long: a window was timed.
 
         Args:
-            volume: the one that is being worked on. seconds: its first window's.
+            volume: the one that is being worked on. seconds: a window's. done: how many were run.
         """
         if any(announced is volume for announced in self._announced):
             return
         others = [other for other in self.upcoming if other is not volume]
-        windows = sum(self._windows(v).count for v in (volume, *others)) - 1
+        windows = sum(self._windows(v).count for v in (volume, *others)) - done
         if windows * seconds < SLOW_SECONDS:
             return
         others = [
@@ -219,14 +225,14 @@ class FeatureSource:
         volumes = [volume, *others]
         windows = sum(self._windows(v).count for v in volumes)
         needed = sum(2 * math.prod(size) for v in volumes for size in self._sizes(v))
-        if (windows - 1) * seconds < SLOW_SECONDS:
+        if (windows - done) * seconds < SLOW_SECONDS:
             return
         self._announced = volumes
         self.events(
             make_event(
                 "estimate",
                 phase="features",
-                seconds=round((windows - 1) * seconds, 1),
+                seconds=round((windows - done) * seconds, 1),
                 window_seconds=round(seconds, 2),
                 windows=windows,
                 volumes=len(volumes),

@@ -14,7 +14,7 @@ from .progress_words import cell_text, estimate_text, left_text, remaining_text,
 _LABELS = {
     "read": "reading",
     "features": "foundation model",
-    "train": "training adapter",
+    "train": "training",
     "refine": "transduction",
     "segment": "segmenting",
     "write": "writing",

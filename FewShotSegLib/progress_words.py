@@ -34,6 +34,8 @@ def estimate_text(event: Mapping[str, Any]) -> str:
 def workload_text(event: Mapping[str, Any]) -> str:
     """A ``workload`` event: what is there and what is to be run, and how long where it is known."""
     cells, queries = event["cells"], event["queries"]
+    if not cells:
+        return "There is nothing to run."
     done = f"{_cells(event['cells_done'])}, {_queries(event['queries_done'])} are there already"
     if event["queries_done"] == queries:
         done = "all are there already"

@@ -141,6 +141,8 @@ def segment(
         volume = as_volume(query)
         pairs = as_supports(supports, trained.structures)
     warnings = _query_warnings(trained, volume)
+    for warning in warnings:  # now, while stopping still saves something
+        runtime.events(make_event("warning", message=warning))
     source = runtime.source(trained.tuned_model(foundation), trained.preprocessing)
     source.upcoming = [volume, *(pair.volume for pair in pairs)]
     with clock.phase("features", 1 + len(pairs)):
@@ -210,7 +212,7 @@ def segment(
     if out is not None:
         path = write_report(out, result.report)
         runtime.events(make_event("result", kind="report", path=str(path)))
-    for warning in result.report["warnings"]:
+    for warning in result.report["warnings"][len(warnings) :]:
         runtime.events(make_event("warning", message=warning))
     return result
 

@@ -36,7 +36,7 @@ from FewShotSegLib.adapter_file import TrainedAdapter
 from FewShotSegLib.volume_files import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRESS = ("foundation model", "training adapter", "segmenting", "transduction", "Note: ")
+PROGRESS = ("foundation model", "training", "segmenting", "transduction", "Note: ")
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -134,7 +134,7 @@ class WholeJob(CommandTestCase):
                 "foundation model",
                 "foundation model: support0.nii.gz",
                 "foundation model: support1.nii.gz",
-                "training adapter",
+                "training",
             ],
         )
         trained = TrainedAdapter.load(self.adapter)
@@ -263,7 +263,7 @@ class WholeJob(CommandTestCase):
         self.assertRegex(listed["mine"], r"here, \d\.\d MB$")
         self.assertRegex(listed["btcv"], r"SwinUNETR \(62 M\).*not here, download$")
         self.assertRegex(listed["fseft"], "not here, by hand$")
-        self.assertRegex(listed["abdomen-unet"], r"not here, download of 3\.4 MB$")
+        self.assertRegex(listed["abdomen-unet"], r"not here, download of 3\.6 MB$")
         self.assertIn("Default: standin-small", text)
         self.assertEqual(
             {entry["id"]: entry["installed"] for entry in data},

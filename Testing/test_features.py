@@ -696,6 +696,28 @@ class Source(InFolder):
         self.assertEqual(done, [0])
         json.dumps(told)
 
+    def test_what_a_first_window_sets_up_is_not_taken_for_work(self) -> None:
+        events: list[dict[str, Any]] = []
+        volume = make_volume(1, (40, 40, 40))
+        now = 0.0
+
+        def hear(event: dict[str, Any]) -> None:
+            """The first window takes 4.5 s from when it is told, every other 2 s."""
+            nonlocal now
+            events.append(event)
+            if event["event"] == "progress":
+                now += 2.0 if event["done"] else 4.5
+
+        self.source.events, self.source.upcoming = hear, [volume]
+        with mock.patch("FewShotSegLib.features.time.perf_counter", lambda: now):
+            self.source(volume)
+        (told,) = (event for event in events if event["event"] == "estimate")
+        self.assertEqual(told["window_seconds"], 2.0)
+        self.assertEqual(told["seconds"], 2.0 * (told["windows"] - 2))
+        before = events[: events.index(told)]
+        done = [event["done"] for event in before if event["event"] == "progress"]
+        self.assertEqual(done, [0, 1])
+
     def test_a_quick_backbone_is_not_announced(self) -> None:
         volumes = [make_volume(n, (19, 14, 20)) for n in range(3)]
         self.assertEqual(self.estimates(self.source, volumes, 1.0), [])

@@ -30,13 +30,13 @@ class LinesInAFile(unittest.TestCase):
 
     def test_quick_training_is_one_line(self) -> None:
         self.train(0.3)
-        self.assertEqual(self.lines(), ["training adapter"])
+        self.assertEqual(self.lines(), ["training"])
 
     def test_minutes_of_training_are_a_line_every_twenty_seconds(self) -> None:
         self.train(2.5)  # 10 % takes 15 s, so that 8 epochs pass
         percents = [line.split("%")[0].split()[-1] for line in self.lines()[1:]]
         self.assertEqual(percents, ["13", "27", "40", "53", "67", "80", "93"])
-        self.assertEqual(self.lines()[1], "training adapter: 13%, loss 0.125")
+        self.assertEqual(self.lines()[1], "training: 13%, loss 0.125")
 
     def test_hours_of_training_are_ten_lines(self) -> None:
         self.train(120)
@@ -56,7 +56,7 @@ class LinesInAFile(unittest.TestCase):
         self.send("phase", phase="train")
         self.now += 100
         self.send("progress", phase="read", done=1, total=2)
-        self.assertEqual(self.lines(), ["training adapter"])
+        self.assertEqual(self.lines(), ["training"])
 
 
 if __name__ == "__main__":

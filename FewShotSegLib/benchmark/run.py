@@ -109,7 +109,7 @@ def _cell_event(cell: Cell, results: Results, seconds: float, forecast: Forecast
     means = {}
     for field in ("dice", "dice_ti") if cell.method.refine else ("dice",):
         known = [value for row in rows for value in row[field].values() if value is not None]
-        means[f"mean_{field}"] = round(mean(known), 4) if known else None
+        means[f"mean_{field}"] = round(mean(known), 6) if known else None
     return make_event(
         "cell",
         phase="benchmark",

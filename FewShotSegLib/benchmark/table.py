@@ -23,8 +23,8 @@ def results_text(plan: Plan, summary: Summary, problems: Sequence[str] = ()) -> 
     missing, total = summary.missing()
     if missing:
         parts.append(
-            f"{missing} of {total} queries were not run; numbers in brackets say of how "
-            "many draws a mean is. Running the same command again goes on."
+            f"{missing} of {total} queries were not run; the same command goes on with them. Where "
+            "not all draws were run, brackets say of how many a mean is."
         )
     parts += [f"- {problem}" for problem in problems]
     return "\n\n".join(parts) + "\n"
@@ -38,7 +38,7 @@ def _group_text(task: Task, group: str, summary: Summary) -> str:
         f"## {group}",
         "",
         f"Mean Dice over {structures} and {' or '.join(map(str, queries))} queries, ± standard "
-        f"deviation over {len(task.draws)} draws of the supports.",
+        f"deviation over {len(task.draws)} draw{'s' * (len(task.draws) != 1)} of the supports.",
         "",
         "| method | trained parameters | " + " | ".join(f"K = {k}" for k in shots) + " |",
         "|---|---:|" + "---|" * len(shots),

@@ -33,7 +33,7 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
             args,
             f"{args.plan}\n{plan['model']}, {len(plan['methods'])} methods at {len(plan['shots'])} "
             f"numbers of supports: {times * queries} queries. The cases that the model was "
-            "pre-trained on are not known here; leave them out.\n"
+            "pre-trained on are not known here; its card may name them. Leave them out.\n"
             "Read it, change what you like, and run it without --new.",
         )
         return 0
@@ -46,6 +46,8 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     problems = unsuited(part, models)
     try:
         if not args.render:
+            for sentence in problems:
+                sink(make_event("warning", message=sentence))
             run_benchmark(
                 plan, results, now, models, problems, args.minutes, make_runtime(args, sink)
             )

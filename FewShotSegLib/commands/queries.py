@@ -77,7 +77,8 @@ def evaluate_command(args: argparse.Namespace, sink: EventSink) -> int:
     if args.json:
         write_json(args.json, {"reference": args.reference, "prediction": args.prediction, **data})
     sink(make_event("result", kind="evaluation", path=args.json, **data))
-    say(args, f"{args.prediction} against {args.reference}\n{format_table(scores)}")
+    title = f"{args.prediction} against {args.reference}"
+    say(args, f"{title}; surface Dice within {args.tolerance:g} mm\n{format_table(scores)}")
     return 0
 
 
