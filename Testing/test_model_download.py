@@ -445,7 +445,7 @@ class Command(DownloadTestCase):
         for refused in (403, 405, 501):  # signed addresses answer GET alone
             self.server.head_status = refused
             self.assertEqual(self.size_told(), told)
-        self.describe(size=5 * 2**20)  # an entry that says it is believed without a request
+        self.describe(size=5 * 10**6)  # an entry that says it is believed without a request
         heads = self.server.heads
         self.assertEqual(self.size_told(), "5.0 MB")
         self.assertEqual(self.server.heads, heads)
