@@ -12,9 +12,15 @@ import numpy as np
 
 from .phantom_shapes import Canvas, arc, ellipsoid, local, rotation, smooth_union, tube
 
+GLAND_RIGHT, GLAND_LEFT, POUCH = 1, 2, 3
+LIVER, SPLEEN, STOMACH, COLON, SMALL_BOWEL = 4, 5, 6, 7, 8
+HEART, AORTA, INFERIOR_VENA_CAVA, VERTEBRAE, SPINAL_CORD = 9, 10, 11, 12, 13
+AUTOCHTHON, ILIOPSOAS = 14, 15
+"""Label values: what is to be found, and what surrounds it."""
+
 
 def draw_patient(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """Paint everything from the outside in; label values of ``ORGANS`` (i, j, k) uint8.
+    """Paint everything from the outside in; label values as above, (i, j, k) uint8.
 
     What is annotated is painted last, so that nothing but its own edge cuts it.
     """
@@ -106,10 +112,15 @@ class _Anatomy:
         marbled = self.muscle_hu + 4 * self.fine - 16 * np.clip(self.coarse - 0.5, 0, 2)
         for side in (1, -1):
             canvas.paint(tube(x - side * 29, y + 58, 27, 18.5), self.fat_hu + 12)
-            canvas.paint(tube(x - side * 29, y + 58.5, 25.5, 16.5) + 0.7 * self.fine, marbled)
+            canvas.paint(
+                tube(x - side * 29, y + 58.5, 25.5, 16.5) + 0.7 * self.fine,
+                marbled,
+                label=AUTOCHTHON,
+            )
             width = np.clip(15 - 0.10 * (z + 20), 4, 22)
             across = np.hypot((x - side * (27 + 0.06 * (10 - z))) / 0.85, y + 31)
-            canvas.paint(np.maximum(across - width, z - 25), self.muscle_hu + 3 * self.fine)
+            loin = np.maximum(across - width, z - 25)
+            canvas.paint(loin, self.muscle_hu + 3 * self.fine, label=ILIOPSOAS)
 
     def draw_chest(self) -> None:
         """Two lungs over the domes of the diaphragm, the heart between them."""
@@ -137,8 +148,8 @@ class _Anatomy:
         box = canvas.box(heart, 62)
         distance = ellipsoid(local(canvas.points, box, heart, turn), [56, 40, 43])
         canvas.paint(distance - 3, self.fat_hu, box)
-        canvas.paint(distance, self.blood_hu * 0.9 + 5, box)
-        canvas.paint(distance + 9, self.blood_hu, box)
+        canvas.paint(distance, self.blood_hu * 0.9 + 5, box, HEART)
+        canvas.paint(distance + 9, self.blood_hu, box, HEART)
 
     def draw_bones(self) -> None:
         """The column with its canal and processes, ribs, breastbone, and the great vessels."""
@@ -153,8 +164,8 @@ class _Anatomy:
         body = tube(x, back + 34, 22.5, 17) + waisted
         canvas.paint(body, 75)
         vertebra = np.maximum(body, np.abs(level) - pitch / 2 + 3.6)
-        canvas.paint(vertebra, 420)
-        canvas.paint(vertebra + 2.2, 190 + 22 * self.fine)
+        canvas.paint(vertebra, 420, label=VERTEBRAE)
+        canvas.paint(vertebra + 2.2, 190 + 22 * self.fine, label=VERTEBRAE)
         arch_level = np.abs(level + 4) - 9.5
         arch = np.abs(tube(x, back + 57, 13, 11)) - 3
         spinous = np.maximum(np.abs(x) - 2.8 - 0.12 * (-back - 72), np.abs(back + 76) - 10)
@@ -166,20 +177,21 @@ class _Anatomy:
                 np.maximum(transverse, np.abs(level + 2) - 5.5),
             ),
         )
-        canvas.paint(parts, 380)
-        canvas.paint(parts + 2.4, 240)
+        canvas.paint(parts, 380, label=VERTEBRAE)
+        canvas.paint(parts + 2.4, 240, label=VERTEBRAE)
         canal = tube(x, back + 56.5, 9.5, 8)
         canvas.paint(canal, self.fat_hu + 70)
-        canvas.paint(canal + 2.6, 38)
+        canvas.paint(canal + 2.6, 38, label=SPINAL_CORD)
         self._draw_ribs(rng)
         plate = np.array([0, 75, 118])
         box = canvas.box(plate, 62)
         sternum = ellipsoid(local(canvas.points, box, plate), [17, 6.5, 60])
         canvas.paint(sternum, 330, box)
         canvas.paint(sternum + 2.2, 140, box)
-        for centre_x, centre_y, a, b in ((-9, -8, 10.5, 10.5), (13, -4, 12.5, 9)):
+        vessels = ((AORTA, -9, -8, 10.5, 10.5), (INFERIOR_VENA_CAVA, 13, -4, 12.5, 9))
+        for label, centre_x, centre_y, a, b in vessels:
             vessel = tube(x - centre_x + 0.02 * z, back - centre_y, a, b)
-            canvas.paint(vessel, self.blood_hu)
+            canvas.paint(vessel, self.blood_hu, label=label)
 
     def _draw_ribs(self, rng: np.random.Generator) -> None:
         """Ribs run in the wall, from the column down and forwards; the lowest end in the flank."""
@@ -213,21 +225,22 @@ class _Anatomy:
         left = ellipsoid(local(canvas.points, box, centre + [-48, 24, 16], turn), [48, 30, 22])
         liver = smooth_union(right, left, 14) + 1.5 * self.coarse[box]
         liver = np.maximum(liver, below[box])
-        canvas.paint(liver, self.liver_hu + 2 * self.fine[box], box)
+        canvas.paint(liver, self.liver_hu + 2 * self.fine[box], box, LIVER)
         veins = np.maximum(self.vessel[box] - 2.4, liver + 7)
-        canvas.paint(veins, self.blood_hu * 0.75 + self.liver_hu * 0.25 - 6, box)
+        canvas.paint(veins, self.blood_hu * 0.75 + self.liver_hu * 0.25 - 6, box, LIVER)
         centre = np.array([-72, -20, 18]) + rng.normal(0, 3, 3)
         turn = rotation(np.radians([15, 20, -35]) + rng.normal(0, 0.1, 3))
         box = canvas.box(centre, 50)
         spleen = ellipsoid(local(canvas.points, box, centre, turn), [20, 36, 40])
         spleen = np.maximum(spleen + 1.5 * self.coarse[box], below[box])
-        canvas.paint(spleen, self.spleen_hu + 2 * self.fine[box], box)
+        canvas.paint(spleen, self.spleen_hu + 2 * self.fine[box], box, SPLEEN)
         centre = np.array([-42, 28, 16]) + rng.normal(0, 4, 3)
         turn = rotation(np.radians([0, 25, 15]) + rng.normal(0, 0.15, 3))
         box = canvas.box(centre, 45)
         stomach = ellipsoid(local(canvas.points, box, centre, turn), [34, 25, 32])
         stomach = np.maximum(stomach + 1.5 * self.coarse[box], below[box])
-        self._fill_with_gas(stomach, box, self.rng.uniform(18, 34), self.rng.uniform(0, 14))
+        content, level = self.rng.uniform(18, 34), self.rng.uniform(0, 14)
+        self._fill_with_gas(stomach, box, content, level, STOMACH)
 
     def _fill_with_gas(
         self,
@@ -235,17 +248,19 @@ class _Anatomy:
         box: tuple[slice, slice, slice],
         content: float,
         level: float,
+        label: int,
         wall: float = 2.6,
     ) -> None:
         """A hollow organ with content and, above ``level`` mm over its middle, gas."""
         canvas = self.canvas
-        canvas.paint(distance, self.muscle_hu - 10, box)
-        canvas.paint(distance + wall, content + 9 * self.coarse[box], box)
+        canvas.paint(distance, self.muscle_hu - 10, box, label)
+        canvas.paint(distance + wall, content + 9 * self.coarse[box], box, label)
         if not (distance < -wall).any():
             return
         height = canvas.height[box]
         gas_from = height[distance < -wall].mean() + level
-        canvas.paint(np.maximum(distance + wall + 0.6, gas_from - height), -930, box)
+        gas = np.maximum(distance + wall + 0.6, gas_from - height)
+        canvas.paint(gas, -930, box, label)
 
     def draw_gut(self) -> None:
         """Bent tubes in the belly's fat, some with gas: a crowd of soft distractors."""
@@ -258,7 +273,7 @@ class _Anatomy:
             pleats = 1.6 * np.cos(centre[2] + canvas.points[2][box] / 3.4)
             colon = np.sqrt(x * x + y * y + z * z) - 13.5 + pleats + 1.2 * self.coarse[box]
             colon = np.maximum(colon, self.cavity[box] + 1)
-            self._fill_with_gas(colon, box, rng.uniform(15, 45), rng.uniform(-4, 12))
+            self._fill_with_gas(colon, box, rng.uniform(15, 45), rng.uniform(-4, 12), COLON)
         for centre in self._gut_places():
             turn = rotation(rng.uniform(0, 2 * np.pi, 3))
             bend, radius = rng.uniform(14, 24), rng.uniform(8.5, 12.5)
@@ -267,7 +282,7 @@ class _Anatomy:
             loop = arc(points, bend, rng.uniform(1.0, 2.4), radius)
             loop = np.maximum(loop + 1.1 * self.coarse[box], self.cavity[box] + 2)
             gas = rng.uniform(-2, 5) if rng.random() < 0.3 else np.inf
-            self._fill_with_gas(loop, box, rng.uniform(18, 44), gas, wall=2.0)
+            self._fill_with_gas(loop, box, rng.uniform(18, 44), gas, SMALL_BOWEL, wall=2.0)
 
     def _gut_places(self) -> Iterator[np.ndarray]:
         """Where the bends of the gut lie, in body coordinates (mm)."""
@@ -279,26 +294,24 @@ class _Anatomy:
     def draw_organs(self) -> np.ndarray:
         """The organs to be found, each after the neighbours that it can be taken for."""
         canvas, rng = self.canvas, self.rng
-        labels = np.zeros(canvas.grid.shape, np.uint8)
         organs: list[tuple[int, np.ndarray, float, float, Callable]] = []
         gland = rng.uniform(0.88, 1.12)
-        for value, side in ((1, 1), (2, -1)):
+        for value, side in ((GLAND_RIGHT, 1), (GLAND_LEFT, -1)):
             centre = np.array([side * 53, -24, -30]) + rng.normal(0, 3.5, 3)
             organs.append((value, centre, side, gland * rng.uniform(0.92, 1.08), self._gland))
         centre = np.array([20, 40, -24]) + rng.normal(0, 4, 3)
-        organs.append((3, centre, 1, rng.uniform(0.8, 1.2), self._pouch))
+        organs.append((POUCH, centre, 1, rng.uniform(0.8, 1.2), self._pouch))
         drawn = []
         for value, centre, side, volume, shape in organs:
-            hu = (self.pouch_hu if value == 3 else self.gland_hu) + rng.normal(0, 1.0)
+            hu = (self.pouch_hu if value == POUCH else self.gland_hu) + rng.normal(0, 1.0)
             box = canvas.box(centre, 50)
             turn = rotation(np.radians([8, side * 9, side * 18]) + rng.normal(0, 0.12, 3))
             distance = shape(box, centre, turn, side, volume ** (1 / 3))
             drawn.append((value, box, distance, hu))
-            self._draw_neighbours(centre, turn, side, hu, pouch=value == 3)
+            self._draw_neighbours(centre, turn, side, hu, pouch=value == POUCH)
         for value, box, distance, hu in drawn:
-            canvas.paint(distance, hu + 1.5 * self.fine[box], box)
-            labels[box][distance < 0] = value
-        return labels
+            canvas.paint(distance, hu + 1.5 * self.fine[box], box, value)
+        return canvas.labels
 
     def _gland(
         self, box: tuple, centre: np.ndarray, turn: np.ndarray, side: float, scale: float

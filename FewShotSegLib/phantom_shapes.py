@@ -26,7 +26,7 @@ class Canvas:
     """HU on a grid, and the place of every voxel in the undeformed body.
 
     Attributes:
-        hu: (i, j, k) float32, painted on.
+        hu: (i, j, k) float32, painted on. labels: (i, j, k) uint8, of what was painted there last.
         points: body coordinates x, y, z in mm of every voxel, each (i, j, k) float32: pose and
             deformation undone.
         height, across: the scanner's y and x in mm (i, j, k): gas rises along the first.
@@ -37,6 +37,7 @@ class Canvas:
         """Put the body into the grid by the pose and the deformation that ``rng`` chooses."""
         self.grid = grid
         self.hu = np.full(grid.shape, _AIR, np.float32)
+        self.labels = np.zeros(grid.shape, np.uint8)
         # A voxel mixes what lies within it: a shape's edge is as wide as a voxel.
         self.edge = float(np.cbrt(grid.voxel_volume))
         self._pose = rotation(np.radians(rng.uniform(-6, 6, 3))) * rng.uniform(0.97, 1.03)
@@ -111,10 +112,12 @@ class Canvas:
         distance: np.ndarray,
         hu: float | np.ndarray,
         box: tuple[slice, slice, slice] = (slice(None),) * 3,
+        label: int = 0,
     ) -> None:
         """Replace what lies within a shape (signed distance in mm, negative inside) by ``hu``."""
         target = self.hu[box]
         target += self.cover(distance) * (hu - target)
+        self.labels[box][distance < 0] = label
 
 
 # --- shapes: signed distances in mm, negative inside ------------------------------------------

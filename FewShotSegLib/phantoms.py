@@ -19,19 +19,28 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from . import phantom_anatomy as anatomy
 from .annotation import Annotation, Structure
 from .atomic import replacing, write_json
 from .errors import StorageError
 from .geometry import Grid, Volume
-from .phantom_anatomy import draw_patient
 from .phantom_shapes import Canvas, rotation
 
 ORGANS = (
-    Structure("gland_right", 1, (0.20, 0.78, 0.74)),
-    Structure("gland_left", 2, (0.98, 0.65, 0.26)),
-    Structure("pouch", 3, (0.72, 0.55, 0.98)),
+    Structure("gland_right", anatomy.GLAND_RIGHT, (0.20, 0.78, 0.74)),
+    Structure("gland_left", anatomy.GLAND_LEFT, (0.98, 0.65, 0.26)),
+    Structure("pouch", anatomy.POUCH, (0.72, 0.55, 0.98)),
 )
 """What is annotated in a phantom, with the label values of its label map."""
+
+SURROUNDINGS = tuple(
+    Structure(name, getattr(anatomy, name.upper()))
+    for name in (
+        *("liver", "spleen", "stomach", "colon", "small_bowel", "heart", "aorta"),
+        *("inferior_vena_cava", "vertebrae", "spinal_cord", "autochthon", "iliopsoas"),
+    )
+)
+"""What else of the made-up body can be annotated: what foundation models commonly know."""
 
 FIELD_OF_VIEW = (288.0, 288.0, 240.0)
 """mm that a phantom covers where no shape is asked for, right to left, back to front, upwards."""
@@ -43,6 +52,7 @@ def make_phantom(
     shape: tuple[int, int, int] | None = None,
     *,
     varied_grid: bool = False,
+    surroundings: bool = False,
 ) -> tuple[Volume, Annotation]:
     """A made-up patient.
 
@@ -54,6 +64,7 @@ def make_phantom(
             centred on the body, so that a smaller shape shows its middle.
         varied_grid: give the seed its own grid: anisotropic, with axes in another order or turned
             around, and sometimes oblique. Otherwise the axes point right, to the front and up.
+        surroundings: annotate ``SURROUNDINGS`` in place of ``ORGANS``.
 
     Returns:
         The volume (int16 HU, (i, j, k), modality CT) and the exact annotation of ``ORGANS``, whose
@@ -66,10 +77,11 @@ def make_phantom(
         raise ValueError("a phantom's seed is 0 or more")
     grid = _make_grid(seed, spacing, shape, varied_grid)
     canvas = Canvas(grid, np.random.default_rng([seed, 0]))
-    labels = draw_patient(canvas, np.random.default_rng([seed, 1]))
+    labels = anatomy.draw_patient(canvas, np.random.default_rng([seed, 1]))
     array = _scan(canvas, np.random.default_rng([seed, 2]))
-    masks = {organ.name: labels == organ.value for organ in ORGANS}
-    return Volume(array, grid, "CT"), Annotation(masks, list(ORGANS))
+    wanted = SURROUNDINGS if surroundings else ORGANS
+    masks = {organ.name: labels == organ.value for organ in wanted}
+    return Volume(array, grid, "CT"), Annotation(masks, list(wanted))
 
 
 def write_phantoms(
@@ -78,6 +90,7 @@ def write_phantoms(
     seed: int = 0,
     *,
     varied_grid: bool = False,
+    surroundings: bool = False,
     on_patient: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[Path, Path]]:
     """Write ``phantom_01_ct.nii.gz``, ``phantom_01_seg.nii.gz``, ... and ``labels.json``.
@@ -86,7 +99,7 @@ def write_phantoms(
         folder: made where it does not exist.
         count: how many patients.
         seed: of the first patient; the others follow.
-        varied_grid: as in ``make_phantom``.
+        varied_grid, surroundings: as in ``make_phantom``.
         on_patient: called with patients done and in all; may raise to stop.
 
     Returns:
@@ -100,7 +113,9 @@ def write_phantoms(
     pairs = []
     for number in range(1, count + 1):
         on_patient(number - 1, count)
-        volume, annotation = make_phantom(seed + number - 1, varied_grid=varied_grid)
+        volume, annotation = make_phantom(
+            seed + number - 1, varied_grid=varied_grid, surroundings=surroundings
+        )
         labels = np.zeros(volume.grid.shape, np.uint8)
         for organ in annotation.structures:
             labels[annotation.masks[organ.name]] = organ.value
@@ -109,7 +124,8 @@ def write_phantoms(
         _write(image_path, volume.array, volume.grid)
         _write(labels_path, labels, volume.grid)
         pairs.append((image_path, labels_path))
-    write_json(folder / "labels.json", {str(organ.value): organ.name for organ in ORGANS})
+    wanted = SURROUNDINGS if surroundings else ORGANS
+    write_json(folder / "labels.json", {str(organ.value): organ.name for organ in wanted})
     return pairs
 
 

@@ -13,7 +13,13 @@ from scipy import ndimage
 
 from FewShotSegLib.errors import StorageError
 from FewShotSegLib.geometry import Grid
-from FewShotSegLib.phantoms import FIELD_OF_VIEW, ORGANS, make_phantom, write_phantoms
+from FewShotSegLib.phantoms import (
+    FIELD_OF_VIEW,
+    ORGANS,
+    SURROUNDINGS,
+    make_phantom,
+    write_phantoms,
+)
 
 COARSE = (4.0, 4.0, 4.0)
 """mm: enough for most of what is tested here, and quick."""
@@ -73,6 +79,24 @@ class OneSeedTests(unittest.TestCase):
     def test_every_structure_is_annotated(self) -> None:
         self.assertEqual(self.annotation.structures, list(ORGANS))
         self.assertEqual(self.annotation.annotated, {organ.name for organ in ORGANS})
+
+    def test_the_surroundings_are_annotated_instead(self) -> None:
+        volume, annotation = make_phantom(4, surroundings=True)
+        np.testing.assert_array_equal(volume.array, self.volume.array)
+        self.assertEqual(annotation.structures, list(SURROUNDINGS))
+        stack = np.array([*annotation.masks.values(), *self.annotation.masks.values()])
+        self.assertEqual(stack.sum(axis=0).max(), 1)
+        for name, mask in annotation.masks.items():
+            self.assertGreater(mask.sum() * volume.grid.voxel_volume, 10_000, name)
+        # RAS: x grows to the patient's right, z upwards.
+        places = {name: centre_of(mask, volume.grid) for name, mask in annotation.masks.items()}
+        self.assertGreater(places["liver"][0], 20)
+        self.assertLess(places["spleen"][0], -20)
+        self.assertGreater(places["inferior_vena_cava"][0], places["aorta"][0])
+        self.assertGreater(places["heart"][2], places["liver"][2])
+        self.assertLess(places["spinal_cord"][1], places["aorta"][1])
+        bone = volume.array[annotation.masks["vertebrae"]]
+        self.assertGreater(np.median(bone), 150)
 
     def test_refuses_nonsense(self) -> None:
         for bad in ({"seed": -1}, {"seed": 1, "spacing": (3, 0, 3)}, {"seed": 1, "shape": (9, 9)}):

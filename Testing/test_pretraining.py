@@ -692,6 +692,21 @@ class WholeRun(World):
         with self.assertRaisesRegex(InputError, "another architecture"):
             build_network(read_assembly(self.write(data, "second.json")), seed=5)
 
+    def test_a_class_that_the_model_to_start_from_lacks_starts_at_its_frequency(self) -> None:
+        first = self.trained("first", steps=1)
+        data = description(start_from=str(first.entry))
+        data = json.loads(json.dumps(data).replace('"pod"', '"new"'))
+        assembly = read_assembly(self.write(data, "second.json"))
+        network = build_network(assembly, seed=5)
+        taken, random = (network.heads[n].bias.detach().clone() for n in (0, 1))
+        parts = torch.tensor([0.2, 0.3, 0.4])
+        network.start_at(parts)
+        row = data["classes"].index("new")
+        for number, (head, before) in enumerate(zip(network.heads, (taken, random), strict=False)):
+            for n in range(3):
+                expected = torch.logit(parts[n]) if number or n == row else before[n]
+                self.assertAlmostEqual(float(head.bias.detach()[n]), float(expected), places=5)
+
     def test_the_command(self) -> None:
         out = self.folder / "command"
         ran = run("pretrain", str(self.path), "--out", str(out), "--steps", "1", "--device", "cpu")

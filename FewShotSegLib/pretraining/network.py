@@ -25,6 +25,7 @@ class PretrainingNetwork(nn.Module):
 
     Attributes:
         channels: output channels by target. strides: of each head's level, finest first.
+        taken_over: (K,) bool, the classes whose rows of the finest head are another model's.
     """
 
     def __init__(self, backbone: Backbone, channels: dict[str, int], deep: bool) -> None:
@@ -37,13 +38,14 @@ class PretrainingNetwork(nn.Module):
         self.heads = nn.ModuleList(
             nn.Conv3d(width, sum(channels.values()), 1) for width in backbone.channels[:levels]
         )
+        self.taken_over = torch.zeros(channels["classes"], dtype=torch.bool)
         with torch.no_grad():
             for head in self.heads:
                 head.bias[: channels["classes"]] = RARE
 
     @torch.no_grad()
     def start_at(self, parts: Tensor) -> None:
-        """Let every score begin at its class's frequency.
+        """Let every score begin at its class's frequency, except where it was taken over.
 
         From an even start rare classes sink together and hardly come back; from too low a one large
         classes take thousands of steps to rise, as an optimiser's step moves a bias by its learning
@@ -52,8 +54,10 @@ class PretrainingNetwork(nn.Module):
         Args:
             parts: (K,) of the voxels that are of each class.
         """
+        begin = torch.logit(parts.clamp(max=0.5)).clamp(min=RARE)
         for head in self.heads:
-            head.bias[: len(parts)] = torch.logit(parts.clamp(max=0.5)).clamp(min=RARE)
+            known = self.taken_over & (head is self.heads[0])
+            head.bias[: len(parts)] = torch.where(known, head.bias[: len(parts)], begin)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Outputs (B, C, i, j, k) of each head, finest first, of images (B, 1, I, J, K)."""
@@ -145,3 +149,4 @@ def _start_from(network: PretrainingNetwork, model: Model, classes: Sequence[str
         known = model.class_head(name)
         if known is not None:
             network.heads[0].weight[row, :, 0, 0, 0], network.heads[0].bias[row] = known
+            network.taken_over[row] = True

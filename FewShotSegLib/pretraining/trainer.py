@@ -68,9 +68,8 @@ class Trainer:
         self.plan, self.device = assembly.training, ranks.device
         self.sampler = Sampler(assembly, cases, seed, ranks.world)
         network = build_network(assembly, seed)
-        if assembly.start_from is None:
-            # The start is the same however many processes there are, and so are these crops.
-            network.start_at(Sampler(assembly, cases, seed, world=1).class_parts())
+        # The start is the same however many processes there are, and so are these crops.
+        network.start_at(Sampler(assembly, cases, seed, world=1).class_parts())
         self.network = network.to(self.device, memory_format=torch.channels_last_3d)
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
         make_stoppable(self.network, self.check)
