@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from .events import EventSink, ignore, make_event
 from .feature_store import FeatureStore, VolumeFeatures
 from .geometry import Volume
 from .model_registry import Model
+from .precision import at_speed
 from .preprocessing import Preprocessing
 from .sliding_window import Windows, Write, blend_windows, place_windows
 
@@ -46,18 +46,6 @@ def choose_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"There is no device '{name}' here. Use --device auto or cpu.") from error
     return device
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where this device computes it fast, else None. On a CPU with bfloat16 instructions a
-    whole backbone pass is several times faster. (float16 would need its losses scaled, and its
-    range is too small for some published networks.)"""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        return torch.bfloat16 if fast() else None
-    return None
 
 
 def feature_key(volume: Volume, model: Model, preprocessing: Preprocessing) -> str:
@@ -102,14 +90,13 @@ def stream_features(
     # Repeating the border is closer to anatomy than zeros, which no MR has at its edge.
     image = F.pad(image, [n for pair in reversed(padding) for n in pair], mode="replicate")
     done = 0
-    dtype = autocast_dtype(device)
     backbone = backbone.to(device=device, memory_format=torch.channels_last_3d)
 
     def run(crop: Tensor) -> list[Tensor]:
         nonlocal done
         on_window(done, windows.count)
         crop = crop.to(device).to(memory_format=torch.channels_last_3d)
-        with torch.autocast(device.type, dtype) if dtype else nullcontext():
+        with at_speed(device):
             levels = backbone.features(crop)
         done += 1
         return levels
@@ -169,15 +156,16 @@ class FeatureSource:
         image, placement = self.preprocessing(volume)
         windows, sizes = self._windows(volume), self._sizes(volume)
         self.events(make_event("phase", phase="features", total=None, subject=subject))
-        begun = [time.perf_counter()]
+        begun, told = time.perf_counter(), False
 
         def on_window(done: int, total: int) -> None:
+            nonlocal begun, told
             self.check()
-            if done == len(begun) < min(3, total):
-                begun.append(time.perf_counter())
-                seconds = begun[-1] - begun[-2]
+            if 0 < done < total and not told:
+                seconds, begun = time.perf_counter() - begun, time.perf_counter()
                 # The first sets much up; only where it takes long is that little beside its work.
-                if done == 2 or total == 2 or seconds >= LONG_SECONDS:
+                told = done == 2 or total == 2 or seconds >= LONG_SECONDS
+                if told:
                     self._announce(volume, seconds, done)
             self.events(make_event("progress", phase="features", done=done, total=total))
 

@@ -79,6 +79,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/phantom_shapes.py
   FewShotSegLib/phantoms.py
   FewShotSegLib/pipeline.py
+  FewShotSegLib/precision.py
   FewShotSegLib/prediction.py
   FewShotSegLib/preprocessing.py
   FewShotSegLib/pretraining/__init__.py

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from .crop_augmentation import bend, disturb
 from .feature_store import VolumeFeatures
-from .features import autocast_dtype, feature_key
+from .features import feature_key
 from .geometry import Volume
 from .losses import cross_entropy_loss, soft_dice_loss
 from .model_registry import Model
+from .precision import at_speed
 from .preprocessing import Preprocessing
 from .sampling import draw_crops
 from .stopping import stoppable
@@ -80,9 +81,8 @@ class ImageRecipe(Recipe):
         drawn = self.draw(rng, supports, settings)
         crops = [self.augment(rng, *crop_of(support, box)) for support, box in drawn]
         images = self.batch([image for image, _ in crops]).to(device)
-        dtype = None if self.precise else autocast_dtype(device)
         check()
-        with torch.autocast(device.type, dtype) if dtype else nullcontext():
+        with nullcontext() if self.precise else at_speed(device):
             scores = adapter.scores(images.contiguous(memory_format=torch.channels_last_3d))
         within = [
             score[(slice(None), *(slice(0, n) for n in image.shape))]

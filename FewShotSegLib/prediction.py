@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from .adapters.base import Adapter
 from .at_once import MOST, at_once
 from .feature_store import VolumeFeatures
-from .features import autocast_dtype
+from .precision import at_speed
 from .preprocessing import Placement
 from .tiles import Box, box_scores, iterate_boxes
 
@@ -37,11 +36,10 @@ def model_probabilities(
     """
     adapter.to(device).eval()
     boxes = list(iterate_boxes(features.shape, TILE))
-    dtype = autocast_dtype(device)
     result = None
 
     def probabilities_in(box: Box) -> Tensor:
-        with torch.autocast(device.type, dtype) if dtype else nullcontext():
+        with at_speed(device):
             scores = box_scores(adapter, features, levels, box, device)
         return scores.sigmoid().half().cpu()
 

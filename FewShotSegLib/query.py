@@ -8,7 +8,6 @@ recompute those boxes and add the rest as it was last measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -18,8 +17,9 @@ from torch import Tensor
 from .adapters.base import Adapter
 from .at_once import differentiable_at_once
 from .feature_store import VolumeFeatures
-from .features import FeatureSource, autocast_dtype
+from .features import FeatureSource
 from .geometry import Volume
+from .precision import at_speed
 from .prediction import model_probabilities
 from .size_prior import STRAY_VOXELS, field_of_view, touches_border
 from .tiles import Box, box_scores, iterate_boxes
@@ -89,11 +89,10 @@ class Query:
         Call :meth:`sweep` first, and again after the adapter has moved far.
         """
         sizes = list(self._rest.to(self.device))
-        dtype = autocast_dtype(self.device)
 
         def size_in(place: tuple[int, Box]) -> Tensor:
             k, box = place
-            with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
+            with at_speed(self.device):
                 scores = box_scores(adapter, self.features, self.levels, box, self.device)
             return scores[k].sigmoid().sum() * self.voxel_volume
 

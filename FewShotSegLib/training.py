@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,8 +22,8 @@ from .at_once import differentiable_at_once
 from .checkpoint import Checkpoint
 from .errors import InputError
 from .events import EventSink, ignore, make_event
-from .features import autocast_dtype
 from .losses import cross_entropy_loss, soft_dice_loss
+from .precision import at_speed
 from .query import Query
 from .sampling import draw_crops
 from .size_prior import SizePrior, bounds_tensors, size_penalty
@@ -128,11 +127,10 @@ class Recipe:
     ) -> tuple[Tensor, Tensor]:
         """Soft Dice and cross-entropy over the crops of one step, drawn by ``rng``."""
         drawn = draw_crops(rng, supports, settings.crops, settings.crop_size)
-        dtype = autocast_dtype(device)
 
         def scores_of(place: tuple[PreparedSupport, Box]) -> Tensor:
             support, box = place
-            with torch.autocast(device.type, dtype) if dtype else nullcontext():
+            with at_speed(device):
                 return box_scores(adapter, support.features, levels, box, device)
 
         check()  # here: it may be somebody's that only the main thread is allowed to call

@@ -70,7 +70,7 @@ class FullPrecision(OneThread):
     """Bit-exactness would otherwise depend on what the machine computes fast."""
 
     def setUp(self) -> None:
-        patch = mock.patch("FewShotSegLib.features.autocast_dtype", return_value=None)
+        patch = mock.patch("FewShotSegLib.precision.fast_dtype", return_value=None)
         patch.start()
         self.addCleanup(patch.stop)
 

@@ -21,7 +21,7 @@ from FewShotSegLib.adapters import ADAPTERS
 from FewShotSegLib.adapters.base import Adapter
 from FewShotSegLib.checkpoint import Checkpoint
 from FewShotSegLib.errors import Cancelled, InputError
-from FewShotSegLib.features import autocast_dtype
+from FewShotSegLib.precision import fast_dtype
 from FewShotSegLib.prediction import model_probabilities
 from FewShotSegLib.query import Query
 from FewShotSegLib.refinement import RefinementSettings, refine
@@ -115,10 +115,9 @@ class Training(OneThread):
 
     def setUp(self) -> None:
         torch.manual_seed(0)
-        for room in ("training", "query", "prediction"):
-            patch = mock.patch(f"FewShotSegLib.{room}.autocast_dtype", return_value=None)
-            patch.start()
-            self.addCleanup(patch.stop)
+        patch = mock.patch("FewShotSegLib.precision.fast_dtype", return_value=None)
+        patch.start()
+        self.addCleanup(patch.stop)
         self.supports = [make_support(1), make_support(2)]
         self.events: list[dict[str, Any]] = []
 
@@ -179,7 +178,7 @@ class Learning(Training):
 
     def test_the_machines_own_precision_repeats_as_well(self) -> None:
         first, second = (make_adapter(self.supports, "adapter") for _ in range(2))
-        with mock.patch("FewShotSegLib.training.autocast_dtype", autocast_dtype):
+        with mock.patch("FewShotSegLib.precision.fast_dtype", fast_dtype):
             for adapter in (first, second):
                 self.train(adapter, replace(SETTINGS, epochs=3))
         self.assert_equal(first, second)

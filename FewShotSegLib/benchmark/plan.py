@@ -182,8 +182,8 @@ def draw_plan(
     structures = structures or read_names(folder)
     if structures is None:
         raise InputError(
-            f"{folder} has no labels.json; say which "
-            "structures to segment, such as --structures 1=NAME,2=NAME."
+            f"{folder} has no labels.json; say which structures to segment, such as "
+            "--structures 1=NAME,2=NAME."
         )
     parse_structures(structures)
     least = max(1 if count == ALL else int(count) for count in shots)

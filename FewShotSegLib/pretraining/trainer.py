@@ -8,14 +8,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import Cancelled, InputError
-from ..features import autocast_dtype
+from ..precision import at_speed
 from ..stopping import make_stoppable
 from .assembly import Assembly
 from .cases import Case
@@ -129,8 +128,7 @@ class Trainer:
         samples = [sample.to(self.device) for sample in samples]
         images = torch.stack([sample.image for sample in samples])
         images = images.contiguous(memory_format=torch.channels_last_3d)
-        dtype = autocast_dtype(self.device)
-        with torch.autocast(self.device.type, dtype) if dtype else nullcontext():
+        with at_speed(self.device):
             levels = self.network(images)
         total, finest = torch.zeros((), device=self.device), {}
         for number, (outputs, stride) in enumerate(zip(levels, self.network.strides, strict=True)):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from ..features import autocast_dtype
+from ..precision import at_speed
 from .assembly import Assembly
 from .cases import Case
 from .ddp import Ranks
@@ -60,11 +59,10 @@ def _scores(
     device: torch.device,
 ) -> Tensor:
     """Scores (classes, i, j, k) before the sigmoid, of these classes in a whole case."""
-    dtype = autocast_dtype(device)
     stride = network.strides[0]
 
     def windows(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype) if dtype else nullcontext():
+        with at_speed(device):
             scores = network(images)[0][:, wanted].float()
         if stride > 1:
             scores = torch.nn.functional.interpolate(

@@ -68,12 +68,13 @@ def window():
     import torch
 
     from FewShotSegLib.backbones.swin_unetr import SwinUNETRBackbone
+    from FewShotSegLib.precision import at_speed
 
     network = SwinUNETRBackbone(48, 14).eval().to(memory_format=torch.channels_last_3d)
     image = torch.rand(1, 1, 96, 96, 96).contiguous(memory_format=torch.channels_last_3d)
 
     def step():
-        with torch.inference_mode(), half():
+        with torch.inference_mode(), at_speed(torch.device("cpu")):
             network.features(image)
 
     return step
@@ -84,6 +85,7 @@ def tuning_step():
     import torch
 
     from FewShotSegLib.model_registry import find_model
+    from FewShotSegLib.precision import at_speed
 
     network = find_model("embedded-small").backbone.train()
     network.to(memory_format=torch.channels_last_3d)
@@ -92,23 +94,11 @@ def tuning_step():
 
     def step():
         network.zero_grad()
-        with half():
+        with at_speed(torch.device("cpu")):
             features = network.features(images)
         sum(level.float().mean() for level in features).backward()
 
     return step
-
-
-def half():
-    """bfloat16 where this computer has it, as in training."""
-    from contextlib import nullcontext
-
-    import torch
-
-    from FewShotSegLib.features import autocast_dtype
-
-    dtype = autocast_dtype(torch.device("cpu"))
-    return torch.autocast("cpu", dtype) if dtype else nullcontext()
 
 
 if __name__ == "__main__":
