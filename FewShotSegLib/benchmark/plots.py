@@ -20,6 +20,8 @@ from .summary import Change, Score, Summary, mean_changes
 MARKERS = "osD^vP*X<>"
 BESIDE = 1.1
 """How far to both sides of a number of shots its methods are drawn, as a factor."""
+LEAST_MARK, GROWTH = 4.0, 2.0
+"""Size in points of a mark of the fewest shots, and how much larger that of the next is."""
 
 
 def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
@@ -42,7 +44,8 @@ def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
             figure, panels = _figure(len(groups))
             for axes, (task, group) in zip(panels, groups, strict=True):
                 draw(axes, task, group, summary)
-                axes.set(title=group, ylabel="mean Dice", ylim=(0, 1))
+                low, high = axes.get_ylim()
+                axes.set(title=group, ylabel="mean Dice", ylim=(max(0, low), min(1, high)))
                 axes.grid(alpha=0.3)
             labelled = [axes.get_legend_handles_labels() for axes in panels]
             handles = {
@@ -92,25 +95,32 @@ def _against_shots(axes: Axes, task: Task, group: str, summary: Summary) -> None
 
 def _against_parameters(axes: Axes, task: Task, group: str, summary: Summary) -> None:
     _scatter(axes, task, group, summary, lambda score: score.parameters)
-    axes.set_xlabel("trained parameters")
+    axes.set_xlabel("trained parameters\n(" + _sizes(summary.shots(task)) + ")")
 
 
 def _against_time(axes: Axes, task: Task, group: str, summary: Summary) -> None:
     _scatter(axes, task, group, summary, lambda score: score.seconds)
-    axes.set_xlabel("seconds of training, without the supports' stored features")
+    sizes = _sizes(summary.shots(task))
+    axes.set_xlabel(f"seconds of training, features not counted\n({sizes})")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _scatter(axes: Axes, task: Task, group: str, summary: Summary, of: callable) -> None:
-    """One point a method and number of shots; these are written beside it."""
+    """One mark a method and number of shots, the larger the more shots."""
+    shots = list(summary.shots(task))
     for name, (number, curve) in _curves(task, group, summary).items():
-        x, y = [of(score) for _, score in curve], [score.mean for _, score in curve]
-        axes.plot(x, y, ls="", label=name, **_style(number))
-        for (k, _), left, height in zip(curve, x, y, strict=True):
-            axes.annotate(str(k), (left, height), (4, 3), textcoords="offset points", fontsize=6)
+        style = {"ls": "", "alpha": 0.8, **_style(number)}
+        axes.plot([], [], label=name, **style)
+        for k, score in curve:
+            style["ms"] = LEAST_MARK + GROWTH * shots.index(k)
+            axes.plot(of(score), score.mean, **style)
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _sizes(shots: Sequence[int]) -> str:
+    return f"the larger the mark, the more supports: {', '.join(map(str, shots))}"
 
 
 def _transduction(changes: Sequence[Change]) -> Figure:
