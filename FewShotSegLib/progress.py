@@ -9,7 +9,14 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from .progress_words import cell_text, estimate_text, left_text, remaining_text, workload_text
+from .progress_words import (
+    cell_text,
+    duration_text,
+    estimate_text,
+    left_text,
+    remaining_text,
+    workload_text,
+)
 
 _LABELS = {
     "read": "reading",
@@ -50,6 +57,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self._clock = clock
         self._line: tuple[float, float] = (clock(), 0.0)
+        self._begun: tuple[float, float] | None = None
         self._bar: tqdm | None = None
         self._said = ""
         self._timed: set[str] = set()
@@ -102,7 +110,7 @@ class Progress:
             self._open_bar(label, phase)
         elif label != self._said:
             self.say(label)
-        self._said, self._line = label, (self._clock(), 0.0)
+        self._said, self._line, self._begun = label, (self._clock(), 0.0), None
 
     def _open_bar(self, label: str, phase: str) -> None:
         self._bar = tqdm(
@@ -152,7 +160,14 @@ class Progress:
     def _advance_in_lines(self, percent: float, note: str) -> None:
         """A line now and then, so that a log shows that long work lives."""
         (since, last), now = self._line, self._clock()
+        if self._begun is None:  # not at the start of the phase: resumed work is there already
+            self._begun = now, percent
         if now - since < _LINE_SECONDS or percent - last < _LINE_PERCENT:
             return
         self._line = now, percent
-        self.say(f"{self._said}: {percent:.0f}%" + (f", {note}" if note else ""))
+        text = f"{self._said}: {percent:.0f}%" + (f", {note}" if note else "")
+        begin, first = self._begun
+        if first < percent < 100:
+            seconds = (now - begin) * (100 - percent) / (percent - first)
+            text += f", about {duration_text(seconds)} to go"
+        self.say(text)

@@ -36,7 +36,20 @@ class LinesInAFile(unittest.TestCase):
         self.train(2.5)  # 10 % takes 15 s, so that 8 epochs pass
         percents = [line.split("%")[0].split()[-1] for line in self.lines()[1:]]
         self.assertEqual(percents, ["13", "27", "40", "53", "67", "80", "93"])
-        self.assertEqual(self.lines()[1], "training: 13%, loss 0.125")
+        self.assertEqual(self.lines()[1], "training: 13%, loss 0.125, about 2 min to go")
+        self.assertEqual(self.lines()[-1], "training: 93%, loss 0.018, about 10 s to go")
+
+    def test_resumed_work_is_not_taken_for_fast(self) -> None:
+        self.send("phase", phase="train")
+        for epoch in range(50, 60):
+            self.now += 30
+            self.send("epoch", phase="train", epoch=epoch, epochs=100, loss=1.0)
+        # The first epoch after the pause says where it began; it has no speed yet.
+        self.assertEqual(self.lines()[1], "training: 50%, loss 1.000")
+        self.assertEqual(len(self.lines()), 2)
+        self.now += 30
+        self.send("epoch", phase="train", epoch=60, epochs=100, loss=1.0)
+        self.assertEqual(self.lines()[2], "training: 60%, loss 1.000, about 20 min to go")
 
     def test_hours_of_training_are_ten_lines(self) -> None:
         self.train(120)
@@ -49,7 +62,8 @@ class LinesInAFile(unittest.TestCase):
                 self.now += 15
                 self.send("progress", phase="features", done=done, total=4)
         line = "foundation model: {}"
-        expected = [text.format(s) for s in "ab" for text in (line, line + ": 50%")]
+        half = line + ": 50%, about 30 s to go"
+        expected = [text.format(s) for s in "ab" for text in (line, half)]
         self.assertEqual(self.lines(), expected)
 
     def test_reading_is_never_told_as_what_came_before_it(self) -> None:
