@@ -145,6 +145,7 @@ set(ENGINE_RESOURCES
   Resources/Models/embedded-small.md
   Resources/Models/embedded-small.safetensors
   Resources/Models/fseft.json
+  Resources/Models/recipes/embedded-ct.json
   Resources/Models/recipes/embedded-mr.history.json
   Resources/Models/recipes/embedded-mr.json
   Resources/Models/recipes/embedded-small.history.json
