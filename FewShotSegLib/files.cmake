@@ -138,6 +138,9 @@ set(ENGINE_RESOURCES
   Resources/Models/abdomen-unet.json
   Resources/Models/btcv.json
   Resources/Models/clipdriven.json
+  Resources/Models/embedded-ct.json
+  Resources/Models/embedded-ct.md
+  Resources/Models/embedded-ct.safetensors
   Resources/Models/embedded-mr.json
   Resources/Models/embedded-mr.md
   Resources/Models/embedded-mr.safetensors
@@ -145,14 +148,13 @@ set(ENGINE_RESOURCES
   Resources/Models/embedded-small.md
   Resources/Models/embedded-small.safetensors
   Resources/Models/fseft.json
+  Resources/Models/recipes/embedded-ct.history.json
   Resources/Models/recipes/embedded-ct.json
   Resources/Models/recipes/embedded-mr.history.json
   Resources/Models/recipes/embedded-mr.json
   Resources/Models/recipes/embedded-small.history.json
   Resources/Models/recipes/embedded-small.json
   Resources/Models/selfsup.json
-  Resources/Models/standin-small.json
-  Resources/Models/standin-small.safetensors
   Resources/Models/suprem_swinunetr.json
   Resources/Models/suprem_unet.json
   Resources/Models/vista3d.json

@@ -17,7 +17,7 @@ from .atomic import replacing
 from .errors import ModelError
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "Resources" / "Models"
-DEFAULT_MODELS = {"CT": "standin-small", "MR": "embedded-mr"}
+DEFAULT_MODELS = {"CT": "embedded-ct", "MR": "embedded-mr"}
 """What is used where nobody chose: for each modality the embedded model that is best at it."""
 DEFAULT_MODEL = DEFAULT_MODELS["CT"]
 PART = ".part-"

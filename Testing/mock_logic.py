@@ -72,7 +72,14 @@ class MockLogic:
         self.listeners: list[Any] = []
         self.parameters = Parameters()
         self.model_rows = [
-            ModelRow("small", "Small stand-in", "A stopgap.", ("CT", "MR"), "Apache-2.0", "Us."),
+            ModelRow(
+                "small",
+                "FewShotSeg embedded model (CT)",
+                "Small enough for a laptop.",
+                ("CT",),
+                "Apache-2.0",
+                "FewShotSeg",
+            ),
             ModelRow(
                 "abdomen",
                 "Abdominal U-Net",

@@ -112,7 +112,7 @@ def adapter_bytes(structures: tuple[str, ...] = ("bean", "pea"), **metadata: Any
     data = {
         "format": 1,
         "version": "0.1.0",
-        "model": {"id": "standin-small", "title": "", "weights_sha256": "0" * 64},
+        "model": {"id": "embedded-ct", "title": "", "weights_sha256": "0" * 64},
         "modality": "CT",
         "method": "adapter",
         "structures": [{"name": name, "value": n} for n, name in enumerate(structures, 1)],

@@ -283,7 +283,7 @@ class BadModels(BadInputTestCase):
     """Foundation models and adapters that don't fit or aren't there."""
 
     def test_a_model_that_nobody_knows(self) -> None:
-        telling = "no model 'nobody'. Known models: standin-small"
+        telling = "no model 'nobody'. Known models: embedded-ct"
         self.adapt(telling, "--model", "nobody")
         self.segment(telling, None, "--model", "nobody")
         self.adapt("no model entry at", "--model", str(self.bad / "x.json"))

@@ -264,7 +264,7 @@ class WholeJob(CommandTestCase):
         self.assertRegex(listed["btcv"], r"SwinUNETR \(62 M\).*not here, download$")
         self.assertRegex(listed["fseft"], "not here, by hand$")
         self.assertRegex(listed["abdomen-unet"], r"not here, download of 3\.6 MB$")
-        self.assertIn("Default: standin-small", text)
+        self.assertIn("Default: embedded-ct", text)
         self.assertEqual(
             {entry["id"]: entry["installed"] for entry in data},
             {entry.id: entry.weights.is_file() for entry in list_entries()},
@@ -324,7 +324,7 @@ class WholeJob(CommandTestCase):
         for name, way in (
             ("btcv", "fewshotseg download btcv"),
             ("fseft", "fewshotseg import fseft FILE"),
-            ("embedded-small", entries["embedded-small"]["weights"]),
+            ("embedded-ct", entries["embedded-ct"]["weights"]),
         ):
             text = " ".join(self.done("models", name).out.split())
             for field in ("title", "description", "licence", "citation", "source_url"):

@@ -16,7 +16,7 @@ from FewShotSegLib.model_registry import list_entries
 from FewShotSegLib.tunings import TUNINGS
 
 COUNTED = {
-    "DynamicUNet": ("embedded-small", "embedded-mr"),
+    "DynamicUNet": ("embedded-ct", "embedded-mr"),
     "ObeliskUNet": ("abdomen-unet",),
     "SwinUNETR": ("fseft",),
     "GenesisUNet": ("suprem_unet",),
@@ -102,7 +102,7 @@ class NetworksTest(unittest.TestCase):
             self.assertEqual(trained_numbers(method, "auto", features, architecture), count)
 
     def test_with_the_decoder(self) -> None:
-        entry = next(e for e in list_entries() if e.id == "embedded-small")
+        entry = next(e for e in list_entries() if e.id == "embedded-ct")
         for method in ("ft", "lora", "cnn-adapter"):
             for decoder in METHODS[method].decoders:
                 backbone = entry.build()

@@ -499,7 +499,7 @@ class Command(DownloadTestCase):
         status, out, err = self.run_command("remove", "tiny")
         self.assertEqual(status, 0, err)
         self.assertFalse(self.weights.exists())
-        status, _, err = self.run_command("remove", "standin-small")
+        status, _, err = self.run_command("remove", "embedded-ct")
         self.assertEqual(status, 2)
         self.assertIn("ships with FewShotSeg", err)
 

@@ -128,7 +128,7 @@ class WhereModelsAre(RegistryTestCase):
     def test_an_entry_anywhere_is_found_by_its_path(self) -> None:
         path = write_model(self.folder, "mine")
         self.assertEqual(find_model(str(path)).entry.id, "mine")
-        self.assert_refused("no model 'mine'. Known models: standin-small", find_model, "mine")
+        self.assert_refused("no model 'mine'. Known models: embedded-ct", find_model, "mine")
 
     def test_weights_beside_the_entry_come_before_those_in_the_home(self) -> None:
         """The home is where a user puts what an entry elsewhere lacks."""

@@ -27,7 +27,7 @@ class EstimateTest(LogicTestCase):
 
     def test_a_large_model_on_a_cpu_is_minutes_and_fits_24_gb(self) -> None:
         small, large = (
-            estimate([LARGE], entry_of(name), "CT", 1, "cpu") for name in ("standin-small", "btcv")
+            estimate([LARGE], entry_of(name), "CT", 1, "cpu") for name in ("embedded-ct", "btcv")
         )
         self.assertLess(small.seconds, 90)
         self.assertGreater(large.seconds, 300)

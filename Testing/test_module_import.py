@@ -202,7 +202,7 @@ class ImportTest(slicer_world.SceneTestCase):
         with self.assertRaisesRegex(InputError, "no model «none»"):
             self.logic.importModel("none", str(self.theirs))
         with self.assertRaisesRegex(InputError, "here already"):
-            self.logic.importModel("standin-small", str(self.theirs))
+            self.logic.importModel("embedded-ct", str(self.theirs))
         (self.models / "broken.json").write_text("{")
         with self.assertRaisesRegex(InputError, "not the entry of a foundation model"):
             self.logic.importModel("broken", str(self.theirs))

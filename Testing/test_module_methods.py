@@ -51,8 +51,8 @@ class DefaultModelTest(LogicTestCase):
 
     def test_a_choice_stays_until_it_is_the_default_again(self) -> None:
         self.with_volume(0)
-        self.logic.setModel("standin-small")
-        self.assertEqual(self.logic.model(), "standin-small")
+        self.logic.setModel("embedded-ct")
+        self.assertEqual(self.logic.model(), "embedded-ct")
         self.logic.setModel(DEFAULT_MODELS["MR"])
         self.logic.getParameterNode().modality = "CT"
         self.assertEqual(self.logic.model(), DEFAULT_MODELS["CT"])
@@ -71,7 +71,7 @@ class WordsTest(LogicTestCase):
     def test_every_method_is_listed_the_recommended_one_first(self) -> None:
         self.assertEqual(list(method_titles()), list(METHODS))
         self.assertEqual(list(trained_parts()), list(METHODS))
-        self.logic.setModel("embedded-small")
+        self.logic.setModel("embedded-ct")
         rows = self.logic.methods()
         self.assertEqual([row.id for row in rows], list(METHODS))
         text = {row.id: row.explanation for row in rows}
@@ -84,7 +84,7 @@ class WordsTest(LogicTestCase):
         self.assertEqual({row.epochs for row in self.logic.methods()}, {200})
 
     def test_the_decoder_counts(self) -> None:
-        self.logic.setModel("embedded-small")
+        self.logic.setModel("embedded-ct")
         self.choose(method="lora", decoder="tuned")
         text = {row.id: row.explanation for row in self.logic.methods()}
         self.assertIn("About 3.7 million", text["lora"])
@@ -95,7 +95,7 @@ class WordsTest(LogicTestCase):
         self.assertEqual(shown, ["437", "4 thousand", "97 thousand", "1000 thousand", "62 million"])
 
     def test_wrong_choices_get_one_sentence(self) -> None:
-        self.logic.setModel("embedded-small")
+        self.logic.setModel("embedded-ct")
         for choices, words in (
             ({"method": "adapter", "decoder": "tuned"}, "leaves the whole model frozen"),
             ({"method": "scratch", "decoder": "frozen"}, "the decoder is new"),
@@ -130,7 +130,7 @@ class WordsTest(LogicTestCase):
 class EstimateTest(unittest.TestCase):
     """Times and memory before anything has run, and after."""
 
-    def guess(self, model: str = "embedded-small", **training: object) -> estimates.Estimate:
+    def guess(self, model: str = "embedded-ct", **training: object) -> estimates.Estimate:
         entry = {**ENTRIES[model], "id": "never run"}
         return estimate(CT, entry, "CT", 2, "cpu", Training(**training))
 
@@ -154,7 +154,7 @@ class EstimateTest(unittest.TestCase):
 
     def test_what_was_measured_counts_for_its_method_alone(self) -> None:
         lora, bias = Training("lora"), Training("bias")
-        entry = {**ENTRIES["embedded-small"], "id": "measured"}
+        entry = {**ENTRIES["embedded-ct"], "id": "measured"}
         self.addCleanup(qt.QSettings().remove, f"{estimates.SPEED}/measured")
         estimates.remember("measured", "cuda:1", lora.speed_key, 0.5)
         found = estimate(CT, entry, "CT", 2, "cuda:1", lora)

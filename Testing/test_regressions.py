@@ -98,7 +98,7 @@ class Regressions(TrainedWorld):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "broken.json").write_text("{", encoding="utf-8")
         self.addCleanup((folder / "broken.json").unlink)
-        self.assertEqual(find_model().entry.id, "standin-small")
+        self.assertEqual(find_model().entry.id, "embedded-ct")
         self.assertEqual(run("models").status, 2)
 
     def test_results_for_programs_come_as_events(self) -> None:

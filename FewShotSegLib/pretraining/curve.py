@@ -22,7 +22,7 @@ def draw_curve(history: Sequence[Mapping[str, Any]], classes: Sequence[str], pat
     Raises:
         StorageError: it can't be written.
     """
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     losses, dice = figure.subplots(1, 2)
     for name in TERMS:
@@ -36,10 +36,11 @@ def draw_curve(history: Sequence[Mapping[str, Any]], classes: Sequence[str], pat
         if points:
             color = default_color(number)
             dice.plot(*zip(*points, strict=True), marker=".", color=color, label=name)
-    dice.set(title="Dice on held-out cases (model grid)", xlabel="step", ylim=(0, 1))
+    dice.set(title="Dice on held-out cases (model grid)", xlabel="step", ylim=(-0.02, 1))
     for axes in (losses, dice):
         axes.grid(alpha=0.3)
         if 0 < len(axes.get_lines()) <= MAX_LEGEND:
-            axes.legend(fontsize=8)
+            # Beside the lines, which go everywhere in such a picture.
+            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)

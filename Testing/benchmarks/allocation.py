@@ -81,13 +81,13 @@ def window():
 
 
 def tuning_step():
-    """A step on two crops of 64 voxels a side, of the network of ``embedded-small``."""
+    """A step on two crops of 64 voxels a side, of the network of ``embedded-ct``."""
     import torch
 
     from FewShotSegLib.model_registry import find_model
     from FewShotSegLib.precision import at_speed
 
-    network = find_model("embedded-small").backbone.train()
+    network = find_model("embedded-ct").backbone.train()
     network.to(memory_format=torch.channels_last_3d)
     network.requires_grad_(True)
     images = torch.rand(2, 1, 64, 64, 64).contiguous(memory_format=torch.channels_last_3d)
