@@ -17,6 +17,7 @@ from matplotlib.textpath import TextPath
 
 from .annotation import Structure
 from .annotation_files import default_color
+from .size_prior import as_expected
 
 # The page, in pixels.
 WIDTH = 1840
@@ -220,7 +221,7 @@ class Page:
             shown = name.replace("_", " ")
             faint = _MUTED_COLOR if not ml else TEXT_COLOR
             self.write(text_left, base, _fit(shown, size, room), size, faint)
-            outside = ml is not None and prior is not None and not prior[0] <= ml <= prior[1]
+            outside = ml is not None and prior is not None and not as_expected(ml, *prior)
             ml_color = _WARN_COLOR if outside else faint
             self.write(ml_at, base, ml_text, size, ml_color, ha="right")
             if has_dice:
@@ -269,7 +270,7 @@ class Page:
         if low <= 0:
             text = f"{_volume_text(high)} ml"
         tone = _MUTED_COLOR
-        if ml is not None and not low <= ml <= high:
+        if ml is not None and not as_expected(ml, low, high):
             tone = _WARN_COLOR
             text = f"{'below' if ml < low else 'above'} {text}"
         elif low <= 0:

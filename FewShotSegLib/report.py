@@ -23,7 +23,7 @@ from .evaluation import dice
 from .features import FeatureSource
 from .model_files import home_folder
 from .model_registry import Model
-from .size_prior import SizePrior
+from .size_prior import SizePrior, as_expected
 
 if TYPE_CHECKING:
     from .segmentation import Segmentation
@@ -61,7 +61,7 @@ def make_report(
         high = refined.get("upper_bound_ml", prior.bounds()[1] / 1000)
         volume = float(np.count_nonzero(mask)) * voxel
         trusted = refined.get("lower_bound_trusted", not prior.cut_off)
-        within = low is None or high is None or low <= volume <= high
+        within = low is None or high is None or as_expected(volume, low, high)
         structures[name] = {
             "label": structure.value,
             "volume_ml": round(volume, 4),

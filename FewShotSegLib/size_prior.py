@@ -22,6 +22,10 @@ DEFAULT_GAMMA = 0.3
 """The published tolerance; never less unless somebody asks for it."""
 SINGLE_GAMMA = 0.5
 """That of a single support, whose size says nothing of how much sizes vary."""
+NEAR = 0.03
+"""The part of a bound by which a segmentation may miss it and still be called as expected:
+transduction ends where the probabilities add up to a bound, and the voxels above one half are a
+little less or more."""
 STRAY_VOXELS = 10
 """A predicted structure with fewer voxels in a face of the field of view is not called cut off."""
 
@@ -101,6 +105,11 @@ class PriorChange:
         if self.gamma is not None:
             prior = replace(prior, gamma=self.gamma)
         return prior if self.enabled is None else replace(prior, enabled=self.enabled)
+
+
+def as_expected(size: float, low: float, high: float) -> bool:
+    """Whether a segmentation's size is within its bounds, give or take ``NEAR``."""
+    return (1 - NEAR) * low <= size <= (1 + NEAR) * high
 
 
 def override_priors(

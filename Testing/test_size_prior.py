@@ -11,6 +11,7 @@ import torch
 from FewShotSegLib.errors import InputError
 from FewShotSegLib.size_prior import (
     SizePrior,
+    as_expected,
     bounds_tensors,
     field_of_view,
     prior_from_sizes,
@@ -93,6 +94,12 @@ class Bounds(unittest.TestCase):
         for cut_off in (False, True):
             prior = SizePrior(1000.0, cut_off=cut_off, enabled=False)
             self.assertEqual(prior.bounds(cut_off), (0.0, INFINITE))
+
+    def test_a_segmentation_that_misses_a_bound_by_a_hair_is_as_expected(self) -> None:
+        for size, expected in ((96, False), (98, True), (150, True), (205, True), (207, False)):
+            self.assertEqual(as_expected(size, 100, 200), expected, size)
+        self.assertTrue(as_expected(0, 0, INFINITE))
+        self.assertTrue(as_expected(1e9, 0, INFINITE))
 
     def test_tensors_are_in_the_order_of_the_priors(self) -> None:
         priors = [
