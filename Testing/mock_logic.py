@@ -74,7 +74,7 @@ class MockLogic:
         self.model_rows = [
             ModelRow(
                 "small",
-                "FewShotSeg embedded model (CT)",
+                "Embedded model for CT",
                 "Small enough for a laptop.",
                 ("CT",),
                 "Apache-2.0",
