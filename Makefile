@@ -1,4 +1,5 @@
-# make demo   everything from nothing: set-up, then adapt, segment and draw (DATA=DIR for your own)
+# make demo   everything from nothing: set-up, then adapt, segment and draw
+#             (DATA=DIR, STRUCTURES=VALUE=NAME,... and MODEL=ID for your own)
 # make test   set-up and the tests         make lint   ruff         make setup   the environment
 
 PYTHON ?= python3
@@ -28,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/fewshotseg demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)") \
-	    $(if $(STRUCTURES),--structures "$(STRUCTURES)")
+	    $(if $(STRUCTURES),--structures "$(STRUCTURES)") $(if $(MODEL),--model "$(MODEL)")
 
 test: setup
 	@echo "Running all tests, which takes several minutes"

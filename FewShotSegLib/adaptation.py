@@ -149,6 +149,8 @@ def adapt(
         prepared = [prepare_support(pair, chosen, images or source) for pair in pairs]
         support_set = SupportSet(list(chosen), prepared)
         priors = override_priors(support_set.priors(gamma), gamma, priors_ml)
+        for message in support_set.unlike_sizes():
+            runtime.events(make_event("warning", message=message))
     learner = _learner(
         foundation, tuning, method, features, support_set, settings, seed, preset, source, runtime
     )

@@ -22,6 +22,8 @@ from .size_prior import (
     touches_border,
 )
 
+UNLIKE = 4.0
+"""How many times larger in one support than in another a structure is before somebody is asked."""
 SAMPLED_VOXELS = 20_000
 """Voxels of each level and support that the feature statistics are measured on."""
 
@@ -80,6 +82,23 @@ class SupportSet:
             cut_off = [structure.name in support.cut_off for support in having]
             priors[structure.name] = prior_from_sizes(sizes, cut_off, gamma)
         return priors
+
+    def unlike_sizes(self) -> list[str]:
+        """A sentence for each structure that is far smaller in one support than in another."""
+        texts = []
+        for name in (structure.name for structure in self.structures):
+            having = [s for s in self.supports if name in s.sizes and name not in s.cut_off]
+            having.sort(key=lambda support: support.sizes[name])
+            if having and having[-1].sizes[name] > UNLIKE * having[0].sizes[name] > 0:
+                small, large = (
+                    f"{support.sizes[name] / 1000:.1f} ml in {support.subject or 'one support'}"
+                    for support in (having[0], having[-1])
+                )
+                texts.append(
+                    f"{name} has {small} and {large}: check that each shows the whole of it. Sizes "
+                    "so different say little of a new one."
+                )
+        return texts
 
 
 def choose_structures(

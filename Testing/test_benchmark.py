@@ -17,7 +17,7 @@ from FewShotSegLib.benchmark.cells import Cell, Models, cells
 from FewShotSegLib.benchmark.forecast import Forecast, Timing
 from FewShotSegLib.benchmark.plan import draw_plan, part_of, read_plan
 from FewShotSegLib.benchmark.results import NAME, Results, setting_key
-from FewShotSegLib.benchmark.summary import Summary
+from FewShotSegLib.benchmark.summary import Change, Summary, by_network
 from FewShotSegLib.benchmark.table import results_text
 from FewShotSegLib.benchmark.untrained import untrained_model
 from FewShotSegLib.errors import InputError
@@ -426,6 +426,21 @@ class SummaryTest(BenchmarkCase):
         page = results_text(self.read, summary)
         self.assertIn("| peas | pea | +0.043 | 4 | 2 |", page)
         self.assertIn("5 of 12 queries were not run", page)
+
+    def test_random_weights_are_counted_apart(self) -> None:
+        changes = [
+            Change("peas", "pea", "Adapter", 1, 0.5, 0.6),
+            Change("peas", "pea", "Adapter, untrained", 1, 0.1, 0.9, untrained=True),
+        ]
+        self.assertEqual(by_network(changes), (changes[:1], changes[1:]))
+        self.assertEqual(by_network(changes[1:]), (changes[1:], []))
+        self.add("Adapter", 1, 0, (0.2, 0.4), (0.4, 0.6))
+        summary = Summary(self.read, self.cells, self.results)
+        self.assertFalse(any(change.untrained for change in summary.changes()))
+        with mock.patch.object(summary, "changes", return_value=changes):
+            page = results_text(self.read, summary)
+        self.assertIn("over 1 segmentations: +0.100. On random weights, over 1", page)
+        self.assertIn("| peas | pea | +0.100 | 1 | 0 |", page)
 
     def test_a_setting_is_what_a_result_depends_on(self) -> None:
         task, method = self.read.tasks[0], self.read.methods[1]

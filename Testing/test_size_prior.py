@@ -8,6 +8,7 @@ import unittest
 import numpy as np
 import torch
 
+from FewShotSegLib.annotation import Structure
 from FewShotSegLib.errors import InputError
 from FewShotSegLib.size_prior import (
     SizePrior,
@@ -18,6 +19,7 @@ from FewShotSegLib.size_prior import (
     size_penalty,
     touches_border,
 )
+from FewShotSegLib.support_set import PreparedSupport, SupportSet
 
 INFINITE = math.inf
 
@@ -158,6 +160,34 @@ class FromSizes(unittest.TestCase):
     def test_json_holds_all_of_it(self) -> None:
         prior = SizePrior(2000.0, 1000.0, 3, 0.2, True, False)
         self.assertEqual(SizePrior(**prior.to_json()), prior)
+
+
+class Unlike(unittest.TestCase):
+    """Supports that can't both show a whole structure."""
+
+    def said(self, sizes_ml: list[float], cut_off: tuple[int, ...] = ()) -> list[str]:
+        supports = [
+            PreparedSupport(
+                *(None, torch.zeros(0), torch.ones(1), ()),
+                {"pea": 1000 * ml},
+                frozenset({"pea"} if number in cut_off else ()),
+                f"case {number}",
+            )
+            for number, ml in enumerate(sizes_ml)
+        ]
+        return SupportSet([Structure("pea", 1)], supports).unlike_sizes()
+
+    def test_both_are_named(self) -> None:
+        (text,) = self.said([26.2, 5.2, 34.0])
+        self.assertIn("pea has 5.2 ml in case 1 and 34.0 ml in case 2: check", text)
+
+    def test_what_patients_differ_by_is_not_told(self) -> None:
+        self.assertEqual(self.said([10, 25, 39]), [])
+        self.assertEqual(self.said([10]), [])
+        self.assertEqual(self.said([0, 10]), [])
+
+    def test_what_is_cut_off_is_told_elsewhere(self) -> None:
+        self.assertEqual(self.said([5.2, 34.0], cut_off=(0,)), [])
 
 
 class FieldOfView(unittest.TestCase):

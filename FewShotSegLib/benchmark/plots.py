@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ..atomic import replacing
 from .plan import Plan, Task
-from .summary import Change, Score, Summary, mean_changes
+from .summary import Change, Score, Summary, by_network, mean_changes
 
 MARKERS = "osD^vP*X<>"
 BESIDE = 1.1
@@ -53,7 +53,7 @@ def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
             }
             figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
             written.append(_save(figure, folder / f"{name}.png"))
-    changes = summary.changes()
+    changes, _ = by_network(summary.changes())
     if changes:
         written.append(_save(_transduction(changes), folder / "transduction.png"))
     return written

@@ -46,7 +46,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Change:
-    """What transduction did to one structure of one query."""
+    """What transduction did to one structure of one query; ``untrained``: on random weights."""
 
     task: str
     structure: str
@@ -54,6 +54,7 @@ class Change:
     shots: int
     dice: float
     dice_ti: float
+    untrained: bool = False
 
     @property
     def change(self) -> float:
@@ -112,7 +113,7 @@ class Summary:
     def changes(self) -> list[Change]:
         """Of every structure of every query that was segmented with and without transduction."""
         return [
-            Change(task, name, method, shots, dice, row["dice_ti"][name])
+            Change(task, name, method, shots, dice, row["dice_ti"][name], cell.method.untrained)
             for (task, method, shots), cells in self._cells.items()
             for cell in cells
             for row in self._rows(cell)
@@ -130,6 +131,16 @@ class Summary:
     def _rows(self, cell: Cell) -> list[dict]:
         rows = (self._results.get(cell.setting, query) for query in cell.draw.queries)
         return [row for row in rows if row is not None]
+
+
+def by_network(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:
+    """Those on trained networks, and those on random weights, where transduction has more to mend.
+
+    Where all are of one kind, they are the first.
+    """
+    trained = [change for change in changes if not change.untrained]
+    untrained = [change for change in changes if change.untrained]
+    return (trained, untrained) if trained else (untrained, trained)
 
 
 def mean_changes(changes: Sequence[Change]) -> Mapping[tuple[str, str], float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from .plan import Plan, Task
-from .summary import Change, Summary, mean_changes
+from .summary import Change, Summary, by_network, mean_changes
 
 
 def results_text(plan: Plan, summary: Summary, problems: Sequence[str] = ()) -> str:
@@ -53,11 +53,14 @@ def _group_text(task: Task, group: str, summary: Summary) -> str:
 
 
 def _changes_text(changes: Sequence[Change]) -> str:
+    changes, untrained = by_network(changes)
+    text = f"Mean change of Dice over {len(changes)} segmentations: {_mean(changes)}."
+    if untrained:
+        text += f" On random weights, over {len(untrained)} and not below: {_mean(untrained)}."
     lines = [
         "## What transduction changed",
         "",
-        f"Mean change of Dice over all {len(changes)} segmentations: "
-        f"{mean(change.change for change in changes):+.3f}. By structure:",
+        f"{text} By structure:",
         "",
         "| task | structure | mean change | better | worse |",
         "|---|---|---:|---:|---:|",
@@ -67,3 +70,7 @@ def _changes_text(changes: Sequence[Change]) -> str:
         better, worse = sum(x > 0 for x in own), sum(x < 0 for x in own)
         lines.append(f"| {task} | {structure} | {value:+.3f} | {better} | {worse} |")
     return "\n".join(lines)
+
+
+def _mean(changes: Sequence[Change]) -> str:
+    return f"{mean(change.change for change in changes):+.3f}"
