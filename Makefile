@@ -27,9 +27,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
+GIVEN = $(if $(DATA),--data "$(DATA)") $(if $(STRUCTURES),--structures "$(STRUCTURES)") \
+    $(if $(MODEL),--model "$(MODEL)")
+
 demo: setup
-	$(BIN)/fewshotseg demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)") \
-	    $(if $(STRUCTURES),--structures "$(STRUCTURES)") $(if $(MODEL),--model "$(MODEL)")
+	$(BIN)/fewshotseg demo --out "$(OUT)" $(strip $(GIVEN))
 
 test: setup
 	@echo "Running all tests, which takes several minutes"
