@@ -22,7 +22,7 @@ DEFAULT_GAMMA = 0.3
 """The published tolerance; never less unless somebody asks for it."""
 SINGLE_GAMMA = 0.5
 """That of a single support, whose size says nothing of how much sizes vary."""
-NEAR = 0.03
+NEAR = 0.05
 """The part of a bound by which a segmentation may miss it and still be called as expected:
 transduction ends where the probabilities add up to a bound, and the voxels above one half are a
 little less or more."""

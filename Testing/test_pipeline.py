@@ -486,7 +486,7 @@ class Transduction(PipelineTestCase):
             )
             self.assertAlmostEqual(bean["prior"]["lower_ml"], 8.1)
             self.assertAlmostEqual(bean["prior"]["upper_ml"], 9.9)
-            within = 0.97 * 8.1 <= bean["volume_ml"] <= 1.03 * 9.9
+            within = 0.95 * 8.1 <= bean["volume_ml"] <= 1.05 * 9.9
             self.assertEqual(bean["within_prior"], within)
             self.assertFalse(pea["prior"]["enabled"])
             self.assertIsNone(pea["prior"]["upper_ml"])
