@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 
 
+@cache
 def fast_dtype(device: torch.device) -> torch.dtype | None:
     """bfloat16 where this device computes it fast, else None.
 

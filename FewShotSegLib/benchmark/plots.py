@@ -94,21 +94,21 @@ def _against_shots(axes: Axes, task: Task, group: str, summary: Summary) -> None
 
 
 def _against_parameters(axes: Axes, task: Task, group: str, summary: Summary) -> None:
-    _scatter(axes, task, group, summary, lambda score: score.parameters)
-    axes.set_xlabel("trained parameters\n(" + _sizes(summary.shots(task)) + ")")
+    _scatter(axes, task, group, summary, "trained parameters", lambda score: score.parameters)
 
 
 def _against_time(axes: Axes, task: Task, group: str, summary: Summary) -> None:
-    _scatter(axes, task, group, summary, lambda score: score.seconds)
-    sizes = _sizes(summary.shots(task))
-    axes.set_xlabel(f"seconds of training, features not counted\n({sizes})")
+    label = "seconds of training, features not counted"
+    _scatter(axes, task, group, summary, label, lambda score: score.seconds)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
-def _scatter(axes: Axes, task: Task, group: str, summary: Summary, of: callable) -> None:
+def _scatter(
+    axes: Axes, task: Task, group: str, summary: Summary, label: str, of: callable
+) -> None:
     """One mark a method and number of shots, the larger the more shots."""
-    shots = list(summary.shots(task))
+    shots = summary.shots(task)
     for name, (number, curve) in _curves(task, group, summary).items():
         style = {"ls": "", "alpha": 0.8, **_style(number)}
         axes.plot([], [], label=name, **style)
@@ -117,10 +117,8 @@ def _scatter(axes: Axes, task: Task, group: str, summary: Summary, of: callable)
             axes.plot(of(score), score.mean, **style)
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _sizes(shots: Sequence[int]) -> str:
-    return f"the larger the mark, the more supports: {', '.join(map(str, shots))}"
+    counts = ", ".join(map(str, shots))
+    axes.set_xlabel(f"{label}\n(the larger the mark, the more supports: {counts})")
 
 
 def _transduction(changes: Sequence[Change]) -> Figure:
