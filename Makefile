@@ -1,18 +1,21 @@
 # make demo   everything from nothing: set-up, then adapt, segment and draw
 #             (DATA=DIR, STRUCTURES=VALUE=NAME,... and MODEL=ID for your own)
 # make test   set-up and the tests         make lint   ruff         make setup   the environment
+# make soak   2,000 examples of every property, and what takes long (SEED=N for others)
+# make test-random   the tests in random order (SEED=N for an order seen before)
 
 PYTHON ?= python3
 # Another build of torch, for instance: make setup TORCH="torch --index-url URL"
 TORCH ?= torch==2.13.0
 OUT ?= demo-output
+SEED ?= 0
 BIN := .venv/bin
 READY := .venv/ready
 # On a terminal pip shows how far it is; in a file that would be pages.
 PIP = [ -t 1 ] && quiet= || quiet=--quiet; \
     $(BIN)/python -m pip install $$quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-random soak lint clean
 
 setup: $(READY)
 
@@ -36,6 +39,15 @@ demo: setup
 test: setup
 	@echo "Running all tests, which takes several minutes"
 	$(BIN)/python -m pytest -q Testing
+
+# Seeds are random where none is given, and printed, so that a run can be had again.
+test-random: setup
+	$(BIN)/python -m pytest -q --random-order-bucket=global \
+	    $(if $(filter-out 0,$(SEED)),--random-order-seed=$(SEED)) Testing
+
+soak: setup
+	@echo "Running 2,000 examples of every property, which takes an hour or so"
+	FEWSHOTSEG_SOAK=1 $(BIN)/python -m pytest -q -m soak --hypothesis-seed=$(SEED) Testing
 
 lint: setup
 	$(BIN)/ruff check .
