@@ -43,6 +43,7 @@ from .annotation import Structure
 from .atomic import replacing
 from .errors import InputError, ModelError
 from .geometry import Volume
+from .json_fields import parse_json
 from .model_registry import Model, find_model
 from .preprocessing import Preprocessing
 from .size_prior import SizePrior
@@ -232,9 +233,16 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise InputError(f"There is no adapter file at {path}.")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            data = json.loads((file.metadata() or {})[KEY])
+            data = parse_json((file.metadata() or {})[KEY], "What it says")
             newer = int(data["format"]) > FORMAT
-    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except (
+        InputError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        safetensors.SafetensorError,
+    ) as error:
         raise InputError(
             f"{path} is not a FewShotSeg adapter, or is damaged. Train it again, or copy it again."
         ) from error

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import Any
 
 from .errors import InputError
+from .json_fields import parse_json
 
 FORMAT = 2
 """A reader refuses a higher one."""
@@ -27,13 +27,13 @@ def read_header(data: bytes, name: str) -> dict[str, Any]:
     """
     try:
         (length,) = struct.unpack_from("<Q", data)
-        header = json.loads(data[8 : 8 + length])
-        metadata = json.loads(header["__metadata__"][KEY])
+        header = parse_json(data[8 : 8 + length], "Its header")
+        metadata = parse_json(header["__metadata__"][KEY], "What it says")
         end = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
         if 8 + length + end != len(data):
             raise ValueError("cut short")
         newer = int(metadata["format"]) > FORMAT
-    except (struct.error, ValueError, KeyError, TypeError, IndexError) as error:
+    except (InputError, struct.error, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
             f"{name} is not a FewShotSeg adapter, or is damaged. Train it again, or copy it again."
         ) from error

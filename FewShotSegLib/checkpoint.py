@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from .adapters.base import Adapter
 from .atomic import replacing
 from .errors import InputError
+from .json_fields import parse_json
 
 SAVE_EVERY_SECONDS = 5.0
 CHEAP_SECONDS = 0.25
@@ -70,8 +71,14 @@ class Checkpoint:
             with safetensors.safe_open(self.path, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
-            history = json.loads(metadata["history"])
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            history = parse_json(metadata["history"], "Its history")
+        except (
+            InputError,
+            OSError,
+            ValueError,
+            KeyError,
+            safetensors.SafetensorError,
+        ) as error:
             raise InputError(
                 f"The checkpoint {self.path} is damaged. Remove it to start again."
             ) from error

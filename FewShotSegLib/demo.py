@@ -6,7 +6,6 @@ once the query is segmented, to score the result and to draw it.
 
 from __future__ import annotations
 
-import json
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from .errors import InputError
 from .evaluation import Scores, evaluate
 from .events import EventSink, make_event
 from .inputs import default_model
+from .json_fields import load_json
 from .model_registry import ModelEntry, find_model
 from .overlay import Panel, draw_overlay
 from .pairs import Pair, find_pairs, read_names
@@ -184,10 +184,10 @@ def _make_patients(folder: Path, count: int, seed: int, say: Callable[[str], Non
     marker = folder / "made.json"
     wanted = {"seed": seed, "count": count, "version": __version__}
     try:
-        made = json.loads(marker.read_text(encoding="utf-8"))
+        made = load_json(marker, "record")
         if made == wanted and len(list(folder.glob("phantom_*.nii.gz"))) >= 2 * count:
             return
-    except (OSError, ValueError):
+    except InputError:
         pass
     say(f"Making {count} patients up in {folder}")
     write_phantoms(folder, count, seed, varied_grid=True)

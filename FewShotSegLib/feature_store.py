@@ -21,8 +21,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .errors import StorageError
+from .errors import InputError, StorageError
 from .feature_writer import FeatureWriter
+from .json_fields import load_json
 
 DEFAULT_MAX_BYTES = 20 * 2**30
 PARTIAL = "partial-"
@@ -92,7 +93,7 @@ class FeatureStore:
         """The entry of this name, or None. Marks it as just used."""
         folder = self.folder / key
         try:
-            meta = json.loads((folder / "meta.json").read_text())
+            meta = load_json(folder / "meta.json", "entry")
             levels = tuple(
                 np.load(folder / f"level{number}.npy", mmap_mode="r")
                 for number in range(len(meta["strides"]))
@@ -100,7 +101,7 @@ class FeatureStore:
             os.utime(folder)
             scales, strides = tuple(meta["scales"]), tuple(meta["strides"])
             shape = tuple(meta["shape"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError):
+        except (InputError, OSError, EOFError, ValueError, KeyError, TypeError):
             return None  # absent or damaged
         return VolumeFeatures(levels, scales, strides, shape, key)
 

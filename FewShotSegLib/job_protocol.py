@@ -12,7 +12,6 @@ This module needs numpy and nothing else.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -24,6 +23,7 @@ import numpy as np
 from .annotation import Structure
 from .atomic import write_json
 from .errors import InputError
+from .json_fields import load_json
 from .size_prior import PriorChange
 
 FORMAT = 1
@@ -196,7 +196,7 @@ def read_job(folder: Path) -> tuple[Job, int]:
         InputError: there is none, or it was written by another version.
     """
     try:
-        data = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        data = load_json(folder / JOB, "job")
         if data.pop("format") != FORMAT:
             raise ValueError("another format")
         caller, cls = int(data.pop("caller")), KINDS[data.pop("kind")]
@@ -205,7 +205,7 @@ def read_job(folder: Path) -> tuple[Job, int]:
         if unknown:
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
         return cls(**data), caller
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"The job in {folder} can't be read ({error}). The module and its engine are of "
             "different versions: install both again."

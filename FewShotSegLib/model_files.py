@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from .atomic import replacing
 from .errors import ModelError
+from .json_fields import load_json
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "Resources" / "Models"
 DEFAULT_MODELS = {"CT": "embedded-ct", "MR": "embedded-mr"}
@@ -60,12 +60,12 @@ def read_entry(path: Path) -> dict[str, Any]:
         ModelError: the file is not an entry.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = load_json(path, "entry of a foundation model", ModelError)
         data["weights"] = weights_path(Path(path).parent, data["weights"])
         if not isinstance(data["id"], str) or not data["id"]:
             raise ValueError("it has no id")
         return data
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{path} is not the entry of a foundation model ({error}). Resources/Models/README.md "
             "tells what one looks like."

@@ -8,7 +8,6 @@ their entry are looked for in that same ``models`` folder.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from .annotation import class_key
 from .backbones import ARCHITECTURES
 from .backbones.base import Backbone
 from .errors import ModelError, StorageError
+from .json_fields import load_json
 from .model_files import (
     CHECKSUMS,
     DEFAULT_MODEL,
@@ -71,12 +71,7 @@ class ModelEntry:
         Raises:
             ModelError: not JSON, a field missing, unknown or out of range.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ModelError(f"There is no model entry at {path} ({error.strerror}).") from error
-        except ValueError as error:
-            raise ModelError(f"The model entry {path} is not JSON: {error}.") from error
+        data = load_json(path, "model entry", ModelError)
         try:
             data["modality"] = tuple(data["modality"])
             data["preprocessing"] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from .annotation_files import parse_structures
 from .errors import InputError
+from .json_fields import load_json
 from .volume_files import extension_of
 
 IMAGE_FOLDERS = ("images", "imagestr", "image")
@@ -82,9 +82,9 @@ def read_names(folder: str | os.PathLike[str]) -> str | None:
         if not path.is_file():
             continue
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = load_json(path, "list")
             values = _values(data if part is None else data[part])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f'{path} is no list of label values and names such as {{"1": "liver"}}; correct '
                 "it, or say which structures there are."

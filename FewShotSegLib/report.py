@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from .atomic import write_json
 from .errors import InputError
 from .evaluation import dice
 from .features import FeatureSource
+from .json_fields import load_json
 from .model_files import home_folder
 from .model_registry import Model
 from .size_prior import SizePrior, as_expected
@@ -163,11 +163,11 @@ def read_reports(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = load_json(path, "report")
         if data["format"] != FORMAT:
             raise ValueError("another format")
         return dict(data["results"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a FewShotSeg report and would be overwritten. Move it, or choose "
             "another output folder."

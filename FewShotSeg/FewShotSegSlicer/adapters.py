@@ -16,6 +16,7 @@ from slicer.i18n import tr as _
 from FewShotSegLib.adapter_header import EXTENSION, read_header
 from FewShotSegLib.atomic import replacing
 from FewShotSegLib.errors import InputError
+from FewShotSegLib.json_fields import parse_json
 
 from .logic_data import AdapterRow
 from .scene_state import new_id
@@ -146,7 +147,7 @@ class AdapterShelf:
             data["method"],
             data["model"]["id"],
             data["modality"],
-            tuple(json.loads(node.GetAttribute(SUPPORTS) or "[]")) or _unnamed(data),
+            _support_names(node) or _unnamed(data),
             node.GetAttribute(CREATED) or "",
             data,
         )
@@ -159,6 +160,15 @@ def provenance(data: dict[str, Any], names: Sequence[str]) -> list[str]:
         sizes = ", ".join(f"{k} {v / 1000:.1f} ml" for k, v in support["sizes_mm3"].items())
         lines.append(f"{name} ({sizes})")
     return lines
+
+
+def _support_names(node: Any) -> tuple[str, ...]:
+    """What the supports were called; empty where the scene does not say."""
+    try:
+        names = parse_json(node.GetAttribute(SUPPORTS) or "[]", "The supports")
+    except InputError:
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _unnamed(data: dict[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -13,7 +12,9 @@ from typing import Any
 
 import qt
 
+from FewShotSegLib.errors import InputError
 from FewShotSegLib.job_protocol import CANCEL
+from FewShotSegLib.json_fields import parse_json
 
 from .engine import engine_parent, python_program
 
@@ -121,9 +122,9 @@ class JobProcess:
         *lines, self._out = (self._out + _bytes(self._process.readAllStandardOutput())).split(b"\n")
         for line in lines:
             try:
-                event = json.loads(line)
+                event = parse_json(line, "An event")
                 kind = event["event"]
-            except (ValueError, KeyError, TypeError):
+            except (InputError, KeyError, TypeError):
                 self._on_log(line.decode("utf-8", "replace"))
                 continue
             if kind == "started":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from FewShotSegLib.job_protocol import (
     read_array,
     read_segments,
 )
+from FewShotSegLib.json_fields import load_json
 
 from .results import hide_result, list_results
 from .scene_state import QUERY, REFINED, UNCERTAINTY, UNREFINED, SceneState, new_id
@@ -39,11 +39,11 @@ def read_result(folder: Path) -> dict[str, Any]:
         InputError: there is none, or another version wrote it.
     """
     try:
-        data = json.loads((folder / RESULTS / RESULT).read_text(encoding="utf-8"))
+        data = load_json(folder / RESULTS / RESULT, "result")
         if data["format"] != FORMAT:
             raise ValueError("another format")
         return data
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             _("The background process left no result that can be read ({error}).").format(
                 error=error

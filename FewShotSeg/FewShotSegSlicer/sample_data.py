@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
+
+from FewShotSegLib.json_fields import load_json
 
 CATEGORY = "FewShotSeg"
 NAME = "FewShotSegPhantoms"
@@ -55,7 +56,7 @@ def make_patients() -> list[Any]:
 
 def load_patients(folder: Path) -> list[Any]:
     """Load what ``write_phantoms`` wrote; the last patient without the annotation."""
-    names = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    names = load_json(folder / "labels.json", "list of labels")
     images = sorted(folder.glob("*_ct.nii.gz"))
     nodes = []
     for number, image in enumerate(images, 1):

@@ -6,6 +6,9 @@ import json
 import uuid
 from typing import Any
 
+from FewShotSegLib.errors import InputError
+from FewShotSegLib.json_fields import parse_json
+
 from .parameter_node import FewShotSegParameterNode
 
 KEYS = ("supports", "structures", "assigned", "results")
@@ -37,11 +40,16 @@ class SceneState:
     def read(self) -> dict[str, Any]:
         """All rows; empty where there are none, or where they can't be read."""
         try:
-            data = json.loads(self.parameters.state or "{}")
-        except ValueError:
+            data = parse_json(self.parameters.state or "{}", "The state")
+        except InputError:
+            data = {}
+        if not isinstance(data, dict):
             data = {}
         empty = {"supports": [], "structures": [], "assigned": {}, "results": []}
-        return {key: data.get(key, empty[key]) for key in KEYS}
+        return {
+            key: data[key] if isinstance(data.get(key), type(empty[key])) else empty[key]
+            for key in KEYS
+        }
 
     def write(self, data: dict[str, Any]) -> None:
         """Replace all rows, if they differ."""

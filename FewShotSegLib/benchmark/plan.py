@@ -17,7 +17,7 @@ from ..annotation import Structure
 from ..annotation_files import parse_structures
 from ..errors import FewShotSegError, InputError
 from ..inputs import default_model
-from ..json_fields import is_number, json_file, json_object
+from ..json_fields import is_number, json_object, load_json
 from ..methods import choose_tuning, default_settings
 from ..model_files import DEFAULT_MODEL
 from ..pairs import find_pairs, read_names
@@ -120,7 +120,7 @@ def read_plan(path: str | os.PathLike[str], data: str | os.PathLike[str] | None 
         InputError: it can't be read, or a field is missing, unknown or wrong.
     """
     path = Path(path)
-    fields = json_file(path, "plan")
+    fields = load_json(path, "plan")
     try:
         return _plan(fields, path.parent if data is None else Path(data))
     except FewShotSegError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, StorageError
+from ..json_fields import parse_json
 from ..refinement import RefinementSettings
 from .plan import Draw, Method, Task
 
@@ -53,9 +54,9 @@ class Results:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
+                row = parse_json(line, f"Line {number} of {path}")
                 self._rows[row["setting"], row["query"]] = row
-            except (ValueError, KeyError, TypeError) as error:
+            except (InputError, KeyError, TypeError) as error:
                 if number == len(lines):  # cut off by a full disk or a power cut: it is run again
                     path.write_text("".join(f"{kept}\n" for kept in lines[:-1]), encoding="utf-8")
                     break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from ..backbones import ARCHITECTURES
 from ..errors import FewShotSegError, InputError
-from ..json_fields import is_number, json_file, json_object, json_settings
+from ..json_fields import is_number, json_object, json_settings, load_json
 from ..modality import MODALITIES
 from ..model_registry import same_class
 from ..pairs import find_pairs
@@ -139,7 +138,7 @@ def read_assembly(
             aren't there. One sentence says which.
     """
     path = Path(path)
-    data = json_file(path, "assembly")
+    data = load_json(path, "assembly")
     try:
         return _assembly(data, path.parent if folder is None else Path(folder), steps)
     except FewShotSegError as error:
@@ -357,12 +356,12 @@ def _annotated(data: Any, folder: Path, where: str) -> str | dict[str, tuple[int
     data = json_object(data, f"'annotated' of {where}", ("file",), ("part",))
     file = folder / str(data["file"])
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))
+        index = load_json(file, "list")
         index = index[data["part"]] if "part" in data else index
         lists = {case: tuple(values) for case, values in index.items()}
         if not all(type(value) is int for values in lists.values() for value in values):
             raise ValueError("a label value is no integer")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{where}: {file} is no list of label values by case such as {{"pt_1": [1, 3]}} '
             f"({type(error).__name__}: {error})"

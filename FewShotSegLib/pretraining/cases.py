@@ -17,6 +17,7 @@ from ..annotation_files import read_annotation
 from ..atomic import replacing, write_json
 from ..errors import InputError
 from ..geometry import Grid
+from ..json_fields import load_json
 from ..preprocessing import Placement
 from ..volume_files import array_of, grid_of, read_file, read_image
 from .assembly import Assembly, DataSet, Source
@@ -120,14 +121,14 @@ def prepare_case(
 
 def _load(assembly: Assembly, data_set: DataSet, source: Source, place: Path) -> Case:
     try:
-        summary = json.loads((place / "case.json").read_text(encoding="utf-8"))
+        summary = load_json(place / "case.json", "case")
         arrays = {name: StoredArray(place / f"{name}.npy") for name in summary["arrays"]}
         annotated = np.isin(assembly.classes, summary["annotated"]).astype(np.float32)
         points, means = np.array(arrays["places"]), np.array(arrays["centres"])
         places = {n: points[points[:, 0] == n, 1:] for n in np.unique(points[:, 0]).tolist()}
         centres = {number: means[number] for number in places}
         labels = arrays["labels"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (InputError, OSError, ValueError, LookupError, TypeError) as error:
         raise _damaged(place) from error
     return Case(
         source.name,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..atomic import replacing
 from ..errors import InputError
+from ..json_fields import parse_json
 
 NAME = "checkpoint.safetensors"
 
@@ -75,7 +76,10 @@ def restore_state(
                 f"The checkpoint {path} is of a pre-training with another assembly, seed, number "
                 "of steps or of processes. Repeat the command as it was, or choose another --out."
             )
-        step, history = int(metadata["step"]), json.loads(metadata["history"])
+        step, history = (
+            int(metadata["step"]),
+            parse_json(metadata["history"], f"The history in {path}"),
+        )
         with torch.no_grad():
             running.copy_(tensors["running"])
             for name, network in networks.items():
