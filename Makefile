@@ -19,7 +19,7 @@ PIP = [ -t 1 ] && quiet= || quiet=--quiet; \
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt FewShotSegLib/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "Python 3.10 or newer is needed; say which: make PYTHON=python3.12 setup"; exit 1; }
 	@echo "Making a Python environment in .venv"

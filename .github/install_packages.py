@@ -1,6 +1,5 @@
 """Run in Slicer by the workflow: the CPU build of torch, and the rest, Slicer's own left alone."""
 
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,8 +13,9 @@ sys.path[:0] = [str(ROOT / "FewShotSeg"), str(ROOT)]
 try:
     from FewShotSegSlicer.packages import constraints
 
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    needed = re.findall(r'^    "([A-Za-z]+>=[\d.]+)",', text, re.MULTILINE)
+    from FewShotSegLib.requirements import missing_packages
+
+    needed = missing_packages()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "constraints.txt"
         path.write_text("\n".join(constraints()) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ from .commands import COMMANDS
 from .commands.common import signals, speaks
 from .errors import Cancelled, FewShotSegError, OutOfMemory, is_out_of_memory
 from .events import EventSink, ignore, json_lines, make_event
+from .requirements import Outdated, outdated_packages
 
 FAILED = 2
 """Exit status of every failure that the user can act on; the reason is one sentence on stderr."""
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sink = _sink(args)
         sink(make_event("started", command=args.command, version=__version__, pid=os.getpid()))
+        for old in outdated_packages():
+            sink(make_event("warning", message=f"{old} {_update(old)}"))
         with signals():
             status = args.run(args, sink)
         sink(make_event("finished", seconds=round(time.monotonic() - start, 2)))
@@ -68,6 +71,10 @@ def _sink(args: argparse.Namespace) -> EventSink:
     from .progress import Progress
 
     return Progress(sys.stderr)
+
+
+def _update(old: Outdated) -> str:
+    return f'It stays until you update it: python -m pip install --upgrade "{old.requirement}"'
 
 
 def _fail(error: Exception, kind: str, sink: EventSink) -> int:

@@ -106,6 +106,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/query.py
   FewShotSegLib/refinement.py
   FewShotSegLib/report.py
+  FewShotSegLib/requirements.py
   FewShotSegLib/result_files.py
   FewShotSegLib/runtime.py
   FewShotSegLib/sampling.py
@@ -134,28 +135,29 @@ set(ENGINE_PYTHON_SCRIPTS
   )
 
 set(ENGINE_RESOURCES
-  Resources/Models/README.md
-  Resources/Models/abdomen-unet.json
-  Resources/Models/btcv.json
-  Resources/Models/clipdriven.json
-  Resources/Models/embedded-ct.json
-  Resources/Models/embedded-ct.md
-  Resources/Models/embedded-ct.safetensors
-  Resources/Models/embedded-mr.json
-  Resources/Models/embedded-mr.md
-  Resources/Models/embedded-mr.safetensors
-  Resources/Models/embedded-small.json
-  Resources/Models/embedded-small.md
-  Resources/Models/embedded-small.safetensors
-  Resources/Models/fseft.json
-  Resources/Models/recipes/embedded-ct.history.json
-  Resources/Models/recipes/embedded-ct.json
-  Resources/Models/recipes/embedded-mr.history.json
-  Resources/Models/recipes/embedded-mr.json
-  Resources/Models/recipes/embedded-small.history.json
-  Resources/Models/recipes/embedded-small.json
-  Resources/Models/selfsup.json
-  Resources/Models/suprem_swinunetr.json
-  Resources/Models/suprem_unet.json
-  Resources/Models/vista3d.json
+  FewShotSegLib/Resources/Models/README.md
+  FewShotSegLib/Resources/Models/abdomen-unet.json
+  FewShotSegLib/Resources/Models/btcv.json
+  FewShotSegLib/Resources/Models/clipdriven.json
+  FewShotSegLib/Resources/Models/embedded-ct.json
+  FewShotSegLib/Resources/Models/embedded-ct.md
+  FewShotSegLib/Resources/Models/embedded-ct.safetensors
+  FewShotSegLib/Resources/Models/embedded-mr.json
+  FewShotSegLib/Resources/Models/embedded-mr.md
+  FewShotSegLib/Resources/Models/embedded-mr.safetensors
+  FewShotSegLib/Resources/Models/embedded-small.json
+  FewShotSegLib/Resources/Models/embedded-small.md
+  FewShotSegLib/Resources/Models/embedded-small.safetensors
+  FewShotSegLib/Resources/Models/fseft.json
+  FewShotSegLib/Resources/Models/recipes/embedded-ct.history.json
+  FewShotSegLib/Resources/Models/recipes/embedded-ct.json
+  FewShotSegLib/Resources/Models/recipes/embedded-mr.history.json
+  FewShotSegLib/Resources/Models/recipes/embedded-mr.json
+  FewShotSegLib/Resources/Models/recipes/embedded-small.history.json
+  FewShotSegLib/Resources/Models/recipes/embedded-small.json
+  FewShotSegLib/Resources/Models/selfsup.json
+  FewShotSegLib/Resources/Models/suprem_swinunetr.json
+  FewShotSegLib/Resources/Models/suprem_unet.json
+  FewShotSegLib/Resources/Models/vista3d.json
+  FewShotSegLib/requirements.txt
   )

@@ -16,7 +16,7 @@ from .atomic import replacing
 from .errors import ModelError
 from .json_fields import load_json
 
-EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "Resources" / "Models"
+EMBEDDED_FOLDER = Path(__file__).resolve().parent / "Resources" / "Models"
 DEFAULT_MODELS = {"CT": "embedded-ct", "MR": "embedded-mr"}
 """What is used where nobody chose: for each modality the embedded model that is best at it."""
 DEFAULT_MODEL = DEFAULT_MODELS["CT"]

@@ -1,6 +1,6 @@
 """Foundation models as data: one JSON entry each, weights beside it, loaded only when run.
 
-Entries are read from ``Resources/Models`` of this project and from ``models`` in the user's
+Entries are read from ``Resources/Models`` of this package and from ``models`` in the user's
 FewShotSeg folder (``FEWSHOTSEG_HOME``, by default ``~/.fewshotseg``); a path to any other entry
 works as well. ``Resources/Models/README.md`` documents the fields. Weights that aren't beside
 their entry are looked for in that same ``models`` folder.
@@ -34,6 +34,7 @@ from .model_files import (
     weights_path,
 )
 from .preprocessing import Preprocessing
+from .requirements import outdated_packages
 
 
 def same_class(a: str, b: str) -> bool:
@@ -266,12 +267,25 @@ def _one_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
 
 
+def _refuse_where_pickles_run_code(path: Path) -> None:
+    """What ``weights_only=True`` promises holds from our lowest torch on (see ``requirements``)."""
+    old = next((old for old in outdated_packages() if old.requirement.name == "torch"), None)
+    if old is not None:
+        raise ModelError(
+            f"The weights file {path} is not opened: {old} Update torch, or have the weights "
+            "converted to .safetensors on another machine."
+        )
+
+
 def _read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file, unwrapped; never with a pickle that can run code."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        _refuse_where_pickles_run_code(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise ModelError(f"The weights file {path} can't be read: {_one_line(error)}.") from error
     except Exception as error:  # pickle.UnpicklingError and whatever a damaged archive raises

@@ -101,6 +101,7 @@ class MockLogic:
             DeviceRow("cpu", "CPU", 12_300_000_000),
         ]
         self.missing: list[str] = []
+        self.outdated: list[str] = []
         self.support_rows: list[SupportRow] = []
         self.structure_rows: list[StructureRow] = []
         self.method_rows = [
@@ -232,6 +233,9 @@ class MockLogic:
 
     def missingPackages(self) -> list[str]:
         return self.missing
+
+    def outdatedPackages(self) -> list[str]:
+        return self.outdated
 
     def supports(self) -> list[SupportRow]:
         return self.support_rows

@@ -14,7 +14,7 @@ from FewShotSegSlicer.logic_protocol import Progress
 from FewShotSegSlicer.task import Task
 from module_logic import LogicTestCase
 
-MODELS = slicer_world.ROOT / "Resources" / "Models"
+MODELS = slicer_world.ROOT / "FewShotSegLib" / "Resources" / "Models"
 LARGE = ((512, 512, 300), np.diag([0.8, 0.8, 1.5, 1.0]))
 
 

@@ -19,14 +19,14 @@ class PackagesTest(slicer_world.SceneTestCase):
     """Nothing is installed here: pip and PyTorch's extension are stand-ins."""
 
     def test_the_question_names_everything(self) -> None:
-        text = packages.describe_packages(["torch>=2.4", "monai>=1.4", "filelock>=3.12"])
-        for line in ("torch>=2.4 (200 MB", "monai>=1.4 (2 MB)", "filelock>=3.12 (below 1 MB)"):
+        text = packages.describe_packages(["torch>=2.10", "monai>=1.4", "filelock>=3.12"])
+        for line in ("torch>=2.10 (200 MB", "monai>=1.4 (2 MB)", "filelock>=3.12 (below 1 MB)"):
             self.assertIn(line, text)
 
     def test_names_of_requirements(self) -> None:
         for requirement in (
             "torch",
-            "torch>=2.4",
+            "torch>=2.10",
             "torch [cuda]",
             "torch; sys_platform",
             "torch~=2",
@@ -47,9 +47,9 @@ class PackagesTest(slicer_world.SceneTestCase):
         pip.pip_ensure = pip_ensure
         modules = {"PyTorchUtils": torch_module, "slicer.packaging": pip}
         with mock.patch.dict(sys.modules, modules):
-            packages.install_packages(["torch>=2.4", "monai>=1.4"])
+            packages.install_packages(["torch>=2.10", "monai>=1.4"])
         torch_module.PyTorchUtilsLogic().installTorch.assert_called_once_with(
-            askConfirmation=False, torchVersionRequirement=">=2.4"
+            askConfirmation=False, torchVersionRequirement=">=2.10"
         )
         import numpy
 
@@ -66,7 +66,7 @@ class PackagesTest(slicer_world.SceneTestCase):
     def test_without_the_extension(self) -> None:
         with mock.patch.dict(sys.modules, PyTorchUtils=None):
             with self.assertRaisesRegex(packages.PackagesError, "Extensions Manager"):
-                packages.install_packages(["torch>=2.4"])
+                packages.install_packages(["torch>=2.10"])
 
     def test_pip_fails(self) -> None:
         with (

@@ -86,7 +86,7 @@ class MissingTest(PanelTestCase):
 
     def test_packages_that_are_not_here(self) -> None:
         self.assertFalse(self.ui.packagesFrame.visible)
-        self.logic.missing = ["torch>=2.4", "monai>=1.4"]
+        self.logic.missing = ["torch>=2.10", "monai>=1.4"]
         self.logic.changed("models")
         settle()
         self.assertIn("Press Install", self.ui.modelHint.text)
@@ -94,7 +94,7 @@ class MissingTest(PanelTestCase):
 
     def test_the_models_section_opens_where_something_is_missing(self) -> None:
         self.assertTrue(self.ui.modelSection.collapsed)
-        self.logic.missing = ["torch>=2.4"]
+        self.logic.missing = ["torch>=2.10"]
         self.panel.open_what_needs_attention()
         self.assertFalse(self.ui.modelSection.collapsed)
 
@@ -135,15 +135,15 @@ class ModelsTest(PanelTestCase):
         self.assertIn(("addCheckpoint", "/x/m.json"), self.logic.calls)
 
     def test_packages_are_installed_after_one_question(self) -> None:
-        self.logic.missing = ["torch>=2.4", "monai>=1.4"]
+        self.logic.missing = ["torch>=2.10", "monai>=1.4"]
         with (
             mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=True) as asked,
             mock.patch("FewShotSegSlicer.widget_models.install_packages") as install,
         ):
             self.panel.models.on_install()
         asked.assert_called_once()
-        self.assertIn("torch>=2.4 (200 MB", asked.call_args.args[0])
-        install.assert_called_once_with(["torch>=2.4", "monai>=1.4"])
+        self.assertIn("torch>=2.10 (200 MB", asked.call_args.args[0])
+        install.assert_called_once_with(["torch>=2.10", "monai>=1.4"])
 
 
 class SupportsTest(PanelTestCase):

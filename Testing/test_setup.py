@@ -27,8 +27,12 @@ class SetupTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
-        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-            shutil.copy(ROOT / name, self.folder)
+        (self.folder / "FewShotSegLib").mkdir()
+        for name in (
+            *("Makefile", "pyproject.toml", "constraints.txt"),
+            "FewShotSegLib/requirements.txt",
+        ):
+            shutil.copy(ROOT / name, self.folder / name)
         python = self.folder / "fake python"
         python.write_text(PYTHON, encoding="utf-8")
         python.chmod(0o755)

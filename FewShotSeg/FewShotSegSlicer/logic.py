@@ -14,6 +14,7 @@ from slicer.util import VTKObservationMixin
 
 from FewShotSegLib.errors import InputError
 from FewShotSegLib.job_protocol import DevicesJob, DownloadJob, ImportJob
+from FewShotSegLib.requirements import missing_packages
 
 from . import results as shown
 from .adapters import AdapterShelf
@@ -36,7 +37,7 @@ from .logic_data import (
 from .method_choice import method_rows
 from .models import DeviceShelf, ModelShelf
 from .parameter_node import FewShotSegParameterNode
-from .requirements import missing_packages
+from .requirements import outdated_advice
 from .result_loader import read_result
 from .scene_state import SceneState
 from .segment_sizes import SegmentSizes
@@ -228,6 +229,9 @@ class FewShotSegLogic(
 
     def missingPackages(self) -> list[str]:
         return missing_packages()
+
+    def outdatedPackages(self) -> list[str]:
+        return outdated_advice()
 
     # --- structures
 

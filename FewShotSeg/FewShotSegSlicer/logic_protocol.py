@@ -74,7 +74,11 @@ class LogicProtocol(Protocol):
         ...
 
     def missingPackages(self) -> list[str]:
-        """Requirements that training needs and this Python lacks, such as ``torch>=2.4``."""
+        """Requirements that training needs and this Python lacks, such as ``torch>=2.10``."""
+        ...
+
+    def outdatedPackages(self) -> list[str]:
+        """What is installed but too old, one sentence each, with what to do about it."""
         ...
 
     # support set

@@ -36,7 +36,7 @@ class PackagesError(FewShotSegError):
 
 
 def package_name(requirement: str) -> str:
-    """``torch`` of ``torch>=2.4``."""
+    """``torch`` of ``torch>=2.10``."""
     return re.split(r"[\s<>=!~;\[(]", requirement.strip(), maxsplit=1)[0]
 
 

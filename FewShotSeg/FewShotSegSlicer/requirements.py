@@ -1,22 +1,24 @@
-"""What the background process needs of Slicer's Python, and what of it is not there yet."""
+"""Packages of Slicer's Python that are too old for the background process, in words."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from slicer.i18n import tr as _
 
-REQUIREMENTS = {
-    "torch": "torch>=2.4",
-    "monai": "monai>=1.4",
-    "safetensors": "safetensors>=0.4",
-    "scipy": "scipy>=1.11",
-    "requests": "requests>=2.31",
-    "filelock": "filelock>=3.12",
-    "tqdm": "tqdm>=4.66",
-    "SimpleITK": "SimpleITK>=2.3",
-}
-"""By the name they are imported by. Nothing is imported to find out: torch stays out of Slicer."""
+from FewShotSegLib.requirements import Outdated, outdated_packages
 
 
-def missing_packages() -> list[str]:
-    """Requirements that this Python lacks."""
-    return [requirement for name, requirement in REQUIREMENTS.items() if find_spec(name) is None]
+def outdated_advice() -> list[str]:
+    """One text for each: what is wrong with it, and how to mend it. Nothing is replaced unasked."""
+    return [f"{found} {_mend(found)}" for found in outdated_packages()]
+
+
+def _mend(found: Outdated) -> str:
+    if found.requirement.name == "torch":
+        return _(
+            "In the module «PyTorch Utils» of the PyTorch extension, uninstall PyTorch; restart "
+            "Slicer, and press Install here. It stays as it is until then."
+        )
+    return _(
+        "It stays as it is until you update it, in Slicer's Python console: "
+        'slicer.util.pip_install("{need}")'
+    ).format(need=found.requirement)

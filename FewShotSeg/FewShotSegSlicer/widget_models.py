@@ -79,7 +79,7 @@ class ModelsSection:
             return model.problem
         if not model.installed:
             return _("The weights of this model are not here yet. Press Download or Import.")
-        return ""
+        return "\n".join(self.logic.outdatedPackages())
 
     def _refresh_buttons(self, model: ModelRow | None, running: bool) -> None:
         busy = _("Wait until the running task has ended.") if running else ""
