@@ -2,6 +2,7 @@
 #             (DATA=DIR, STRUCTURES=VALUE=NAME,... and MODEL=ID for your own)
 # make test   set-up and the tests         make lint   ruff         make setup   the environment
 # make soak   2,000 examples of every property, and what takes long (SEED=N for others)
+# make wheel-check   the wheel in an environment of its own, away from here
 # make test-random   the tests in random order (SEED=N for an order seen before)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ READY := .venv/ready
 PIP = [ -t 1 ] && quiet= || quiet=--quiet; \
     $(BIN)/python -m pip install $$quiet --disable-pip-version-check
 
-.PHONY: setup demo test test-random soak lint clean
+.PHONY: setup demo test test-random soak wheel-check lint clean
 
 setup: $(READY)
 
@@ -48,6 +49,9 @@ test-random: setup
 soak: setup
 	@echo "Running 2,000 examples of every property, which takes an hour or so"
 	FEWSHOTSEG_SOAK=1 $(BIN)/python -m pytest -q -m soak --hypothesis-seed=$(SEED) Testing
+
+wheel-check: setup
+	$(BIN)/python Testing/wheel_check.py --torch "$(TORCH)"
 
 lint: setup
 	$(BIN)/ruff check .
