@@ -48,6 +48,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/demo.py
   FewShotSegLib/describe.py
   FewShotSegLib/describe_models.py
+  FewShotSegLib/dicom_folder.py
   FewShotSegLib/errors.py
   FewShotSegLib/evaluation.py
   FewShotSegLib/events.py
@@ -55,7 +56,16 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/feature_writer.py
   FewShotSegLib/features.py
   FewShotSegLib/fetching.py
+  FewShotSegLib/file_names.py
   FewShotSegLib/geometry.py
+  FewShotSegLib/image_child.py
+  FewShotSegLib/image_files.py
+  FewShotSegLib/image_headers/__init__.py
+  FewShotSegLib/image_headers/base.py
+  FewShotSegLib/image_headers/metaimage.py
+  FewShotSegLib/image_headers/nifti.py
+  FewShotSegLib/image_headers/nrrd.py
+  FewShotSegLib/image_process.py
   FewShotSegLib/image_training.py
   FewShotSegLib/inputs.py
   FewShotSegLib/job_inputs.py

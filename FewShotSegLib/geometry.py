@@ -10,6 +10,10 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 TOLERANCE_MM = 1e-3
 """Two grids are the same where no corner voxel's centre differs by more than this part of a voxel,
 or this many millimetres, whichever is larger: what a float32 header can lose."""
+SPACINGS = (1e-4, 1e3)
+"""mm between voxels, the least and the most: from a micro-CT's to more than any scanner's."""
+MAX_DISTANCE = 1e6
+"""mm from the origin; beyond it a header's 32-bit numbers no longer tell voxels apart."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,23 @@ class Grid:
     def same_as(self, other: Grid) -> bool:
         """Whether both grids have the same voxels in the same places."""
         return self.shape == other.shape and self.offset_in(other) == (0, 0, 0)
+
+
+def grid_problem(grid: Grid) -> str | None:
+    """Why a grid can't be that of an image of a patient, as a clause; None where it can."""
+    numbers = np.concatenate([grid.spacing, grid.origin, grid.direction])
+    if not np.isfinite(numbers).all():
+        return "its position, spacing or directions are not numbers (NaN or infinite)"
+    low, high = SPACINGS
+    if min(grid.spacing) < low or max(grid.spacing) > high:
+        spacing = " x ".join(f"{s:.4g}" for s in grid.spacing)
+        return f"its voxels would be {spacing} mm (between {low:g} and {high:g} are possible)"
+    if np.abs(grid.origin).max() > MAX_DISTANCE:
+        origin = ", ".join(f"{x:.4g}" for x in grid.origin)
+        return f"it would begin at ({origin}) mm"
+    if abs(np.linalg.det(np.reshape(grid.direction, (3, 3)))) < 1e-6:
+        return "its axes have no direction of their own (singular)"
+    return None
 
 
 @dataclass(frozen=True)
