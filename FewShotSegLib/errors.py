@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class FewShotSegError(Exception):
     """Base of every error that is the input's or the machine's, not the program's.
@@ -31,10 +33,19 @@ class OutOfMemory(FewShotSegError):
     """The memory, or a GPU's, is not enough for the work."""
 
 
+_MEMORY_WORDS = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
+    # What oneDNN says when the memory for a layer's work can't be had.
+    *("could not create a primitive", "could not create a memory object"),
+    *("std::bad_alloc", "could not allocate", "unable to allocate"),
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of any library means that memory ran out (torch raises RuntimeErrors)."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "can't allocate memory" in text)
+        isinstance(error, RuntimeError) and any(words in text for words in _MEMORY_WORDS)
     )

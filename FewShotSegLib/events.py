@@ -36,16 +36,19 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
 ``cancelled``   ``message``; nothing follows
 ==============  ===============================================================================
 
-This module imports nothing outside the standard library, so that both sides of the process
+This module imports the standard library and ``errors`` alone, so that both sides of the process
 boundary can share it before torch is installed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any
+
+from .errors import InputError
 
 EventSink = Callable[[dict[str, Any]], None]
 """Takes one event. Sinks never raise for an event they don't know."""
@@ -60,11 +63,48 @@ def ignore(event: dict[str, Any]) -> None:
     """The sink of callers who don't listen."""
 
 
+def event_line(event: Mapping[str, Any]) -> str:
+    """An event as one line of JSON, its end included.
+
+    Raises:
+        InputError: a number of it has no JSON form, which NaN and infinity don't.
+    """
+    try:
+        return json.dumps(event, allow_nan=False) + "\n"
+    except ValueError as error:
+        where = " and ".join(_not_finite(event)) or event["event"]
+        raise InputError(
+            f"The work came to a value that is no finite number ({where}), so that it was stopped. "
+            "Check the intensities of the images, or use a smaller learning rate."
+        ) from error
+
+
 def json_lines(stream: IO[str]) -> EventSink:
-    """A sink that writes each event as one line of JSON and flushes it."""
+    """A sink that writes each event as one line of JSON and flushes it.
+
+    Raises:
+        InputError: see :func:`event_line`.
+    """
 
     def write(event: dict[str, Any]) -> None:
-        stream.write(json.dumps(event, allow_nan=False) + "\n")
+        stream.write(event_line(event))
         stream.flush()
 
     return write
+
+
+def _not_finite(value: Any, name: str = "") -> list[str]:
+    """Where in an event numbers are that JSON has not, such as ``epoch: loss``."""
+    if isinstance(value, float):
+        return [] if math.isfinite(value) else [name]
+    if isinstance(value, Mapping):
+        items = [(str(key), part) for key, part in value.items()]
+        kind = value.get("event")
+        name = name or (str(kind) if kind else "")
+    elif isinstance(value, (list, tuple)):
+        items = [(str(number), part) for number, part in enumerate(value)]
+    else:
+        return []
+    return [
+        found for key, part in items for found in _not_finite(part, f"{name}: {key}".lstrip(": "))
+    ]

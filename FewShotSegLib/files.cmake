@@ -51,6 +51,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/dicom_folder.py
   FewShotSegLib/errors.py
   FewShotSegLib/evaluation.py
+  FewShotSegLib/event_writer.py
   FewShotSegLib/events.py
   FewShotSegLib/feature_store.py
   FewShotSegLib/feature_writer.py
@@ -68,6 +69,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/image_process.py
   FewShotSegLib/image_training.py
   FewShotSegLib/inputs.py
+  FewShotSegLib/job_folders.py
   FewShotSegLib/job_inputs.py
   FewShotSegLib/job_outputs.py
   FewShotSegLib/job_protocol.py
@@ -110,6 +112,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/pretraining/targets.py
   FewShotSegLib/pretraining/trainer.py
   FewShotSegLib/pretraining/validation.py
+  FewShotSegLib/processes.py
   FewShotSegLib/progress.py
   FewShotSegLib/progress_words.py
   FewShotSegLib/published.py

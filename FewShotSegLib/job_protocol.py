@@ -248,27 +248,6 @@ def read_array(folder: Path, file: str) -> np.ndarray:
         raise InputError(f"The array {file} of a job can't be read: {error}.") from error
 
 
-def process_exists(pid: int) -> bool:
-    """Whether a process is there; where that can't be told it is taken to be."""
-    if os.name == "nt":
-        import ctypes
-
-        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # limited information
-        if not handle:
-            return False
-        code = ctypes.c_ulong()
-        known = ctypes.windll.kernel32.GetExitCodeProcess(handle, ctypes.byref(code))
-        ctypes.windll.kernel32.CloseHandle(handle)
-        return not known or code.value == 259  # still active
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def make_private(folder: Path) -> Path:
     """Make a folder that the user alone can look into."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

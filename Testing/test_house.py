@@ -16,8 +16,8 @@ ENGINE = ROOT / "FewShotSegLib"
 SLICER_ONLY = {"slicer", "qt", "ctk", "vtk", "PythonQt"}
 WITHOUT_TORCH = (
     *("errors", "events", "geometry", "annotation", "atomic", "progress", "pairs", "cli"),
-    *("size_prior", "model_files", "job_protocol", "worker", "adapter_header", "json_fields"),
-    *("method_list", "method_sizes", "requirements"),
+    *("size_prior", "model_files", "job_protocol", "job_folders", "worker", "adapter_header"),
+    *("json_fields", "method_list", "method_sizes", "requirements"),
 )
 """Rooms that the Slicer side may share before torch is installed, or that must start fast."""
 

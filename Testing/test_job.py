@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -18,7 +17,6 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from tiny_model import QUICK, STRUCTURES, Patient, TinyWorld, make_grid, make_labels, run
 
-from FewShotSegLib import worker
 from FewShotSegLib.adapter_file import TrainedAdapter
 from FewShotSegLib.annotation import Structure
 from FewShotSegLib.annotation_files import parse_structures, read_annotation
@@ -303,20 +301,6 @@ class Worker:
         return status, [json.loads(line) for line in out.splitlines()], err.decode()
 
 
-class EventLinesTest(unittest.TestCase):
-    """What the worker writes."""
-
-    def test_nothing_follows_the_end(self) -> None:
-        """A heartbeat may be due just as the job ends."""
-        for end in ("finished", "failed", "cancelled"):
-            stream = io.StringIO()
-            events = worker._Events(stream)
-            for kind in ("heartbeat", end, "heartbeat", "cancelled"):
-                events({"event": kind})
-            told = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
-            self.assertEqual(told, ["heartbeat", end])
-
-
 class WorkerTest(TinyWorld):
     """Real processes on a small model."""
 
@@ -416,22 +400,6 @@ class WorkerTest(TinyWorld):
                 self.assertEqual(worker.ended()[0], 2)
                 self.assertFalse((self.folder / "job" / "results" / "result.json").exists())
                 shutil.rmtree(self.folder / "job")
-
-    def test_a_caller_that_is_gone_leaves_neither_process_nor_folder(self) -> None:
-        for moment in ("started", "epoch"):
-            with self.subTest(moment):
-                folder = self.job(epochs=5000)
-                caller = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-                data = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-                (folder / "job.json").write_text(
-                    json.dumps({**data, "caller": caller.pid}), encoding="utf-8"
-                )
-                worker = Worker(folder)
-                worker.until(moment)
-                caller.kill()
-                caller.wait()
-                self.assertEqual(worker.ended()[0], 3)
-                self.assertFalse(folder.exists())
 
     def test_a_folder_that_is_gone_ends_it(self) -> None:
         folder = self.job(epochs=5000)

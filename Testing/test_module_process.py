@@ -23,7 +23,12 @@ import slicer
 from FewShotSegSlicer import job_process, task_words
 from FewShotSegSlicer.console import TaskFailed
 from FewShotSegSlicer.handover import volume_steps
-from FewShotSegSlicer.job_folder import PREFIX, make_job_folder, remove_abandoned
+from FewShotSegSlicer.job_folder import (
+    PREFIX,
+    make_job_folder,
+    remove_abandoned,
+    remove_job_folder,
+)
 from FewShotSegSlicer.job_process import Ended
 from FewShotSegSlicer.logic_data import End, Epoch, Progress
 from FewShotSegSlicer.stepper import Stepper
@@ -31,6 +36,7 @@ from module_logic import LogicTestCase
 from module_scenes import add_patient, add_transform, add_volume, affine_of
 from tiny_model import write_model
 
+from FewShotSegLib import job_folders
 from FewShotSegLib.errors import Cancelled, InputError
 
 KILLS = 20
@@ -130,7 +136,7 @@ class LifeTest(ProcessTestCase):
         names = {p.name for p in self.folders()[0].rglob("*")}
         self.assertTrue(
             names
-            <= {"volume0.npy", "volume1.npy", "job.json", "results"}
+            <= {"volume0.npy", "volume1.npy", "job.json", "owner.json", "results"}
             | {f"labels{a}_{b}.npy" for a in range(2) for b in range(2)},
             names,
         )
@@ -297,20 +303,16 @@ class WordsTest(unittest.TestCase):
 
 
 class FoldersTest(slicer_world.SceneTestCase):
-    """Job folders of processes that are no more."""
+    """Job folders of processes that are no more; test_job_folders.py has the rest."""
 
     def test_abandoned_folders_go_and_others_stay(self) -> None:
         mine = make_job_folder()
-        self.addCleanup(mine.rmdir)
+        self.addCleanup(remove_job_folder, mine)
         parent = Path(slicer.app.temporaryPath)
-        child = os.fork() if hasattr(os, "fork") else None
-        if child == 0:
-            os._exit(0)
-        if child is None:
-            self.skipTest("no fork")
-        os.waitpid(child, 0)
-        gone = parent / f"{PREFIX}{child}-x"
-        (gone / "results").mkdir(parents=True)
+        child = subprocess.Popen([sys.executable, "-c", ""])
+        gone = job_folders.make_job_folder(parent, child.pid)
+        (gone / "results").mkdir()
+        child.wait()
         other = parent / "somebody"
         other.mkdir(exist_ok=True)
         self.assertEqual(remove_abandoned(), 1)

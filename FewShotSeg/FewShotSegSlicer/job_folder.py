@@ -1,40 +1,31 @@
-"""Private folders for jobs, and their removal whatever happens."""
+"""Private folders for jobs in Slicer's temporary folder, and their removal whatever happens."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
 import slicer
 
-from FewShotSegLib.job_protocol import process_exists
+from FewShotSegLib import job_folders
+from FewShotSegLib.job_folders import PREFIX
 
-PREFIX = "fewshotseg-job-"
+__all__ = ["PREFIX", "make_job_folder", "remove_abandoned", "remove_job_folder"]
 
 
 def make_job_folder() -> Path:
-    """A new folder that the user alone can look into; its name tells which process owns it."""
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=_parent()))
+    """A new folder that the user alone can look into, marked as this process's."""
+    return job_folders.make_job_folder(_parent())
 
 
 def remove_job_folder(folder: Path | None) -> bool:
     """Remove a folder; whether it is gone. On Windows a process that is ending may hold it."""
-    if folder is None:
-        return True
-    shutil.rmtree(folder, ignore_errors=True)
-    return not folder.exists()
+    return folder is None or job_folders.remove_job_folder(folder)
 
 
 def remove_abandoned() -> int:
     """Remove what processes that are no more left behind; how many folders."""
-    count = 0
-    for folder in _parent().glob(f"{PREFIX}*"):
-        owner = folder.name[len(PREFIX) :].split("-")[0]
-        if owner.isdigit() and not process_exists(int(owner)):
-            count += remove_job_folder(folder)
-    return count
+    return job_folders.remove_abandoned(_parent())
 
 
 def _parent() -> Path:
