@@ -6,16 +6,15 @@ import errno
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import StorageError
+from .temporary_files import beside
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NAME_TAIL = 80
 
 
 @contextmanager
@@ -26,33 +25,60 @@ def replacing(path: str | Path) -> Iterator[Path]:
     work. Where the block fails or is interrupted, the temporary file goes and what was at ``path``
     stays as it was. A missing parent folder is made.
 
+    The file and its name are on the disk, not only on their way there, when the block has ended.
+    What killed processes left half written in the folder goes.
+
     Raises:
         StorageError: the disk is full, or the place can't be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name[-_NAME_TAIL:]}")
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        # Without this a power cut after the renaming could still leave an empty file.
-        with open(temporary, "r+b") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        with beside(path) as temporary:
+            yield temporary
+            # Without this a power cut after the renaming could still leave an empty file.
+            sync_file(temporary)
+            os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
-        ours = error.filename in (None, str(temporary), str(path.parent))
-        if _is_full(error) or (ours and error.errno is not None):
+        ours = temporary is None or error.filename in (None, str(temporary), str(path.parent))
+        if _is_full(error) or _is_too_large(error) or (ours and error.errno is not None):
             raise _storage_error(path, error) from error
         raise
     except Exception as error:
         # Writers in other languages (safetensors, torch) wrap the system's error in their own.
-        if _is_full(error):
+        if _is_full(error) or _is_too_large(error):
             raise _storage_error(path, error) from error
         raise
-    finally:
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on the disk.
+
+    Raises:
+        OSError: it can't be put there; network shares tell a full disk only now.
+    """
+    with open(path, "r+b") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can be asked for that.
+
+    The files themselves are there already: what can fail here is the asking (Windows and some
+    network shares have no such thing), which is no reason to call the work lost.
+    """
+    if os.name == "nt":
+        return
+    try:
+        opened = os.open(folder, os.O_RDONLY)
         try:
-            temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+    except OSError:
+        pass
 
 
 def require_writable(path: str | Path) -> None:
@@ -67,17 +93,11 @@ def require_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise StorageError(f"Cannot write {path}: it is a folder; give the name of a file.")
-    probe = path.with_name(f".{secrets.token_hex(4)}-probe")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(probe, "xb") as stream:
+        with beside(path) as probe, open(probe, "wb") as stream:
             stream.write(b"\0" * 4096)
-        probe.unlink()
     except OSError as error:
-        try:
-            probe.unlink(missing_ok=True)
-        except OSError:
-            pass
         raise _storage_error(path, error) from error
 
 
@@ -102,11 +122,20 @@ def _is_full(error: Exception) -> bool:
     )
 
 
+def _is_too_large(error: Exception) -> bool:
+    return getattr(error, "errno", None) == errno.EFBIG or "File too large" in str(error)
+
+
 def _storage_error(path: Path, error: Exception) -> StorageError:
     if _is_full(error):
         return StorageError(
             f"Cannot write {path}: the disk (or your quota on it) is full; free some space or"
             " choose another place."
+        )
+    if _is_too_large(error):
+        return StorageError(
+            f"Cannot write {path}: the file is larger than this disk, or the limit set for your "
+            "account (ulimit -f), allows; choose another place or raise the limit."
         )
     reasons = {
         errno.EACCES: f"no permission to write in the folder {path.parent}",

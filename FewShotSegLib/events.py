@@ -24,6 +24,8 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 (a refinement without supports goes through the implausible ones one by one);
                 of pre-training some hundred steps, with ``step`` of ``steps`` and, where it was
                 validated, ``dice`` by class and ``mean_dice``
+``waiting``     ``message``: another process does this work, or holds what is needed for it, for two
+                seconds now; the work goes on when that has ended. ``phase`` as above
 ``warning``     ``message``: something a person should know; the work goes on
 ``result``      ``path`` of a file that is now complete, ``kind`` (``adapter``, ``segmentation``,
                 ``probability``, ``report``, ``overlay``, ``model``, ``weights``, ``curve``,

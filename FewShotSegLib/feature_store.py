@@ -1,9 +1,10 @@
 """Frozen features on disk: half precision, memory-mapped, bounded, shared by processes.
 
 One folder an entry, named by the hash of everything the features depend on. An entry appears by
-one rename, so that it is whole or absent; the least recently used entries go when the store is
-over its size. Only numbers derived from images are stored, never names or paths; the folder is
-private to the user.
+one rename, on the disk before that, so that it is whole or absent; ``meta.json`` has checksums of
+all of it, which are verified when a process first opens it. The least recently used entries go when
+the store is over its size. Only numbers derived from images are stored, never names or paths; the
+folder is private to the user.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,15 +23,20 @@ import numpy as np
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from .atomic import sync_file, sync_folder
+from .checksums import Damaged, file_sums, require_json_seal, require_sums, seal_json
 from .errors import InputError, StorageError
 from .feature_writer import FeatureWriter
 from .json_fields import load_json
+from .locks import lock_held
+from .private_folders import make_private
 
 DEFAULT_MAX_BYTES = 20 * 2**30
 PARTIAL = "partial-"
 """How the name of a half-written entry begins; the entry's own follows."""
-WAIT_SECONDS = 0.2
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+META = "meta.json"
+_FILE = re.compile(r"meta\.json|level[0-9]+\.npy")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -65,45 +72,63 @@ class FeatureStore:
         self.max_bytes = max_bytes
 
     @contextmanager
-    def lock(self, key: str, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def lock(
+        self,
+        key: str,
+        check: Callable[[], None] = lambda: None,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> Iterator[None]:
         """Held while an entry is computed, so that a second process waits instead of repeating.
 
         Args:
-            check: called many times a second while waiting; raises to stop.
+            check, waiting: see :func:`.locks.lock_held`.
 
         Raises:
-            StorageError: the folder can't be written to.
+            StorageError: the folder can't be written to, or others can.
         """
         self._make_folder()
-        lock = FileLock(self.folder / f"{key}.lock")
-        while True:
-            try:
-                lock.acquire(timeout=WAIT_SECONDS)
-                break
-            except Timeout:
-                check()
-            except OSError as error:
-                raise self._storage_error(error, 0) from error
-        try:
+        path = self.folder / f"{key}.lock"
+        with lock_held(path, lambda error: self._storage_error(error, 0), check, waiting):
             yield
-        finally:
-            lock.release()
 
-    def get(self, key: str) -> VolumeFeatures | None:
-        """The entry of this name, or None. Marks it as just used."""
+    def get(
+        self,
+        key: str,
+        check: Callable[[], None] = lambda: None,
+        damaged: Callable[[str], None] = lambda reason: None,
+    ) -> VolumeFeatures | None:
+        """The entry of this name, or None. Marks it as just used.
+
+        Args:
+            check: called often while a large entry is verified; raises to stop.
+            damaged: told in a few words what is wrong with an entry that is there. (One from
+                before entries had checksums is absent.)
+        """
         folder = self.folder / key
         try:
-            meta = load_json(folder / "meta.json", "entry")
-            levels = tuple(
-                np.load(folder / f"level{number}.npy", mmap_mode="r")
-                for number in range(len(meta["strides"]))
-            )
+            meta = require_json_seal(load_json(folder / META, "entry"))
+            if meta is None:
+                return None
+            if meta["key"] != key:
+                raise Damaged("it is another volume's or model's")
+            paths = [folder / f"level{number}.npy" for number in range(len(meta["levels"]))]
+            require_sums(dict(zip(paths, meta["levels"], strict=True)), check)
+            levels = tuple(np.load(path, mmap_mode="r") for path in paths)
             os.utime(folder)
-            scales, strides = tuple(meta["scales"]), tuple(meta["strides"])
-            shape = tuple(meta["shape"])
-        except (InputError, OSError, EOFError, ValueError, KeyError, TypeError):
-            return None  # absent or damaged
-        return VolumeFeatures(levels, scales, strides, shape, key)
+        except InputError:  # of reading its JSON
+            if folder.is_dir():
+                damaged(f"{META} is missing or can't be read")
+            return None
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            if folder.is_dir():
+                damaged(error.strerror if isinstance(error, OSError) else str(error))
+            return None
+        scales, strides = tuple(meta["scales"]), tuple(meta["strides"])
+        return VolumeFeatures(levels, scales, strides, tuple(meta["shape"]), key)
+
+    def has(self, key: str) -> bool:
+        """Whether there is an entry of this name; it may be damaged."""
+        return (self.folder / key / META).is_file()
 
     def put(
         self,
@@ -154,13 +179,17 @@ class FeatureStore:
                 writer = FeatureWriter(partial, sizes, lambda: self._errors_told(needed))
             yield writer
             with self._errors_told(needed):
-                writer.close()
+                sums = file_sums(writer.close())
                 meta = {"scales": writer.scales, "strides": list(strides), "shape": list(shape)}
-                (partial / "meta.json").write_text(json.dumps(meta))
+                meta = seal_json({"key": key, **meta, "levels": sums})
+                (partial / META).write_text(json.dumps(meta), encoding="utf-8")
+                sync_file(partial / META)
+                sync_folder(partial)
                 target = self.folder / key
                 if target.exists():  # damaged, or stored by another process meanwhile
                     shutil.rmtree(target)
                 partial.rename(target)
+                sync_folder(self.folder)
         finally:
             if writer is not None:
                 writer.abandon()
@@ -217,12 +246,7 @@ class FeatureStore:
 
     def _folders(self) -> list[Path]:
         """The entries and what is half written; anything else in the folder is the user's."""
-        return [
-            folder
-            for folder in self.folder.iterdir()
-            if (folder.name.startswith(PARTIAL) and folder.is_dir())
-            or (folder / "meta.json").is_file()
-        ]
+        return [folder for folder in self.folder.iterdir() if _is_entry(folder)]
 
     def _remove(self, folder: Path) -> bool:
         """Remove an entry, or a half-written one, unless another process is just writing it."""
@@ -236,10 +260,10 @@ class FeatureStore:
         return True
 
     def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise self._storage_error(error, 0) from error
+        def mixed() -> bool:
+            return any(f.suffix != ".lock" and not _is_entry(f) for f in self.folder.iterdir())
+
+        make_private(self.folder, "with --cache", mixed)
 
     @contextmanager
     def _errors_told(self, needed: int) -> Iterator[None]:
@@ -255,7 +279,23 @@ class FeatureStore:
                 f"The disk of the feature cache {self.folder} is full ({needed / 1e6:.0f} MB "
                 "were needed). Free some space, or choose another folder with --cache."
             )
+        if error.errno == errno.EFBIG:
+            return StorageError(
+                f"The features ({needed / 1e6:.0f} MB) are a larger file than the disk of the "
+                f"feature cache {self.folder}, or the limit set for your account (ulimit -f), "
+                "allows. Raise the limit, or choose another folder with --cache."
+            )
         return StorageError(
             f"The feature cache {self.folder} can't be written to ({error.strerror}). Choose "
             "another folder with --cache."
         )
+
+
+def _is_entry(folder: Path) -> bool:
+    """Whether it is an entry, or half of one, and nothing else is in it."""
+    try:
+        names = {file.name for file in folder.iterdir()}
+    except OSError:
+        return False  # a file; or another process is just removing it
+    whole = folder.name.startswith(PARTIAL) or META in names
+    return whole and all(_FILE.fullmatch(name) for name in names)

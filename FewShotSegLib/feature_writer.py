@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -66,10 +67,17 @@ class FeatureWriter:
                     self._files[number], self._place(number, channel, first), plane.half().numpy()
                 )
 
-    def close(self) -> None:
-        """Everything is written; tells of what a full disk did not take."""
+    def close(self) -> list[Path]:
+        """Everything is written, and on the disk. Returns the files, finest level first.
+
+        Raises:
+            OSError: a full disk did not take all.
+        """
         for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
             file.close()
+        return [Path(file.name) for file in self._files]
 
     def abandon(self) -> None:
         """Let go of the files, whatever is in them."""

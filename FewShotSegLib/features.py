@@ -138,8 +138,21 @@ class FeatureSource:
             InputError: the image makes the backbone overflow.
         """
         key = feature_key(volume, self.model, self.preprocessing)
-        with self.store.lock(key, self.check):
-            features = self.store.get(key)
+
+        def waiting() -> None:
+            message = "Another process computes these features; waiting for it to end."
+            self.events(make_event("waiting", phase="features", message=message))
+
+        def damaged(reason: str) -> None:
+            volume_words = f"of {subject}" if subject else "of a volume"
+            message = (
+                f"The cached features {volume_words} are damaged ({reason}); they are computed "
+                "anew. If this happens again, check the disk."
+            )
+            self.events(make_event("warning", message=message))
+
+        with self.store.lock(key, self.check, waiting):
+            features = self.store.get(key, self.check, damaged)
             if features is not None:
                 self.hits += 1
                 return features
@@ -208,7 +221,7 @@ class FeatureSource:
         others = [
             other
             for other in others
-            if self.store.get(feature_key(other, self.model, self.preprocessing)) is None
+            if not self.store.has(feature_key(other, self.model, self.preprocessing))
         ]
         volumes = [volume, *others]
         windows = sum(self._windows(v).count for v in volumes)

@@ -34,6 +34,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/benchmark/table.py
   FewShotSegLib/benchmark/untrained.py
   FewShotSegLib/checkpoint.py
+  FewShotSegLib/checksums.py
   FewShotSegLib/cli.py
   FewShotSegLib/cli_flags.py
   FewShotSegLib/commands/__init__.py
@@ -75,6 +76,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/job_protocol.py
   FewShotSegLib/job_runner.py
   FewShotSegLib/json_fields.py
+  FewShotSegLib/locks.py
   FewShotSegLib/losses.py
   FewShotSegLib/method_list.py
   FewShotSegLib/method_sizes.py
@@ -112,6 +114,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/pretraining/targets.py
   FewShotSegLib/pretraining/trainer.py
   FewShotSegLib/pretraining/validation.py
+  FewShotSegLib/private_folders.py
   FewShotSegLib/processes.py
   FewShotSegLib/progress.py
   FewShotSegLib/progress_words.py
@@ -128,6 +131,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/sliding_window.py
   FewShotSegLib/stopping.py
   FewShotSegLib/support_set.py
+  FewShotSegLib/temporary_files.py
   FewShotSegLib/tiles.py
   FewShotSegLib/training.py
   FewShotSegLib/tuned_model.py

@@ -82,6 +82,8 @@ class Progress:
             self._workload(event)
         elif kind == "cell":
             self._cell(event)
+        elif kind == "waiting":
+            self._between(event["message"])
         elif kind == "model":
             self.say(f"Foundation model: {event['id']}, the default for {event['modality']}")
         elif kind == "warning":

@@ -420,7 +420,6 @@ class Store(InFolder):
         for name, error in {
             "full": OSError(errno.ENOSPC, "No space left on device"),
             "quota": OSError(errno.EDQUOT, "Disk quota exceeded"),
-            "a file that is too large": OSError(errno.EFBIG, "File too large"),
         }.items():
 
             def fails_at_the_second(file: Any, *arguments: Any, error=error) -> None:
@@ -521,7 +520,7 @@ class Store(InFolder):
                 raise Cancelled("Stopped.")
 
         with (
-            mock.patch("FewShotSegLib.feature_store.WAIT_SECONDS", 0.01),
+            mock.patch("FewShotSegLib.locks.WAIT_SECONDS", 0.01),
             self.store.lock("a"),
             self.assertRaises(Cancelled),
             self.store.lock("a", check),

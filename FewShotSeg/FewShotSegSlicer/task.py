@@ -131,7 +131,7 @@ class Task:
             self._on_estimate(event)
         elif kind == "epoch" and not self._stopping:
             self._on_epoch(event)
-        elif kind == "warning":
+        elif kind in ("warning", "waiting"):
             self._tell(event["message"])
 
     def _on_estimate(self, event: dict[str, Any]) -> None:

@@ -1,0 +1,230 @@
+"""Whether a file still holds what was written into it.
+
+Disks, cables and memory lose bits without a word, and what they lose would come out as another
+segmentation. Two kinds of files are told from damaged ones:
+
+Array files (features, prepared volumes), hundreds of megabytes each, by a CRC-32 for every block of
+16 MB, worked out by several threads. It finds whatever an accident does, and is several times
+as fast as a cryptographic hash (``Testing/benchmarks/checksums.py``). The sums are kept apart from
+the file, in a JSON object that carries its own SHA-256 (:func:`seal_json`).
+
+safetensors files (adapters, checkpoints) by a SHA-256 of every byte, kept in the file's own
+metadata (:func:`write_sealed`). Files from before there were seals have none and are read as they
+are.
+
+Neither keeps anybody from forging a file; they find accidents. This module needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import struct
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import InputError
+from .json_fields import parse_json
+
+SEAL = "sha256"
+"""The name of a seal in a JSON object, and in a safetensors file's metadata."""
+BLANK = {SEAL: "0" * 64}
+"""Metadata that keep the place of a seal until :func:`write_sealed` puts it there."""
+BLOCK = 16 * 2**20
+PIECE = 2**20
+MOST_THREADS = 4
+_PLACE = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+_LONGEST_HEADER = 100_000_000
+"""Of a safetensors file, by that format's own rule."""
+_known: dict[tuple[int, ...], str] = {}
+"""Sums of files by their place on the disk, size and times: each is read once by a process."""
+
+
+class Damaged(ValueError):
+    """A file does not hold what was written into it."""
+
+
+def file_sums(paths: Sequence[Path], check: Callable[[], None] = lambda: None) -> list[dict]:
+    """The sum of each file: ``bytes``, and ``crc32`` of its blocks as hexadecimal digits.
+
+    Args:
+        check: called for every block; raises to stop.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    states = [os.stat(path) for path in paths]
+    blocks = [
+        (path, start, min(BLOCK, state.st_size - start))
+        for path, state in zip(paths, states, strict=True)
+        if _identity(state) not in _known
+        for start in range(0, state.st_size, BLOCK)
+    ]
+    found: dict[Path, str] = {}
+    threads = max(1, min(MOST_THREADS, os.cpu_count() or 1, len(blocks)))
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for (path, _, _), crc in zip(blocks, pool.map(_block_crc, blocks), strict=True):
+                check()
+                found[path] = found.get(path, "") + f"{crc:08x}"
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    sums = []
+    for path, state in zip(paths, states, strict=True):
+        crc = _known.setdefault(_identity(state), found.get(path, ""))
+        sums.append({"bytes": state.st_size, "crc32": crc})
+    return sums
+
+
+def require_sums(
+    files: Mapping[Path, Mapping[str, Any]], check: Callable[[], None] = lambda: None
+) -> None:
+    """Check files against sums that :func:`file_sums` gave when they were written.
+
+    A file that this process has checked, or written, is read again only if it has changed since.
+
+    Raises:
+        Damaged: one is not what it was.
+        OSError: one can't be read.
+    """
+    for path, wanted in files.items():
+        if os.stat(path).st_size != wanted["bytes"]:
+            raise Damaged(f"{path.name} is not as long as it was written")
+    for (path, wanted), found in zip(files.items(), file_sums(list(files), check), strict=True):
+        if found != wanted:
+            raise Damaged(f"{path.name} does not match its checksum")
+
+
+def forget() -> None:
+    """Read every file again when it is asked for next."""
+    _known.clear()
+
+
+def seal_json(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same object with a hash of all of it."""
+    return {**data, SEAL: _json_sha256(data)}
+
+
+def require_json_seal(data: Any) -> dict[str, Any] | None:
+    """The object that :func:`seal_json` was given; None where it was written without a seal.
+
+    Raises:
+        Damaged: it is not what was sealed.
+    """
+    if not isinstance(data, dict):
+        raise Damaged("it is no object")
+    if SEAL not in data:
+        return None
+    content = {key: value for key, value in data.items() if key != SEAL}
+    if data[SEAL] != _json_sha256(content):
+        raise Damaged("it does not match its checksum")
+    return content
+
+
+def write_sealed(path: Path, data: bytes) -> None:
+    """Write a safetensors file, given with :data:`BLANK` in its metadata, with its seal.
+
+    The bytes are written here because safetensors writes by way of a file with a name of its own,
+    which nobody would remove after a kill.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    header = _header(io.BytesIO(data))
+    place = _place(header)
+    if place is None:
+        raise ValueError("the metadata keep no place for a seal")
+    first, last = place
+    digest = _sealed_sha256(io.BytesIO(data), header, place)
+    with open(path, "wb") as stream:
+        stream.write(data[:8] + header[:first] + digest.encode() + header[last:])
+        stream.write(memoryview(data)[8 + len(header) :])
+
+
+def require_seal(stream: BinaryIO, known: Collection[str]) -> bool:
+    """Check a safetensors file against its seal. Returns whether it has one.
+
+    Args:
+        stream: the whole file, at its start.
+        known: what a file's metadata hold beside the seal. A file with anything else, or nothing,
+            is damaged, not one from before there were seals.
+
+    Raises:
+        Damaged: it is not what was sealed, or no safetensors file.
+        OSError: it can't be read.
+    """
+    header = _header(stream)
+    try:
+        metadata = parse_json(header, "The header")["__metadata__"]
+        unknown = set(metadata) - {SEAL, *known}
+    except (InputError, LookupError, TypeError) as error:
+        raise Damaged("its header can't be read") from error
+    if unknown:
+        raise Damaged("its metadata hold what nobody wrote")
+    if SEAL not in metadata:
+        return False
+    place = _place(header)
+    if place is None or _sealed_sha256(stream, header, place) != metadata[SEAL]:
+        raise Damaged("it does not match its checksum")
+    return True
+
+
+def _identity(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _block_crc(block: tuple[Path, int, int]) -> int:
+    """CRC-32 of a part of a file. It is read, not mapped: a bad sector is then an error that can be
+    told, and not the end of the process."""
+    path, start, left = block
+    crc, buffer = 0, memoryview(bytearray(min(PIECE, left)))
+    with open(path, "rb", buffering=0) as stream:
+        stream.seek(start)
+        while left:
+            count = stream.readinto(buffer[: min(PIECE, left)])
+            if not count:
+                raise Damaged(f"{path.name} was cut short while it was read")
+            crc = zlib.crc32(buffer[:count], crc)
+            left -= count
+    return crc
+
+
+def _json_sha256(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _header(stream: BinaryIO) -> bytes:
+    """The JSON of a safetensors file, as it stands there."""
+    start = stream.read(8)
+    if len(start) < 8:
+        raise Damaged("it is cut short")
+    (length,) = struct.unpack("<Q", start)
+    header = stream.read(length) if length <= _LONGEST_HEADER else b""
+    if len(header) != length:
+        raise Damaged("it is cut short")
+    return header
+
+
+def _place(header: bytes) -> tuple[int, int] | None:
+    """Where in the header the seal's digits are. Quotes within texts have a stroke before them, so
+    that nothing that a text says can look like it."""
+    found = list(_PLACE.finditer(header))
+    return found[0].span(1) if len(found) == 1 else None
+
+
+def _sealed_sha256(stream: BinaryIO, header: bytes, place: tuple[int, int]) -> str:
+    """SHA-256 of the whole file with zeros for the seal."""
+    first, last = place
+    blank = header[:first] + b"0" * (last - first) + header[last:]
+    digest = hashlib.sha256(struct.pack("<Q", len(header)) + blank)
+    stream.seek(8 + len(header))
+    while piece := stream.read(PIECE):
+        digest.update(piece)
+    return digest.hexdigest()
