@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from .errors import InputError
+
+MAX_VALUE = 65535
+"""The largest label value: that of a 16-bit label map."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,42 @@ class Structure:
     value: int
     color: tuple[float, float, float] | None = None
     terminology: str | None = None
+
+
+def name_key(name: str) -> str:
+    """Names with one key are one name: case, spaces around it and how accents are composed (file
+    names come decomposed from some systems) make no difference."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
+
+
+def require_structures(structures: Sequence[Structure], what: str) -> None:
+    """Structures that a label map can hold and that can be told apart.
+
+    Args:
+        what: how messages begin, such as ``Structures '4=liver'``.
+
+    Raises:
+        InputError: a value is not 1 to 65535, a name is empty, or a value or a name comes twice.
+            Any of these would lose a structure without a word.
+    """
+    values: set[int] = set()
+    names: set[str] = set()
+    for structure in structures:
+        value, name = structure.value, structure.name
+        try:
+            fits = not isinstance(value, bool) and 1 <= operator.index(value) <= MAX_VALUE
+        except TypeError:
+            fits = False
+        if not fits:
+            raise InputError(f"{what}: the value {value} is not within 1 to {MAX_VALUE}.")
+        if not isinstance(name, str) or not name_key(name):
+            raise InputError(f"{what}: the structure with the value {value} has no name.")
+        if value in values:
+            raise InputError(f"{what}: the value {value} comes twice.")
+        if name_key(name) in names:
+            raise InputError(f"{what}: the name {name} comes twice.")
+        values.add(value)
+        names.add(name_key(name))
 
 
 def class_key(name: str) -> tuple[str, ...]:
@@ -53,5 +97,5 @@ class Annotation:
 
     def mask(self, name: str) -> np.ndarray | None:
         """A structure's mask, its name compared ignoring case; None where it was not annotated."""
-        key = name.casefold()
-        return next((mask for own, mask in self.masks.items() if own.casefold() == key), None)
+        key = name_key(name)
+        return next((mask for own, mask in self.masks.items() if name_key(own) == key), None)

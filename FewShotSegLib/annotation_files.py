@@ -5,18 +5,26 @@ from __future__ import annotations
 import colorsys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from .annotation import Annotation, Structure
+from .annotation import MAX_VALUE, Annotation, Structure, name_key, require_structures
+from .annotation_grid import OtherGridError, Place, other_grid_text, paste
 from .errors import InputError
 from .geometry import Grid
+from .segment_fields import (
+    Segment,
+    SegmentHeader,
+    all_segments,
+    is_segmentation,
+    read_header,
+    require_apart,
+)
 from .volume_files import EXTENSIONS, array_of, extension_of, grid_of, read_file
 
-MAX_VALUE = 65535
 _FORBIDDEN_IN_NAMES = frozenset('/\\:*?"<>|=')
 _EXAMPLE = "write it like 4=parotid_right,5=parotid_left"
 _PALETTE = (
@@ -33,6 +41,7 @@ def read_annotation(
     structures: Sequence[Structure] | None = None,
     *,
     may_be_empty: bool = False,
+    may_be_outside: bool = True,
     what: str = "segmentation",
     owner: str = "image",
 ) -> Annotation:
@@ -40,8 +49,8 @@ def read_annotation(
 
     Three kinds are told apart by themselves: a label map, whose structures are matched by value; a
     Slicer segmentation (``.seg.nrrd``, segments may overlap), matched by name ignoring case; and a
-    folder with one mask file a structure, matched by the file's name likewise. A segmentation that
-    Slicer cropped is put back into the image's grid; voxels outside the image are dropped.
+    folder with one mask file a structure, matched by the file's name likewise. Label maps and masks
+    have the image's very grid. A Slicer segmentation, which is often cropped, is put back into it.
 
     Args:
         path: the file or folder.
@@ -50,6 +59,8 @@ def read_annotation(
             structures are named ``label_<value>``; segments keep their label values where these are
             distinct and are numbered in file order where not; masks are numbered by name.
         may_be_empty: for a prediction, which may rightly have found nothing.
+        may_be_outside: whether a Slicer segmentation's voxels outside the image, fewer than half of
+            all, are dropped; else they are refused.
         what: how messages call the file. owner: whose grid it is, likewise.
 
     Returns:
@@ -61,24 +72,27 @@ def read_annotation(
         InputError: the file is unreadable or not a segmentation, lies on another grid, or
             annotates nothing that is wanted.
     """
-    path = Path(path)
+    path, place = Path(path), Place(grid, may_be_outside)
     try:
         if path.is_dir():
-            annotation, found = _read_masks(path, grid, structures)
+            annotation, found = _read_masks(path, place, structures)
         else:
             image = read_file(path)
-            segments = _segments(path, image)
-            if segments:
-                annotation, found = _read_segments(path, image, segments, grid, structures)
+            segmentation = _is_segmentation(path, image)
+            layers = image.GetNumberOfComponentsPerPixel()
+            fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+            header = read_header(path, fields, layers) if segmentation else None
+            if header is not None and (header.segments or layers > 1):
+                annotation, found = _read_segments(path, image, header, place, structures)
             else:
-                annotation, found = _read_label_map(path, image, grid, structures)
-    except _OtherGridError as error:
-        raise InputError(_other_grid_text(error, grid, what, owner)) from None
+                annotation, found = _read_label_map(path, image, place, structures, segmentation)
+    except OtherGridError as error:
+        raise InputError(other_grid_text(error, grid, what, owner)) from None
     if not annotation.masks and not may_be_empty:
         if structures is None or not found:
-            place = f"on the {owner}" if what != owner else "in it"
+            where = f"on the {owner}" if what != owner else "in it"
             raise InputError(
-                f"The {what} {path} is empty: nothing is annotated {place}; annotate at"
+                f"The {what} {path} is empty: nothing is annotated {where}; annotate at"
                 " least one structure or leave it out."
             )
         wanted = ", ".join(s.name for s in structures)
@@ -87,6 +101,19 @@ def read_annotation(
             f" has: {', '.join(found)}."
         )
     return annotation
+
+
+def annotation_grid(path: str | Path) -> tuple[Grid, bool]:
+    """The grid that a segmentation itself lies on, and whether it may be a part of the image's.
+
+    Raises:
+        InputError: it can't be read, or is a folder without masks.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _some_masks(path)[0]
+    image = read_file(path)
+    return grid_of(image), _is_segmentation(path, image)
 
 
 def parse_structures(text: str) -> list[Structure]:
@@ -101,23 +128,18 @@ def parse_structures(text: str) -> list[Structure]:
         number, equals, name = (part.strip() for part in item.partition("="))
         if not equals or not name or not (number.isascii() and number.isdigit()):
             raise InputError(f"Structures '{text}': '{item.strip()}' is no value=name; {_EXAMPLE}.")
-        value = int(number)
-        if not 1 <= value <= MAX_VALUE:
-            raise InputError(
-                f"Structures '{text}': the value {value} is not within 1 to {MAX_VALUE};"
-                f" {_EXAMPLE}."
-            )
         bad = sorted(c for c in set(name) if c in _FORBIDDEN_IN_NAMES or not c.isprintable())
         if bad or name.startswith(".") or name.endswith("."):
             raise InputError(
                 f"Structures '{text}': the name {name!r} can't be part of a file's name"
                 f" ({' '.join(map(repr, bad)) or 'a dot at an end'}); {_EXAMPLE}."
             )
-        for other in structures:
-            if other.value == value or _key(other.name) == _key(name):
-                what = f"value {value}" if other.value == value else f"name {name}"
-                raise InputError(f"Structures '{text}': the {what} comes twice; {_EXAMPLE}.")
-        structures.append(Structure(name, value))
+        # Python refuses numbers of thousands of digits, and nine are too large already.
+        structures.append(Structure(name, int((number.lstrip("0") or "0")[:9])))
+    try:
+        require_structures(structures, f"Structures '{text}'")
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; {_EXAMPLE}.") from None
     return structures
 
 
@@ -131,24 +153,10 @@ def default_color(value: int) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb(hue, 0.55 + 0.2 * (value % 3), 0.95 - 0.2 * (value // 3 % 2))
 
 
-@dataclass(frozen=True)
-class _Segment:
-    """One segment of a Slicer file: a label value within one layer."""
-
-    name: str
-    layer: int
-    value: int
-    color: tuple[float, float, float] | None
-    terminology: str | None
-
-
-def _key(name: str) -> str:
-    return name.strip().casefold()
-
-
 def _read_label_map(
-    path: Path, image: sitk.Image, grid: Grid, structures: Sequence[Structure] | None
+    path: Path, image: sitk.Image, place: Place, structures: Sequence[Structure] | None, part: bool
 ) -> tuple[Annotation, list[str]]:
+    """``part``: whether the file says that it may have been cropped."""
     array = array_of(image)
     if array.ndim != 3:
         raise InputError(
@@ -157,8 +165,11 @@ def _read_label_map(
         )
     labels = _as_labels(path, array)
     present = _present(labels)
-    if present:
-        labels = _on_grid(path, labels, grid_of(image), grid)
+    if not part:
+        place.require_same(path, grid_of(image))
+    elif present:
+        place.require_part(path, grid_of(image), labels != 0)
+        labels = paste(labels, grid_of(image), place.grid)
         present = _present(labels)
     if structures is None:
         structures = [Structure(f"label_{value}", value) for value in present]
@@ -170,31 +181,33 @@ def _read_label_map(
 def _read_segments(
     path: Path,
     image: sitk.Image,
-    segments: list[_Segment],
-    grid: Grid,
+    header: SegmentHeader,
+    place: Place,
     structures: Sequence[Structure] | None,
 ) -> tuple[Annotation, list[str]]:
     array = array_of(image)
-    layers = array[..., None] if array.ndim == 3 else array
-    for segment in segments:
-        if not 0 <= segment.layer < layers.shape[3]:
-            raise InputError(
-                f"{path} is damaged: segment '{segment.name}' is said to be in layer"
-                f" {segment.layer}, but there are {layers.shape[3]}; save it again from Slicer."
-            )
+    layers = _as_labels(path, array[..., None] if array.ndim == 3 else array)
+    present = [_present(layers[..., n]) for n in range(layers.shape[3])]
+    segments = all_segments(path, header, present)
     values = [segment.value for segment in segments]
-    if len(set(values)) < len(values) or not all(0 < v <= MAX_VALUE for v in values):
+    if len(set(values)) < len(values):
         values = list(range(1, len(segments) + 1))
     own = [
         Structure(s.name, value, s.color, s.terminology)
         for s, value in zip(segments, values, strict=True)
     ]
+    pairs = list(_matched(path, own, structures, segments))
+    require_apart(path, segments, present)
+    _require_extents(path, segments, layers)
+    lies = grid_of(image)
+    # Cropped to nothing, an empty Slicer segmentation has a grid of its own; never mind it.
+    if any(segment.value in present[segment.layer] for segment in segments):
+        place.require_part(path, lies, layers.any(axis=3))
     annotation, found = Annotation({}), []
-    for segment, structure in _matched(path, own, structures, segments):
-        # Cropped to nothing, an empty Slicer segmentation has a grid of its own; never mind it.
-        mask = layers[..., segment.layer] == segment.value
-        if mask.any():
-            mask = _on_grid(path, mask, grid_of(image), grid)
+    for segment, structure in pairs:
+        if segment.value not in present[segment.layer]:
+            continue
+        mask = paste(layers[..., segment.layer] == segment.value, lies, place.grid)
         if not mask.any():
             continue
         found.append(segment.name)
@@ -204,23 +217,56 @@ def _read_segments(
     return annotation, found
 
 
+def _require_extents(path: Path, segments: Sequence[Segment], layers: np.ndarray) -> None:
+    """Slicer cuts a layer to what its segments' extents hold together, unless one has none.
+
+    Raises:
+        InputError: that would take voxels away: extents and voxels are not of one file.
+    """
+    for layer in {segment.layer for segment in segments}:
+        own = [segment for segment in segments if segment.layer == layer]
+        if any(segment.extent is None for segment in own):
+            continue
+        extents = np.array([segment.extent for segment in own])
+        real = extents[(extents[:, ::2] <= extents[:, 1::2]).all(axis=1)]
+        outside = layers[..., layer] != 0
+        if len(real):
+            low, high = np.min(real, axis=0)[::2], np.max(real, axis=0)[1::2]
+            box = tuple(slice(max(0, a), max(0, b + 1)) for a, b in zip(low, high, strict=True))
+            outside = outside.copy()
+            outside[box] = False
+        cut = _present(layers[..., layer] * outside)
+        for segment in own:
+            if segment.value in cut:
+                raise InputError(
+                    f"{path} is damaged: its segment '{segment.name}' has voxels outside the"
+                    " extents that its header gives, which Slicer takes away; correct or remove"
+                    " the Extent fields, or save it again from Slicer."
+                )
+
+
 def mask_files(folder: Path) -> list[Path]:
     """The files of a folder that are taken for masks, by name."""
     return sorted(
         (file for file in folder.iterdir() if extension_of(file) and file.name[0] != "."),
-        key=lambda file: _key(mask_name(file)),
+        key=lambda file: name_key(mask_name(file)),
     )
 
 
-def _read_masks(
-    folder: Path, grid: Grid, structures: Sequence[Structure] | None
-) -> tuple[Annotation, list[str]]:
+def _some_masks(folder: Path) -> list[Path]:
     files = mask_files(folder)
     if not files:
         raise InputError(
             f"The folder {folder} has no mask files; give one a structure, such as liver.nii.gz"
             f" (of the kinds {', '.join(EXTENSIONS)})."
         )
+    return files
+
+
+def _read_masks(
+    folder: Path, place: Place, structures: Sequence[Structure] | None
+) -> tuple[Annotation, list[str]]:
+    files = _some_masks(folder)
     own = [Structure(mask_name(file), value) for value, file in enumerate(files, 1)]
     annotation, found = Annotation({}), []
     for file, structure in _matched(folder, own, structures, files):
@@ -239,10 +285,13 @@ def _read_masks(
                 " one file a structure with 0 and 1, or the label map by itself instead of the"
                 " folder."
             )
-        if not present:
-            continue
-        mask = _on_grid(file, labels != 0, grid_of(image), grid)
-        if mask.any():
+        mask = labels != 0
+        if not _is_segmentation(file, image):
+            place.require_same(file, grid_of(image))
+        elif present:
+            place.require_part(file, grid_of(image), mask)
+            mask = paste(mask, grid_of(image), place.grid)
+        if present and mask.any():
             found.append(mask_name(file))
             annotation.masks[structure.name] = mask
             annotation.structures.append(structure)
@@ -253,17 +302,17 @@ def _matched(
     path: Path,
     own: list[Structure],
     structures: Sequence[Structure] | None,
-    parts: Sequence[_Segment] | Sequence[Path],
-) -> Iterator[tuple[_Segment | Path, Structure | None]]:
+    parts: Sequence[Segment] | Sequence[Path],
+) -> Iterator[tuple[Segment | Path, Structure | None]]:
     """Each part of a file with the structure it stands for, None where that is not wanted.
 
     Raises:
         InputError: two parts that are wanted have one name.
     """
-    wanted = None if structures is None else {_key(s.name): s for s in structures}
-    counts = Counter(_key(s.name) for s in own)
+    wanted = None if structures is None else {name_key(s.name): s for s in structures}
+    counts = Counter(name_key(s.name) for s in own)
     for part, mine in zip(parts, own, strict=True):
-        key = _key(mine.name)
+        key = name_key(mine.name)
         given = mine if wanted is None else wanted.get(key)
         if given is not None and counts[key] > 1:
             raise InputError(
@@ -285,42 +334,12 @@ def mask_name(file: Path) -> str:
     return name[:-4] if name.lower().endswith(".seg") else name
 
 
-def _segments(path: Path, image: sitk.Image) -> list[_Segment]:
-    """The segments that a file's metadata name, in their order; none for a plain label map."""
-    segments = []
-    while image.HasMetaDataKey(f"Segment{len(segments)}_ID"):
-        prefix = f"Segment{len(segments)}_"
-        fields = {
-            key: image.GetMetaData(prefix + key).strip()
-            for key in ("ID", "Name", "Color", "Layer", "LabelValue", "Tags")
-            if image.HasMetaDataKey(prefix + key)
-        }
-        try:
-            color = tuple(float(x) for x in fields.get("Color", "").split())
-            segments.append(
-                _Segment(
-                    fields.get("Name") or fields["ID"],
-                    # Slicer before 4.11 wrote neither: one layer a segment, with ones in it.
-                    int(fields.get("Layer", len(segments))),
-                    int(fields.get("LabelValue", 1)),
-                    color if len(color) == 3 else None,
-                    _terminology(fields.get("Tags", "")),
-                )
-            )
-        except ValueError as error:
-            raise InputError(
-                f"{path} is damaged: the description of its segment {len(segments)} is not as"
-                " Slicer writes it; save it again from Slicer."
-            ) from error
-    return segments
-
-
-def _terminology(tags: str) -> str | None:
-    for tag in tags.split("|"):
-        name, _, value = tag.partition(":")
-        if name.strip() == "TerminologyEntry" and value.strip():
-            return value.strip()
-    return None
+def _is_segmentation(path: Path, image: sitk.Image) -> bool:
+    """Whether a file says that it is a Slicer segmentation, which may be cropped."""
+    layered = image.GetNumberOfComponentsPerPixel() > 1
+    return is_segmentation(image.GetMetaDataKeys()) or (
+        layered and path.name.lower().endswith(".seg.nrrd")
+    )
 
 
 def _as_labels(path: Path, array: np.ndarray) -> np.ndarray:
@@ -333,7 +352,7 @@ def _as_labels(path: Path, array: np.ndarray) -> np.ndarray:
         return array
     labels = np.empty(array.shape, np.uint16, order="F")
     for k in range(array.shape[2]):
-        plane = array[..., k]
+        plane = array[:, :, k]
         if plane.dtype.kind == "f" and not (np.rint(plane) == plane).all():
             raise InputError(
                 f"{path} has fractional values (or NaN), so it is no label map (an image or a"
@@ -344,7 +363,7 @@ def _as_labels(path: Path, array: np.ndarray) -> np.ndarray:
                 f"{path} has label values outside 0 to {MAX_VALUE}, so it is no label map (an"
                 " image, perhaps); give the segmentation."
             )
-        labels[..., k] = plane
+        labels[:, :, k] = plane
     return labels
 
 
@@ -354,46 +373,3 @@ def _present(labels: np.ndarray) -> list[int]:
     for k in range(labels.shape[2]):  # plane by plane: indexing copies its index as int64
         present[labels[..., k]] = True
     return (np.flatnonzero(present[1:]) + 1).tolist()
-
-
-def _on_grid(path: Path, array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:
-    """The array (i, j, k) on the image's grid: as it is, or pasted where it was cropped.
-
-    Raises:
-        _OtherGridError: the two grids don't share a lattice, or don't meet.
-    """
-    offset = own.offset_in(grid)
-    if offset == (0, 0, 0) and own.shape == grid.shape:
-        return array
-    if offset is not None:
-        start = [max(o, 0) for o in offset]
-        stop = [min(o + n, m) for o, n, m in zip(offset, own.shape, grid.shape, strict=True)]
-        if all(a < b for a, b in zip(start, stop, strict=True)):
-            whole = np.zeros(grid.shape, array.dtype, order="F")
-            inside = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-            there = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, offset, strict=True))
-            whole[inside] = array[there]
-            return whole
-    raise _OtherGridError(path, own)
-
-
-class _OtherGridError(Exception):
-    """A file (first) whose own grid (second) is not that of the volume."""
-
-
-def _other_grid_text(error: _OtherGridError, grid: Grid, what: str, owner: str) -> str:
-    path, own = error.args
-    advice = f"resample it to the {owner}"
-    if owner == "image":
-        advice = f"save the {what} with the image as its reference geometry, or {advice}"
-    return (
-        f"The {owner} and {what} have different grids: the {owner} has {_described(grid)}, the"
-        f" {what} {path} has {_described(own)}; {advice}."
-    )
-
-
-def _described(grid: Grid) -> str:
-    shape = " x ".join(map(str, grid.shape))
-    spacing = " x ".join(f"{s:.4g}" for s in grid.spacing)
-    origin = ", ".join(f"{x:.4g}" for x in grid.origin)
-    return f"{shape} voxels of {spacing} mm from ({origin})"

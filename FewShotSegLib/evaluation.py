@@ -18,11 +18,11 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import binary_dilation
 
-from .annotation import Annotation, Structure
-from .annotation_files import mask_files, mask_name, read_annotation
+from .annotation import Annotation, Structure, name_key
+from .annotation_files import annotation_grid, mask_files, mask_name, read_annotation
+from .annotation_grid import union
 from .errors import InputError
 from .geometry import Grid
-from .volume_files import grid_of, read_file
 
 TOLERANCE_MM = 2.0
 """How far apart two surfaces may lie and still agree, in mm; best set from the raters' spread."""
@@ -130,7 +130,7 @@ def evaluate(
                     f"'{name}' has {_times(np.shape(mask))} voxels in the {word}, the volume "
                     f"{_times(grid.shape)}. Compare both on the grid of the volume."
                 )
-            key = name.casefold()
+            key = name_key(name)
             spelling.setdefault(key, name)
             pair = pairs.setdefault(key, [None, None])
             if pair[side] is not None:
@@ -145,8 +145,9 @@ def evaluate_files(
     structures: Sequence[Structure] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
 ) -> dict[str, Scores]:
-    """Compare two segmentation files on the reference's grid.
+    """Compare two segmentation files on one grid.
 
+    Both have to have it. A Slicer segmentation may be cropped: what it says of its place counts.
     Label maps are compared by label value, segments by name. What the reference does not hold was
     not annotated; what the prediction does not hold was found to be absent.
 
@@ -157,24 +158,46 @@ def evaluate_files(
         InputError: a file can't be read, the grids differ, the reference is empty, or the
             prediction is a folder without a mask of any of the structures.
     """
-    grid = grid_of(read_file(reference))
-    own = "reference"
-    truth = read_annotation(reference, grid, structures, what=own, owner=own)
+    grid, owner = _common_grid(Path(reference), Path(prediction))
+    truth = read_annotation(
+        reference, grid, structures, what="reference", owner=owner, may_be_outside=False
+    )
     found = read_annotation(
-        prediction, grid, structures, may_be_empty=True, what="prediction", owner=own
+        prediction,
+        grid,
+        structures,
+        may_be_empty=True,
+        what="prediction",
+        owner="reference",
+        may_be_outside=False,
     )
     if Path(prediction).is_dir() and not found.masks:
         _require_named_masks(Path(prediction), truth)
     nothing = np.zeros(grid.shape, bool)
-    masks = {name.casefold(): (name, nothing) for name in truth.masks}
-    masks |= {name.casefold(): (name, mask) for name, mask in found.masks.items()}
+    masks = {name_key(name): (name, nothing) for name in truth.masks}
+    masks |= {name_key(name): (name, mask) for name, mask in found.masks.items()}
     return evaluate(truth.masks, dict(masks.values()), grid, tolerance_mm)
+
+
+def _common_grid(reference: Path, prediction: Path) -> tuple[Grid, str]:
+    """The grid to compare two files on, and which of them ("reference", "prediction") gives it.
+
+    A plain label map or a folder of masks gives its own. Two Slicer segmentations, either of which
+    may be cropped, are compared on the smallest grid that holds both.
+    """
+    own, may_be_part = annotation_grid(reference)
+    if not may_be_part:
+        return own, "reference"
+    other, may_be_part = annotation_grid(prediction)
+    if not may_be_part:
+        return other, "prediction"
+    return union(own, other) or own, "reference"
 
 
 def _require_named_masks(folder: Path, truth: Annotation) -> None:
     """A folder of several results is no prediction in which everything was missed."""
     names = [mask_name(file) for file in mask_files(folder)]
-    if not {name.casefold() for name in names} & {name.casefold() for name in truth.masks}:
+    if not {name_key(name) for name in names} & {name_key(name) for name in truth.masks}:
         raise InputError(
             f"The prediction {folder} is a folder without a mask of {', '.join(truth.masks)}; it "
             f"has: {', '.join(names)}. If one of these is the prediction, give that file."

@@ -12,6 +12,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/allocation.py
   FewShotSegLib/annotation.py
   FewShotSegLib/annotation_files.py
+  FewShotSegLib/annotation_grid.py
   FewShotSegLib/at_once.py
   FewShotSegLib/atomic.py
   FewShotSegLib/backbones/__init__.py
@@ -126,6 +127,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/result_files.py
   FewShotSegLib/runtime.py
   FewShotSegLib/sampling.py
+  FewShotSegLib/segment_fields.py
   FewShotSegLib/segmentation.py
   FewShotSegLib/size_prior.py
   FewShotSegLib/sliding_window.py

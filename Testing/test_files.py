@@ -456,20 +456,6 @@ class TestLabelMaps(FilesTestCase):
             path = self.write("x.nii.gz", array, self.grid)
             self.assert_refused(telling, self.read, path)
 
-    def test_cropped_and_padded(self) -> None:
-        image = make_image(self.labels, self.grid)
-        cropped = image[1:6, 2:6, 1:3]
-        padded = sitk.ConstantPad(image, (2, 0, 1), (0, 3, 1), 0)
-        for part in (cropped, padded):
-            for extension in (".nii.gz", ".nrrd"):
-                path = self.folder / ("x" + extension)
-                sitk.WriteImage(part, str(path))
-                annotation = self.read(path)
-                for value in (4, 200):
-                    np.testing.assert_array_equal(
-                        annotation.masks[f"label_{value}"], self.labels == value
-                    )
-
     def test_other_grids(self) -> None:
         image = make_image(self.labels, self.grid)
         spaced, shifted, away = (sitk.Image(image) for _ in range(3))
