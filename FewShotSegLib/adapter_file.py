@@ -39,7 +39,7 @@ from . import __version__
 from .adapter_header import BLACK_BOX_FORMAT, FORMAT, KEY
 from .adapters import ADAPTERS, HEAD
 from .adapters.base import Adapter
-from .annotation import Structure
+from .annotation import Structure, require_structures
 from .atomic import replacing
 from .errors import InputError, ModelError
 from .geometry import Volume
@@ -156,6 +156,7 @@ class TrainedAdapter:
                 Structure(**{**s, "color": tuple(s["color"]) if s["color"] else None})
                 for s in data["structures"]
             ]
+            require_structures(structures, f"The adapter {path} is damaged")
             used = [channels[level] for level in select_levels(channels, features)]
             white_box = method in TUNINGS
             adapter = (HEAD if white_box else ADAPTERS[method])(used, len(structures))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .annotation import Structure
 from .annotation_files import read_annotation
@@ -52,8 +55,42 @@ def name_of(query: PathLike | Volume) -> str:
 def as_supports(
     supports: Sequence[SupportLike], structures: Sequence[Structure] | None
 ) -> list[Support]:
-    """Annotated volumes, read where they are paths: see :func:`read_support`."""
-    return [s if isinstance(s, Support) else read_support(*s, structures) for s in supports]
+    """Annotated volumes, read where they are paths: see :func:`read_support`.
+
+    Raises:
+        InputError: as there; or masks in memory are not on their volume's grid, not of 0 and 1, or
+            empty.
+    """
+    return [
+        _checked(s, number) if isinstance(s, Support) else read_support(*s, structures)
+        for number, s in enumerate(supports, 1)
+    ]
+
+
+def _checked(support: Support, number: int) -> Support:
+    """A support in memory, its masks boolean; one without voxels was not annotated."""
+    name = support.subject or f"support {number}"
+    shape, masks = support.volume.grid.shape, {}
+    for structure, mask in support.annotation.masks.items():
+        array = np.asarray(mask)
+        if array.shape != shape:
+            have, want = (" x ".join(map(str, size)) for size in (array.shape, shape))
+            raise InputError(
+                f"The mask of {structure} in {name} has {have} voxels, its volume {want}. Give "
+                "masks on the volume's own grid."
+            )
+        if array.dtype != bool:
+            if array.dtype.kind not in "uif" or not np.isin(array, (0, 1)).all():
+                raise InputError(
+                    f"The mask of {structure} in {name} is no mask: it has other values than 0 and "
+                    "1. Give one mask a structure."
+                )
+            array = array.astype(bool)
+        if array.any():
+            masks[structure] = array
+    if not masks:
+        raise InputError(f"Nothing is annotated in {name}. Annotate it, or leave it out.")
+    return replace(support, annotation=replace(support.annotation, masks=masks))
 
 
 def paths_of(supports: Sequence[SupportLike]) -> list[PathLike]:

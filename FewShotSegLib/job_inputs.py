@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from .annotation import Annotation, Structure
+from .annotation_grid import MOSTLY
 from .errors import InputError
 from .geometry import Grid, Volume
 from .job_protocol import ArrayFile, SupportFiles, read_array
@@ -38,11 +39,16 @@ def read_support(
     volume = read_volume(folder, source.volume, name)
     masks: dict[str, np.ndarray] = {}
     layers: dict[str, np.ndarray] = {}
+    annotated_inside = annotated_in_all = 0.0
     for mask in source.masks:
         if mask.labels.file not in layers:
             layers[mask.labels.file] = np.asarray(read_array(folder, mask.labels.file))
         layer = layers[mask.labels.file]
-        placed = on_grid(layer == mask.value, _grid(layer.shape, mask.labels, name), volume.grid)
+        own, inked = _grid(layer.shape, mask.labels, name), layer == mask.value
+        placed = on_grid(inked, own, volume.grid)
+        inside, total = _counted(inked, own, volume.grid)
+        annotated_inside += inside
+        annotated_in_all += total
         if placed.any():
             known = masks.get(mask.structure)
             masks[mask.structure] = placed if known is None else known | placed
@@ -51,8 +57,26 @@ def read_support(
             f"{name} has nothing annotated inside its image. Check that its segmentation lies on "
             "it, or leave it out."
         )
+    if annotated_inside < (1 - MOSTLY) * annotated_in_all:
+        percent = 100 - 100 * annotated_inside / annotated_in_all
+        raise InputError(
+            f"{name}: {percent:.0f} % of its annotation lies outside its image. Check that they "
+            "belong together, or leave it out."
+        )
     annotated = [structure for structure in structures if structure.name in masks]
     return Support(volume, Annotation(masks, annotated), name)
+
+
+def _counted(mask: np.ndarray, own: Grid, grid: Grid) -> tuple[float, float]:
+    """mm^3 of a mask (i, j, k) on ``own``: of voxels with their centre inside ``grid``, of all."""
+    to_grid = np.linalg.inv(grid.affine) @ own.affine
+    inside = total = 0
+    for k in range(mask.shape[2]):  # plane by plane: indices take 24 bytes a voxel
+        voxels = np.argwhere(mask[..., k])
+        places = voxels @ to_grid[:3, :2].T + to_grid[:3, 2] * k + to_grid[:3, 3]
+        within = (places > -0.5) & (places < np.asarray(grid.shape) - 0.5)
+        inside, total = inside + int(within.all(axis=1).sum()), total + len(voxels)
+    return inside * own.voxel_volume, total * own.voxel_volume
 
 
 def on_grid(mask: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .adapters.base import Adapter
-from .annotation import Annotation, Structure
+from .annotation import Annotation, Structure, name_key, require_structures
 from .errors import InputError
 from .feature_store import VolumeFeatures
 from .features import FeatureSource
@@ -109,19 +109,21 @@ def choose_structures(
     Colours and terminology that the caller does not give come from the annotations.
 
     Raises:
-        InputError: one that was asked for is annotated in no support, or two share a value.
+        InputError: one that was asked for is annotated in no support, or a label map could not
+            hold them.
     """
     found: dict[str, Structure] = {}
     for support in supports:
         for structure in support.annotation.structures:
             if structure.name in support.annotation.annotated:
-                found.setdefault(structure.name.casefold(), structure)
+                found.setdefault(name_key(structure.name), structure)
     if wanted is None:
         chosen = sorted(found.values(), key=lambda s: s.value)
     else:
+        require_structures(wanted, "The structures to learn")
         chosen = []
         for structure in wanted:
-            known = found.get(structure.name.casefold())
+            known = found.get(name_key(structure.name))
             if known is None:
                 names = ", ".join(s.name for s in found.values()) or "none"
                 raise InputError(
@@ -143,6 +145,7 @@ def choose_structures(
         chosen = [
             Structure(s.name, number, s.color, s.terminology) for number, s in enumerate(chosen, 1)
         ]
+    require_structures(chosen, "The structures of the supports")
     return chosen
 
 

@@ -11,6 +11,7 @@ from .errors import InputError
 from .geometry import Grid, Volume
 from .image_files import EXTENSIONS, array_of, extension_of, grid_of, read_file, skewed
 from .image_headers import not_numbers, require_usable_grid
+from .segment_fields import is_segmentation
 
 MAX_SKEW = 1e-3
 """Cosine between two axes of a grid, above which they aren't at right angles any more. DICOM
@@ -42,7 +43,7 @@ def read_image(path: str | Path) -> Volume:
         image, modality = read_folder(path)
     else:
         image, modality = read_file(path), None
-    if image.HasMetaDataKey("Segment0_ID"):
+    if is_segmentation(image.GetMetaDataKeys()):
         raise InputError(f"{path} is a segmentation, not an image; give the image it belongs to.")
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(
