@@ -7,14 +7,19 @@ from collections.abc import Sequence
 
 from .describe import table
 from .method_sizes import network_numbers
-from .model_files import DEFAULT_MODELS
+from .model_files import DEFAULT_MODELS, UnusableEntry
 from .model_registry import ModelEntry
 
 WIDTH = 100
+_WHOLE = {"break_long_words": False, "break_on_hyphens": False}
+"""Addresses and paths stay in one piece."""
 
 
-def models_text(entries: Sequence[ModelEntry]) -> str:
-    """The registry, a line each: what there is, whether it is here, or else how to get it."""
+def models_text(entries: Sequence[ModelEntry], unusable: Sequence[UnusableEntry] = ()) -> str:
+    """The registry, a line each: what there is, whether it is here, or else how to get it.
+
+    Files among the entries that can't be used come last, with the reason.
+    """
     rows = [
         [
             entry.id,
@@ -33,6 +38,11 @@ def models_text(entries: Sequence[ModelEntry]) -> str:
         "All that is known of one, and how its weights come: fewshotseg models ID",
         "To download: fewshotseg download ID; fetched by hand: fewshotseg import ID FILE",
     ]
+    if unusable:
+        lines += ["", "Can't be used until they are corrected or removed:"]
+    for fault in unusable:
+        text = f"  {fault.path.name}: {fault.reason}"
+        lines.append(textwrap.fill(text, WIDTH, subsequent_indent=" " * 4, **_WHOLE))
     return "\n".join(lines)
 
 
@@ -106,6 +116,5 @@ def _field(name: str, value: str) -> str:
         WIDTH,
         initial_indent=f"  {name:<9}",
         subsequent_indent=" " * 11,
-        break_long_words=False,
-        break_on_hyphens=False,
+        **_WHOLE,
     )

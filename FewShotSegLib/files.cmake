@@ -77,6 +77,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/job_protocol.py
   FewShotSegLib/job_runner.py
   FewShotSegLib/json_fields.py
+  FewShotSegLib/json_schema.py
   FewShotSegLib/locks.py
   FewShotSegLib/losses.py
   FewShotSegLib/method_list.py
@@ -84,8 +85,10 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/methods.py
   FewShotSegLib/modality.py
   FewShotSegLib/model_download.py
+  FewShotSegLib/model_entry.py
   FewShotSegLib/model_files.py
   FewShotSegLib/model_registry.py
+  FewShotSegLib/network_arguments.py
   FewShotSegLib/overlay.py
   FewShotSegLib/overlay_page.py
   FewShotSegLib/overlay_views.py

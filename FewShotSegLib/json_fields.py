@@ -11,12 +11,10 @@ import json
 import math
 import os
 import stat
-from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 from .errors import FewShotSegError, InputError
 
-_T = TypeVar("_T")
 MAX_BYTES = 16 * 2**20
 """What we read is a few kilobytes; the record of a large pre-training, a few megabytes."""
 MAX_DEPTH = 40
@@ -178,38 +176,6 @@ def json_object(
     return data
 
 
-def json_settings(cls: type[_T], data: Any, name: str) -> _T:
-    """A dataclass of numbers (or lists of numbers or texts), each of its default's kind.
-
-    Raises:
-        InputError: a field is unknown, of another kind or out of its range.
-    """
-    defaults = {field.name: field.default for field in fields(cls)}
-    given = dict(json_object(data, f"'{name}'", (), tuple(defaults)))
-    for key, value in given.items():
-        default = defaults[key]
-        if isinstance(default, tuple):
-            kind = type(default[0]) if default else str
-            fits = isinstance(value, list) and all(_is_a(kind, item) for item in value)
-            if not fits or (default and len(value) != len(default)):
-                raise InputError(f"'{name}': {key} is a list such as {list(default)}")
-            given[key] = tuple(kind(item) for item in value)
-        elif not _is_a(type(default), value):
-            raise InputError(f"'{name}': {key} is a number such as {default}")
-        else:
-            given[key] = type(default)(value)
-    try:
-        return cls(**given)
-    except InputError as error:
-        raise InputError(f"'{name}': {error}") from error
-
-
 def is_number(value: Any) -> bool:
     """Whether it is a finite number, and no yes or no."""
     return type(value) in (int, float) and math.isfinite(value)
-
-
-def _is_a(kind: type, value: Any) -> bool:
-    if kind is float:
-        return is_number(value)
-    return type(value) is kind

@@ -5,16 +5,20 @@ The Slicer side lists models before torch is installed; ``model_registry`` check
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import shutil
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from .atomic import replacing
-from .errors import ModelError
-from .json_fields import load_json
+from .atomic import replacing, write_json
+from .errors import InputError, ModelError, StorageError
+from .json_fields import MAX_BYTES, load_json
+from .model_entry import CHECKSUMS, read_checked
+
+_T = TypeVar("_T")
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parent / "Resources" / "Models"
 DEFAULT_MODELS = {"CT": "embedded-ct", "MR": "embedded-mr"}
@@ -22,9 +26,6 @@ DEFAULT_MODELS = {"CT": "embedded-ct", "MR": "embedded-mr"}
 DEFAULT_MODEL = DEFAULT_MODELS["CT"]
 PART = ".part-"
 """How the name of half-fetched weights begins; the weights' own follows."""
-CHECKSUMS = "SHA256SUMS"
-"""Of weights whose publisher gives no checksum, as they were first used; ``sha256sum -c`` reads it.
-"""
 PIECE = 2**20
 
 
@@ -38,8 +39,16 @@ def user_folder() -> Path:
     return home_folder() / "models"
 
 
+@dataclass(frozen=True)
+class UnusableEntry:
+    """A file among the registry's entries that is none, and why: one sentence."""
+
+    path: Path
+    reason: str
+
+
 def entry_paths() -> list[Path]:
-    """Every registry entry: the project's, then the user's."""
+    """Every file that may be a registry entry: the project's, then the user's."""
     return [
         path
         for folder in (EMBEDDED_FOLDER, user_folder())
@@ -54,51 +63,123 @@ def weights_path(folder: Path, name: str) -> Path:
 
 
 def read_entry(path: Path) -> dict[str, Any]:
-    """What an entry says, unchecked but for being one; ``weights`` becomes a path.
+    """What an entry says, checked; ``weights`` becomes a path.
 
     Raises:
-        ModelError: the file is not an entry.
+        ModelError: the file is not an entry, or says something that can't be.
     """
-    try:
-        data = load_json(path, "entry of a foundation model", ModelError)
-        data["weights"] = weights_path(Path(path).parent, data["weights"])
-        if not isinstance(data["id"], str) or not data["id"]:
-            raise ValueError("it has no id")
-        return data
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path} is not the entry of a foundation model ({error}). Resources/Models/README.md "
-            "tells what one looks like."
-        ) from error
+    data = read_checked(path)
+    return {**data, "weights": weights_path(Path(path).parent, data["weights"])}
+
+
+def read_entries(
+    read: Callable[[Path], _T], id_of: Callable[[_T], str]
+) -> tuple[list[tuple[Path, _T]], list[UnusableEntry]]:
+    """Every entry of the registry that can be used, and every file there that can't.
+
+    One file that can't be read hides no other. Where two have one id, the first counts.
+
+    Args:
+        read: makes an entry of a file, or raises a ModelError. id_of: the entry's id.
+    """
+    entries: dict[str, tuple[Path, _T]] = {}
+    unusable = []
+    for path in entry_paths():
+        try:
+            entry = read(path)
+            if id_of(entry) in entries:
+                raise ModelError(
+                    f"Two models are called '{id_of(entry)}'. Rename the one in {path}."
+                )
+            entries[id_of(entry)] = path, entry
+        except ModelError as error:
+            unusable.append(UnusableEntry(path, str(error)))
+    return list(entries.values()), unusable
+
+
+def usable_entries() -> tuple[list[tuple[Path, dict[str, Any]]], list[UnusableEntry]]:
+    """:func:`read_entries` as :func:`read_entry` gives them."""
+    return read_entries(read_entry, lambda entry: entry["id"])
 
 
 def add_model(path: str | Path) -> str:
     """Copy an entry and its weights into the user's folder; returns the model's id.
 
+    Nothing that is there is written over: weights whose name another model's have go under one with
+    the id. What is written is what was checked, and the copied weights' hash is remembered.
+
     Raises:
-        ModelError: it is no entry, its weights are not beside it, or the id is taken.
-        StorageError: the folder can't be written to.
+        ModelError: it is no entry, its weights are not beside it or not those that it describes,
+            or the id is taken. StorageError: the folder can't be written to.
     """
     path = Path(path)
-    entry = read_entry(path)
-    weights = entry["weights"]
+    data = read_checked(path)
+    weights = weights_path(path.parent, data["weights"])
     if not weights.is_file():
         raise ModelError(
             f"The weights {weights.name} are not beside {path.name}. Put both into one folder."
         )
-    for other in entry_paths():
+    for other, taken in _claims():
+        if taken.get("id") == data["id"]:
+            raise ModelError(
+                f"There is a model '{data['id']}' already, in {other}. Remove it first."
+            )
+    folder, safe_id = user_folder(), re.sub(r"[^\w.-]", "_", data["id"]).strip(".-_") or "model"
+    names = {name.casefold() for name in os.listdir(folder)} if folder.is_dir() else set()
+    if weights.resolve().parent == folder.resolve():
+        name = weights.name  # put there by hand
+    else:
+        stem, suffix = os.path.splitext(weights.name)
+        claimed = names | {c["weights"].casefold() for _, c in _claims() if "weights" in c}
+        name = _free(claimed, suffix, stem, f"{stem[:80]}-{safe_id}")
         try:
-            taken = read_entry(other)["id"] == entry["id"]
-        except ModelError:
+            with replacing(folder / name) as temporary:
+                digest = _copy_hashed(weights, temporary)
+                if data["sha256"] not in (None, digest):
+                    raise ModelError(
+                        f"The weights {weights} are damaged, or another version than the entry "
+                        "describes (their sha256 differs). Nothing was added."
+                    )
+                if data["sha256"] is None:
+                    record_sha256(name, digest)
+        except OSError as error:
+            raise ModelError(
+                f"The weights {weights} can't be copied ({error.strerror or error}). Nothing was "
+                "added."
+            ) from error
+    # The entry last, so that where it is, all of it is.
+    entry_name = _free(names, ".json", path.stem, safe_id)
+    write_json(folder / entry_name, {**data, "weights": name})
+    return data["id"]
+
+
+def _free(taken: Collection[str], suffix: str, *stems: str) -> str:
+    """The first of these file names, or else the last with a number, that nothing has."""
+    numbered = (f"{stems[-1]}-{number}" for number in range(2, len(taken) + 3))
+    names = (f"{stem}{suffix}" for stem in (*stems, *numbered))
+    return next(name for name in names if name.casefold() not in taken and not name.startswith("."))
+
+
+def _claims() -> Iterator[tuple[Path, dict[str, str]]]:
+    """The id and the name of the weights of every file among the entries, however unusable."""
+    for path in entry_paths():
+        try:
+            data = load_json(path, "model entry")
+        except InputError:
             continue
-        if taken:
-            raise ModelError(f"There is a model '{entry['id']}' already. Remove it first.")
-    for source in (weights, path):  # the entry last, so that where it is, all of it is
-        target = user_folder() / source.name
-        if source.resolve() != target.resolve():
-            with replacing(target) as temporary:
-                shutil.copyfile(source, temporary)
-    return entry["id"]
+        if isinstance(data, dict):
+            texts = {key: data.get(key) for key in ("id", "weights")}
+            yield path, {key: text for key, text in texts.items() if isinstance(text, str)}
+
+
+def _copy_hashed(source: Path, target: Path) -> str:
+    """Copy a file; the hash of what was copied."""
+    digest = hashlib.sha256()
+    with open(source, "rb") as read, open(target, "wb") as write:
+        while piece := read.read(PIECE):
+            digest.update(piece)
+            write.write(piece)
+    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -136,17 +217,18 @@ def record_sha256(name: str, digest: str | None) -> None:
 
 def _checksums() -> dict[str, str]:
     try:
-        text = (user_folder() / CHECKSUMS).read_text(encoding="utf-8")
+        with open(user_folder() / CHECKSUMS, encoding="utf-8", errors="replace") as file:
+            text = file.read(MAX_BYTES)
     except OSError:
         return {}
-    lines = (line.split("  ", 1) for line in text.splitlines())
-    return {line[1]: line[0] for line in lines if len(line) == 2}
+    found = re.findall(r"^([0-9a-f]{64})  (.+)$", text, re.MULTILINE)
+    return {name: digest for digest, name in found}
 
 
 def remove_parts(name: str) -> None:
     """Remove what was fetched of weights before it was interrupted."""
-    for file in user_folder().glob(f"{PART}{glob.escape(name)}*"):
-        file.unlink(missing_ok=True)
+    for file in (f"{PART}{name}", f"{PART}{name}.tag"):
+        (user_folder() / file).unlink(missing_ok=True)
 
 
 def require_absent(model_id: str, weights: Path) -> None:
@@ -165,24 +247,54 @@ def require_absent(model_id: str, weights: Path) -> None:
 def remove_model(model_id: str) -> None:
     """Remove a model's weights from the user's folder, and its entry where that is there too.
 
-    What was half fetched goes as well, and the weights' recorded hash.
+    What was half fetched goes as well, and the weights' recorded hash. Weights that another entry
+    names too stay, as does whatever is elsewhere.
 
     Raises:
-        ModelError: there is no such model, or it ships with the project.
+        ModelError: there is no such model, it ships with the project, or nothing is its alone.
+            StorageError: a file can't be removed.
     """
-    for path in entry_paths():
-        try:
-            entry = read_entry(path)
-        except ModelError:
-            continue
-        if entry["id"] != model_id:
-            continue
-        ours = [file for file in (path, entry["weights"]) if file.parent == user_folder()]
-        if not ours:
-            raise ModelError(f"'{model_id}' ships with FewShotSeg and stays.")
-        for file in ours:
-            file.unlink(missing_ok=True)
-        remove_parts(entry["weights"].name)
-        record_sha256(entry["weights"].name, None)
-        return
-    raise ModelError(f"There is no model '{model_id}'.")
+    entries, unusable = usable_entries()
+    found = next((pair for pair in entries if pair[1]["id"] == model_id), None)
+    if found is None:
+        broken = next((fault for fault in unusable if fault.path.stem == model_id), None)
+        if broken is not None:
+            raise ModelError(
+                f"There is no model '{model_id}' that can be used. If nobody needs it, delete "
+                f"{broken.path}."
+            )
+        raise ModelError(f"There is no model '{model_id}'.")
+    path, weights = found[0], found[1]["weights"]
+    own = path.parent == user_folder()
+    if not own and weights.parent != user_folder():
+        raise ModelError(f"'{model_id}' ships with FewShotSeg and stays.")
+    sharing = [
+        str(other.get("id", p.name))
+        for p, other in _claims()
+        if p != path and _same(weights, weights_path(p.parent, other.get("weights", "") or "?"))
+    ]
+    if sharing and not own:
+        raise ModelError(
+            f"The weights of '{model_id}' ({weights}) are those of '{sharing[0]}' too, and stay. "
+            f"Remove '{sharing[0]}' first."
+        )
+    try:
+        if own:  # first: without its weights an entry still works, weights alone are forgotten
+            path.unlink(missing_ok=True)
+        if weights.parent == user_folder() and not sharing:
+            weights.unlink(missing_ok=True)
+            remove_parts(weights.name)
+            record_sha256(weights.name, None)
+    except OSError as error:
+        raise StorageError(
+            f"The files of '{model_id}' can't all be removed ({error.strerror or error}: "
+            f"{error.filename}). Close what uses them, and try again."
+        ) from error
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Whether two paths lead to one file, where there is one, or would."""
+    try:
+        return os.path.samefile(a, b)
+    except (OSError, ValueError):
+        return str(a).casefold() == str(b).casefold()

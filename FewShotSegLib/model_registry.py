@@ -8,6 +8,8 @@ their entry are looked for in that same ``models`` folder.
 
 from __future__ import annotations
 
+import hashlib
+import io
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +25,12 @@ from .backbones import ARCHITECTURES
 from .backbones.base import Backbone
 from .errors import ModelError, StorageError
 from .json_fields import load_json
+from .model_entry import CHECKSUMS, entry_fields
 from .model_files import (
-    CHECKSUMS,
     DEFAULT_MODEL,
-    entry_paths,
+    UnusableEntry,
     file_sha256,
+    read_entries,
     record_sha256,
     recorded_sha256,
     user_folder,
@@ -72,38 +75,18 @@ class ModelEntry:
         Raises:
             ModelError: not JSON, a field missing, unknown or out of range.
         """
-        data = load_json(path, "model entry", ModelError)
-        try:
-            data["modality"] = tuple(data["modality"])
-            data["preprocessing"] = {
-                modality: Preprocessing.from_json(value)
-                for modality, value in data["preprocessing"].items()
+        data = load_json(path, "model entry", ModelError, max_bytes=2**20)
+        fields = entry_fields(data, path)
+        return cls(
+            **{
+                **vars(fields),
+                "preprocessing": {
+                    modality: Preprocessing(**vars(part))
+                    for modality, part in fields.preprocessing.items()
+                },
+                "weights": weights_path(Path(path).parent, fields.weights),
             }
-            data["weights"] = weights_path(path.parent, data["weights"])
-            data["window"] = tuple(int(n) for n in data["window"])
-            data["overlap"] = float(data["overlap"])
-            entry = cls(**data)
-            name = entry.architecture["name"]
-            rows = [*entry.classes.values(), entry.background or 0]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(
-                f"The model entry {path} is not complete or has a field that is not known: "
-                f"{error}. Resources/Models/README.md lists the fields."
-            ) from error
-        if name not in ARCHITECTURES:
-            raise ModelError(
-                f"{path}: the architecture '{name}' is not known; there are "
-                f"{', '.join(ARCHITECTURES)}."
-            )
-        if set(entry.preprocessing) != set(entry.modality):
-            raise ModelError(f"{path}: 'preprocessing' must have one part for each modality.")
-        if not 0 <= entry.overlap < 1 or entry.activation not in ("sigmoid", "softmax"):
-            raise ModelError(f"{path}: overlap is in [0, 1), activation sigmoid or softmax.")
-        if len(entry.window) != 3 or min(entry.window) < 1:
-            raise ModelError(f"{path}: 'window' is three numbers of voxels.")
-        if not all(isinstance(row, int) and row >= 0 for row in rows):
-            raise ModelError(f"{path}: 'classes' and 'background' are rows of the head, 0 or more.")
-        return entry
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The entry for other programs; ``weights`` is the path on this machine."""
@@ -144,15 +127,28 @@ class Model:
         Raises:
             ModelError: the file is missing, or is not the one that the entry describes.
         """
-        entry = self.entry
         try:
-            digest = file_sha256(entry.weights)
+            digest = file_sha256(self.entry.weights)
         except OSError as error:
-            get = f"Run: fewshotseg download {entry.id}. Or get" if entry.weights_url else "Get"
-            raise ModelError(
-                f"The weights of '{entry.id}' are not here. {get} {entry.weights.name} from "
-                f"{entry.source_url} and put it into {entry.weights.parent}."
-            ) from error
+            raise self._missing(error) from error
+        self._require_the_described(digest)
+        return digest
+
+    def _missing(self, error: OSError) -> ModelError:
+        entry = self.entry
+        if entry.weights.exists():
+            return ModelError(
+                f"The weights of '{entry.id}' at {entry.weights} can't be read "
+                f"({error.strerror or error})."
+            )
+        get = f"Run: fewshotseg download {entry.id}. Or get" if entry.weights_url else "Get"
+        return ModelError(
+            f"The weights of '{entry.id}' are not here. {get} {entry.weights.name} from "
+            f"{entry.source_url} and put it into {entry.weights.parent}."
+        )
+
+    def _require_the_described(self, digest: str) -> None:
+        entry = self.entry
         if entry.sha256 and digest != entry.sha256:
             raise ModelError(
                 f"The weights of '{entry.id}' at {entry.weights} are damaged or another version "
@@ -160,7 +156,6 @@ class Model:
             )
         if not entry.sha256 and entry.weights.parent == user_folder():
             self._compare_with_first_use(digest)
-        return digest
 
     def _compare_with_first_use(self, digest: str) -> None:
         """Weights without a published checksum stay what they were when they were first used."""
@@ -186,15 +181,35 @@ class Model:
             ModelError: the weights are missing, damaged or of another architecture.
         """
         entry = self.entry
-        _ = self.weights_sha256
+        state = _read_state(self._checked_bytes(), entry.weights)
         backbone = entry.build()
-        backbone.import_state_dict(_read_state(entry.weights))
+        backbone.import_state_dict(state)
+        del state
         rows = len(backbone.head_weights()[0])
         if max([*entry.classes.values(), entry.background or 0]) >= rows:
             raise ModelError(
                 f"The entry of '{entry.id}' has a class beyond the {rows} rows of its head."
             )
         return backbone.eval().requires_grad_(False)
+
+    def _checked_bytes(self) -> bytes:
+        """The weights file, read once: what is hashed is what is loaded, whoever writes there.
+
+        Raises:
+            ModelError: see :attr:`weights_sha256`; or the file changed since that was told.
+        """
+        try:
+            data = self.entry.weights.read_bytes()
+        except OSError as error:
+            raise self._missing(error) from error
+        digest = hashlib.sha256(data).hexdigest()
+        self._require_the_described(digest)
+        if self.__dict__.setdefault("weights_sha256", digest) != digest:
+            raise ModelError(
+                f"The weights of '{self.entry.id}' at {self.entry.weights} changed while they were "
+                "in use. Start again once nobody writes there."
+            )
+        return data
 
     def class_head(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Weights (channels[0],) and bias () that score a known class against the rest.
@@ -216,15 +231,13 @@ class Model:
 
 
 def list_entries() -> list[ModelEntry]:
-    """Every entry of the project's and the user's folders, the default first.
+    """Every entry of the project's and the user's folders that can be used, the default first."""
+    return _read_entries()[0]
 
-    Raises:
-        ModelError: an entry can't be read, or two have one id.
-    """
-    entries, faults = _read_entries()
-    if faults:
-        raise faults[0]
-    return entries
+
+def unusable_entries() -> list[UnusableEntry]:
+    """The files among the entries that :func:`list_entries` leaves out, and why."""
+    return _read_entries()[1]
 
 
 def find_model(name: str = DEFAULT_MODEL) -> Model:
@@ -235,31 +248,26 @@ def find_model(name: str = DEFAULT_MODEL) -> Model:
     """
     if name.endswith(".json"):
         return Model(ModelEntry.read(Path(name)))
-    entries, faults = _read_entries()
+    entries, unusable = _read_entries()
     for entry in entries:
         if entry.id == name:
             return Model(entry)
-    if faults:  # it may be the one that was meant
-        raise faults[0]
+    for fault in unusable:
+        if fault.path.stem == name:
+            raise ModelError(fault.reason)
     known = ", ".join(entry.id for entry in entries) or "none"
+    paths = ", ".join(str(fault.path) for fault in unusable)
+    others = f" These can't be used: {paths}." if unusable else ""
     raise ModelError(
-        f"There is no model '{name}'. Known models: {known}; or give the path of an entry (.json)."
+        f"There is no model '{name}'. Known models: {known}.{others} Or give the path of an entry "
+        "(.json)."
     )
 
 
-def _read_entries() -> tuple[list[ModelEntry], list[ModelError]]:
-    """The sound entries, and what is wrong with the others."""
-    entries: dict[str, ModelEntry] = {}
-    faults = []
-    for path in entry_paths():
-        try:
-            entry = ModelEntry.read(path)
-            if entry.id in entries:
-                raise ModelError(f"Two models are called '{entry.id}'. Rename the one in {path}.")
-            entries[entry.id] = entry
-        except ModelError as error:
-            faults.append(error)
-    return sorted(entries.values(), key=lambda entry: entry.id != DEFAULT_MODEL), faults
+def _read_entries() -> tuple[list[ModelEntry], list[UnusableEntry]]:
+    found, unusable = read_entries(ModelEntry.read, lambda entry: entry.id)
+    entries = [entry for _, entry in found]
+    return sorted(entries, key=lambda entry: entry.id != DEFAULT_MODEL), unusable
 
 
 def _one_line(error: Exception) -> str:
@@ -277,13 +285,16 @@ def _refuse_where_pickles_run_code(path: Path) -> None:
         )
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file, unwrapped; never with a pickle that can run code."""
+def _read_state(data: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors in the bytes of a weights file, unwrapped; no pickle can run code.
+
+    ``path`` says which kind of file it is, and what messages call it.
+    """
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return safetensors.torch.load(data)
         _refuse_where_pickles_run_code(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except ModelError:
         raise
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:

@@ -19,41 +19,16 @@ from torch import Tensor
 
 from .errors import InputError, ModelError
 from .geometry import Grid, Volume
+from .json_schema import from_json
+from .model_entry import AXES, PreprocessingFields
 
-_AXIS_OF_LETTER = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 MAX_PERCENTILE_VOXELS = 2_000_000
 MAX_MODEL_VOXELS = 400_000_000
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """What a backbone needs of an image: data in its registry entry.
-
-    Attributes:
-        orientation: the direction in which each model axis grows, e.g. ``"RAS"``.
-        spacing: mm along each model axis.
-        intensity: ``"window"`` (low and high are fixed values, such as HU), ``"percentiles"``
-            (low and high are percentiles of the volume; for MR) or ``"identity"``.
-        low, high: see ``intensity``; values between them are mapped to [0, 1] and cut off there.
-    """
-
-    orientation: str
-    spacing: tuple[float, float, float]
-    intensity: str
-    low: float | None = None
-    high: float | None = None
-
-    def __post_init__(self) -> None:
-        axes = sorted(_AXIS_OF_LETTER.get(letter, (9, 0))[0] for letter in self.orientation)
-        if axes != [0, 1, 2]:
-            raise ModelError(f"Orientation '{self.orientation}' is not one of the kind 'RAS'.")
-        if len(self.spacing) != 3 or not all(0 < s < 100 for s in self.spacing):
-            raise ModelError(f"Spacing {self.spacing} is not three lengths in mm.")
-        if self.intensity not in ("window", "percentiles", "identity"):
-            raise ModelError(f"Intensity '{self.intensity}': use window, percentiles or identity.")
-        bounded = self.low is not None and self.high is not None and self.low < self.high
-        if self.intensity != "identity" and not bounded:
-            raise ModelError(f"Intensity '{self.intensity}' needs low < high.")
+class Preprocessing(PreprocessingFields):
+    """What a backbone needs of an image, and doing it; the fields are of its registry entry."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Preprocessing:
@@ -63,9 +38,9 @@ class Preprocessing:
             ModelError: a field is missing, unknown or out of range.
         """
         try:
-            return cls(**{**data, "spacing": tuple(float(s) for s in data["spacing"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"This model's preprocessing can't be read: {error}.") from error
+            return from_json(cls, data, "this model's preprocessing")
+        except InputError as error:
+            raise ModelError(f"It can't be used: {str(error).rstrip('.')}.") from error
 
     def to_json(self) -> dict[str, Any]:
         """The form that :meth:`from_json` reads."""
@@ -100,7 +75,7 @@ class Preprocessing:
             InputError: the volume is so large that its model grid would be absurd.
         """
         cosines = grid.affine[:3, :3] / np.asarray(grid.spacing)
-        wanted = [_AXIS_OF_LETTER[letter] for letter in self.orientation]
+        wanted = [AXES[letter] for letter in self.orientation]
         cost = np.array([[-abs(cosines[axis, a]) for a in range(3)] for axis, _ in wanted])
         sources = linear_sum_assignment(cost)[1]
         flips = tuple(

@@ -17,7 +17,8 @@ SLICER_ONLY = {"slicer", "qt", "ctk", "vtk", "PythonQt"}
 WITHOUT_TORCH = (
     *("errors", "events", "geometry", "annotation", "atomic", "progress", "pairs", "cli"),
     *("size_prior", "model_files", "job_protocol", "job_folders", "worker", "adapter_header"),
-    *("json_fields", "method_list", "method_sizes", "requirements"),
+    *("json_fields", "json_schema", "network_arguments", "model_entry"),
+    *("method_list", "method_sizes", "requirements"),
 )
 """Rooms that the Slicer side may share before torch is installed, or that must start fast."""
 

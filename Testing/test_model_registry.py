@@ -33,6 +33,7 @@ from FewShotSegLib.model_registry import (
     find_model,
     list_entries,
     same_class,
+    unusable_entries,
 )
 from FewShotSegLib.prediction import model_probabilities, original_masks
 from FewShotSegLib.volume_files import read_image
@@ -165,36 +166,38 @@ class WhatIsRefused(RegistryTestCase):
         box = {"orientation": "RAS", "spacing": [3, 3, 3], "intensity": "window"}
         unet = {"name": "DynamicUNet", "filters": [4, 6, 8], "out_channels": 2}
         refused = {
-            "unexpected keyword argument 'colour'.*README.md lists": {"colour": "red"},
-            "missing 1 required.*'licence'": {"licence": None},
-            "'weights'": {"weights": None},
+            "unknown field 'colour'; known are .*README.md lists": {"colour": "red"},
+            "it lacks the field 'licence'": {"licence": None},
+            "it lacks the field 'weights'": {"weights": None},
             "architecture 'FooNet' is not known.*DynamicUNet, ObeliskUNet": {
                 "architecture": {"name": "FooNet"}
             },
-            "not complete.*'name'": {"architecture": {}},
+            "'architecture' lacks the field 'name'": {"architecture": {}},
             "one part for each modality": {"modality": ["CT"]},
-            "overlap is in": {"overlap": 1.0},
-            "could not convert string": {"overlap": "much"},
-            "sigmoid or softmax": {"activation": "relu"},
-            "three numbers": {"window": [32, 32]},
-            "rows of the head": {"classes": {"liver": -1}},
+            "'overlap' is a number from 0 to 0.95, not 1.0": {"overlap": 1.0},
+            "'overlap' is a number, not 'much'": {"overlap": "much"},
+            "'activation' is \"sigmoid\" or \"softmax\", not 'relu'": {"activation": "relu"},
+            "'window' is a list of 3, not of 2": {"window": [32, 32]},
+            "'liver' of 'classes' is a row of the head, 0 or more": {"classes": {"liver": -1}},
             "needs low < high": {"preprocessing": {"CT": box, "MR": box}},
+            "has the unknown field 'depth'": {"architecture": {**unet, "depth": 5}},
+            "row 2 of a head of 2 rows": {"classes": {"liver": 2}},
             "Orientation 'RAA'": {"preprocessing": {"CT": {**box, "orientation": "RAA"}}},
-            "preprocessing can't be read.*'gain'": {"preprocessing": {"CT": {**box, "gain": 2}}},
+            "'CT' of 'preprocessing' has the unknown field 'gain'": {
+                "preprocessing": {"CT": {**box, "gain": 2}}
+            },
         }
         for telling, fields in refused.items():
             with self.subTest(telling):
                 path = write_model(self.folder, **fields)
                 self.assert_refused(telling, find_model, str(path))
         for telling, fields in {
-            "can't be built.*'depth'": {"architecture": {**unet, "depth": 5}},
             "not of the architecture DynamicUNet.*another shape": {
                 "architecture": {**unet, "filters": [4, 6, 9]}
             },
             "not of the architecture ObeliskUNet.*missing": {
                 "architecture": {"name": "ObeliskUNet"}
             },
-            "a class beyond the 2 rows": {"classes": {"liver": 2}},
             "another version.*sha256": {"sha256": "0" * 64},
         }.items():
             with self.subTest(telling):
@@ -205,7 +208,11 @@ class WhatIsRefused(RegistryTestCase):
         self.folder.mkdir()
         path = self.folder / "x.json"
         self.assert_refused("There is no model entry at .*No such file", find_model, str(path))
-        for text, telling in (("{", "is not JSON"), ("[]", "not complete"), ("{}", "modality")):
+        for text, telling in (
+            ("{", "is not JSON"),
+            ("[]", "it is no object"),
+            ("{}", "lacks the field 'id'"),
+        ):
             path.write_text(text)
             self.assert_refused(telling, find_model, str(path))
 
@@ -240,7 +247,11 @@ class WhatIsRefused(RegistryTestCase):
 
     def test_two_models_of_one_id(self) -> None:
         write_model(self.home / "models", DEFAULT_MODEL)
-        self.assert_refused(f"Two models are called '{DEFAULT_MODEL}'.*home", list_entries)
+        own = next(entry for entry in list_entries() if entry.id == DEFAULT_MODEL)
+        self.assertEqual(own.weights.parent, EMBEDDED_FOLDER)
+        (other,) = unusable_entries()
+        self.assertEqual(other.path, self.home / "models" / f"{DEFAULT_MODEL}.json")
+        self.assertRegex(other.reason, f"Two models are called '{DEFAULT_MODEL}'.*home")
 
     def test_an_id_that_nobody_has(self) -> None:
         self.assert_refused(f"no model 'x'. Known models: {DEFAULT_MODEL}", find_model, "x")

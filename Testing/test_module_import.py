@@ -204,8 +204,8 @@ class ImportTest(slicer_world.SceneTestCase):
         with self.assertRaisesRegex(InputError, "here already"):
             self.logic.importModel("embedded-ct", str(self.theirs))
         (self.models / "broken.json").write_text("{")
-        with self.assertRaisesRegex(InputError, "not the entry of a foundation model"):
-            self.logic.importModel("broken", str(self.theirs))
+        with self.assertRaisesRegex(InputError, "is not JSON"):
+            self.logic.importModel("broken.json", str(self.theirs))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ class Loading(OneThread):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "published.pth"
             torch.save(file, path)
-            return _read_state(path)
+            return _read_state(path.read_bytes(), path)
 
     def assert_strict(
         self, file: Any, make: Callable[[], Backbone], own: Callable[[str], bool]

@@ -125,10 +125,10 @@ class OutdatedTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "w.pt"
             torch.save({"weight": torch.ones(2)}, path)
-            self.assertEqual(list(model_registry._read_state(path)), ["weight"])
+            self.assertEqual(list(model_registry._read_state(path.read_bytes(), path)), ["weight"])
             with installed(torch="2.5.1+cu124"), mock.patch.object(torch, "load") as load:
                 with self.assertRaisesRegex(ModelError, "w.pt is not opened: torch 2.5.1.*2.10"):
-                    model_registry._read_state(path)
+                    model_registry._read_state(path.read_bytes(), path)
             load.assert_not_called()
 
 

@@ -14,9 +14,8 @@ from FewShotSegLib.model_files import (
     DEFAULT_MODELS,
     EMBEDDED_FOLDER,
     add_model,
-    entry_paths,
-    read_entry,
     remove_model,
+    usable_entries,
 )
 
 from .logic_data import DeviceRow, ModelRow
@@ -28,14 +27,19 @@ class ModelShelf:
     """The registry as rows; choices are the machine's, in QSettings."""
 
     def rows(self) -> list[ModelRow]:
-        """Every entry, the default first; broken ones say what is wrong."""
-        rows = []
-        for path in entry_paths():
-            try:
-                rows.append(self._row(read_entry(path), path.parent == EMBEDDED_FOLDER))
-            except ModelError as error:
-                rows.append(ModelRow(path.stem, path.name, installed=False, problem=str(error)))
-        return sorted(rows, key=lambda row: row.id != DEFAULT_MODEL)
+        """Every entry, the default first; those that can't be used come last and say why.
+
+        The id of the latter is their file's name, which no model's is.
+        """
+        entries, unusable = usable_entries()
+        rows = [self._row(entry, path.parent == EMBEDDED_FOLDER) for path, entry in entries]
+        return [
+            *sorted(rows, key=lambda row: row.id != DEFAULT_MODEL),
+            *(
+                ModelRow(fault.path.name, fault.path.name, installed=False, problem=fault.reason)
+                for fault in unusable
+            ),
+        ]
 
     def row(self, model_id: str) -> ModelRow | None:
         """One row."""
@@ -43,22 +47,26 @@ class ModelShelf:
 
     def entry(self, model_id: str) -> Mapping[str, Any] | None:
         """What the registry says of a model."""
-        for path in entry_paths():
-            try:
-                entry = read_entry(path)
-            except ModelError:
-                continue
-            if entry["id"] == model_id:
-                return entry
-        return None
+        entries = (entry for _, entry in usable_entries()[0])
+        return next((entry for entry in entries if entry["id"] == model_id), None)
 
     def chosen(self, modality: str) -> str:
-        """The model that the next training uses; the modality's own where nobody chose one."""
+        """The model that the next training uses; the modality's own where nobody chose one.
+
+        So it is where what was chosen is no more, or can't be used any more.
+        """
         name = str(qt.QSettings().value(MODEL, "") or "")
-        return name if name and self.row(name) is not None else DEFAULT_MODELS[modality]
+        return name if name and self.entry(name) is not None else DEFAULT_MODELS[modality]
 
     def choose(self, model_id: str, modality: str) -> None:
-        """Use another model from now on; back at the modality's own is as if nobody had chosen."""
+        """Use another model from now on; back at the modality's own is as if nobody had chosen.
+
+        Raises:
+            ModelError: it can't be used; the message is the reason that its row has.
+        """
+        row = self.row(model_id)
+        if row is not None and self.entry(model_id) is None:
+            raise ModelError(row.problem)
         qt.QSettings().setValue(MODEL, "" if model_id == DEFAULT_MODELS[modality] else model_id)
 
     add = staticmethod(add_model)

@@ -140,6 +140,7 @@ class ModelsSection:
         self._failure = ""
         with reporting():
             self.logic.setModel(current_id(self.ui.modelCombo))
+        self.refresh()  # back at what was chosen, where the new one can't be used
 
     def on_device(self, _index: int = 0) -> None:
         """A person chose a device."""
@@ -220,12 +221,14 @@ def model_text(row: ModelRow) -> str:
         return _("{title} (to download)").format(title=row.title)
     if row.importable:
         return _("{title} (to import)").format(title=row.title)
-    return _("{title} (can't be read)").format(title=row.title)
+    return _("{title} (can't be used)").format(title=row.title)
 
 
 def model_tip(row: ModelRow) -> str:
     """What a person should know before choosing it."""
+    unusable = not (row.installed or row.downloadable or row.importable)
     parts = [
+        row.problem if unusable else "",
         row.description,
         _("For: {modality}").format(modality=", ".join(row.modality)) if row.modality else "",
         _("Licence: {licence}").format(licence=row.licence) if row.licence else "",

@@ -15,15 +15,17 @@ from .common import say
 def models_command(args: argparse.Namespace, sink: EventSink) -> int:
     """List the foundation models, or tell all of one."""
     from ..describe_models import model_text, models_text
-    from ..model_registry import find_model, list_entries
+    from ..model_registry import find_model, list_entries, unusable_entries
 
     entries = [find_model(args.model).entry] if args.model else list_entries()
+    unusable = [] if args.model else unusable_entries()
     data = [entry.to_json() for entry in entries]
-    sink(make_event("result", kind="models", path=None, models=data))
+    faults = [{"path": str(fault.path), "reason": fault.reason} for fault in unusable]
+    sink(make_event("result", kind="models", path=None, models=data, unusable=faults))
     if args.json:
         say(args, json.dumps(data, indent=2))
     else:
-        say(args, model_text(entries[0]) if args.model else models_text(entries))
+        say(args, model_text(entries[0]) if args.model else models_text(entries, unusable))
     return 0
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..backbones import ARCHITECTURES
 from ..errors import FewShotSegError, InputError
-from ..json_fields import is_number, json_object, json_settings, load_json
+from ..json_fields import is_number, json_object, load_json
+from ..json_schema import from_json
 from ..modality import MODALITIES
 from ..model_registry import same_class
 from ..pairs import find_pairs
@@ -191,7 +192,7 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
     unknown = [name for name in classes if name not in known]
     if unknown:
         raise InputError(f"no data set annotates the class '{unknown[0]}'; leave it out")
-    targets = json_settings(Targets, data.get("targets", {}), "targets")
+    targets = from_json(Targets, data.get("targets", {}), "'targets'")
     for anchor in targets.anchors:
         if anchor not in classes:
             raise InputError(f"the anchor '{anchor}' in 'targets' is not one of 'classes'")
@@ -200,7 +201,7 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
             raise InputError(
                 f"the landmark '{landmark}' in 'targets' is not one of 'classes', skin or bone"
             )
-    plan = json_settings(TrainingPlan, data.get("training", {}), "training")
+    plan = from_json(TrainingPlan, data.get("training", {}), "'training'")
     if steps is not None:
         plan = replace(plan, steps=steps)
     start = data.get("start_from")
@@ -208,7 +209,7 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
         raise InputError("'start_from' is a model's id, or the path of its entry")
     if start is not None and start.endswith(".json"):
         start = str(folder / start)
-    augmentation = json_settings(Augmentation, data.get("augmentation", {}), "augmentation")
+    augmentation = from_json(Augmentation, data.get("augmentation", {}), "'augmentation'")
     return Assembly(
         {"description": "", "licence": "", "citation": "", "source_url": "", **model},
         classes,

@@ -1,0 +1,210 @@
+"""What a registry entry must say, without torch: the Slicer side reads entries as the engine does.
+
+``Resources/Models/README.md`` documents the fields for people.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from .annotation import class_key
+from .errors import InputError, ModelError
+from .json_fields import load_json, shown
+from .json_schema import Check, from_json
+from .network_arguments import network_arguments
+
+CHECKSUMS = "SHA256SUMS"
+"""Of weights whose publisher gives no checksum, as they were first used; ``sha256sum -c`` reads it.
+"""
+AXES = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+"""RAS axis, and its sign, of each letter of an orientation."""
+MAX_NAME_BYTES = 200
+"""Of a weights file: room for what temporary files beside it have before and after the name."""
+MAX_WINDOW_VOXELS = 512**3
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])([. ].*)?")
+_OURS = re.compile(r"(?i)sha256sums.*|.*\.(json|tag|lock|part)")
+_SIZES = "a list of three numbers of voxels from 1 to 1024, 512^3 voxels at most"
+
+
+def fault_of_weights_name(name: str) -> str:
+    """Why weights can't have this file name; empty where they can.
+
+    It must mean one plain file on every system, and none that we ourselves keep in that folder.
+    """
+    if not name.strip() or name in (".", ".."):
+        return "it is empty"
+    if any(char in '/\\:<>"|?*' or not char.isprintable() for char in name):
+        return "it has a character that a plain file name can't have"
+    if name != name.strip() or name.endswith(".") or name.startswith((".", "-")):
+        return "it begins or ends with a dot, a dash or a space"
+    if len(name.encode("utf-8")) > MAX_NAME_BYTES:
+        return f"it is longer than {MAX_NAME_BYTES} bytes"
+    if _RESERVED.fullmatch(name):
+        return "Windows keeps that name for a device"
+    if _OURS.fullmatch(name):
+        return "FewShotSeg keeps files of that name itself"
+    return ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises where it is none
+    except ValueError:
+        return False
+    plain = text.isascii() and text.isprintable() and " " not in text
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _is_id(text: str) -> bool:
+    odd = not text.isprintable() or any(char.isspace() or char in "/\\" for char in text)
+    return 0 < len(text) <= 100 and not odd and text[0] != "-" and not text.endswith(".json")
+
+
+def _is_window(sizes: tuple[int, ...]) -> bool:
+    count = sizes[0] * sizes[1] * sizes[2]
+    return all(1 <= size <= 1024 for size in sizes) and count <= MAX_WINDOW_VOXELS
+
+
+Id = Annotated[
+    str, Check("a short name without spaces and slashes that does not end in .json", _is_id)
+]
+Line = Annotated[str, Check("a text of up to 500 characters", lambda text: len(text) <= 500)]
+Text = Annotated[str, Check("a text of up to 10,000 characters", lambda text: len(text) <= 10_000)]
+Row = Annotated[int, Check("a row of the head, 0 or more", lambda row: 0 <= row < 65536)]
+Sha256 = Annotated[
+    str, Check("64 hexadecimal digits", lambda text: bool(re.fullmatch("[0-9a-f]{64}", text)))
+]
+Modality = Literal["CT", "MR"]
+
+
+@dataclass(frozen=True)
+class PreprocessingFields:
+    """What a backbone needs of an image: data in its registry entry, and in an adapter's header.
+
+    Attributes:
+        orientation: the direction in which each model axis grows, e.g. ``"RAS"``.
+        spacing: mm along each model axis.
+        intensity: ``"window"`` (low and high are fixed values, such as HU), ``"percentiles"``
+            (low and high are percentiles of the volume; for MR) or ``"identity"``.
+        low, high: see ``intensity``; values between them are mapped to [0, 1] and cut off there.
+    """
+
+    orientation: str
+    spacing: tuple[float, float, float]
+    intensity: str
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        axes = sorted(AXES.get(letter, (9, 0))[0] for letter in self.orientation)
+        if axes != [0, 1, 2]:
+            raise ModelError(f"Orientation {shown(self.orientation)} is not one of the kind 'RAS'.")
+        if len(self.spacing) != 3 or not all(0.01 <= s < 100 for s in self.spacing):
+            raise ModelError(f"Spacing {list(self.spacing)} is not three lengths in mm.")
+        if self.intensity not in ("window", "percentiles", "identity"):
+            raise ModelError(
+                f"Intensity {shown(self.intensity)}: use window, percentiles or identity."
+            )
+        if self.intensity == "identity":
+            return
+        low, high = self.low, self.high
+        if low is None or high is None or not low < high:
+            raise ModelError(f"Intensity '{self.intensity}' needs low < high.")
+        if self.intensity == "percentiles" and not (low >= 0 and high <= 100):
+            raise ModelError("The percentiles low and high are within 0 to 100.")
+        # What float32 can tell apart, with the 1 / (high - low) that intensities are scaled by.
+        if max(abs(low), abs(high)) > 1e6 or high - low < 1e-3:
+            raise ModelError("low and high are within a million of 0, and 0.001 or more apart.")
+
+
+@dataclass(frozen=True)
+class EntryFields:
+    """One foundation model of the registry, as its file says it."""
+
+    id: Id
+    title: Line
+    modality: Annotated[
+        tuple[Modality, ...],
+        Check('"CT", "MR" or both in a list', lambda v: 0 < len(v) == len(set(v))),
+    ]
+    architecture: dict[str, Any]
+    preprocessing: dict[str, PreprocessingFields]
+    window: Annotated[tuple[int, int, int], Check(_SIZES, _is_window)]
+    overlap: Annotated[float, Check("a number from 0 to 0.95", lambda v: 0 <= v <= 0.95)]
+    classes: dict[str, Row]
+    activation: Literal["sigmoid", "softmax"]
+    weights: str
+    licence: Line
+    citation: Text
+    source_url: Text
+    sha256: Sha256 | None
+    size: Annotated[int, Check("a number of bytes", lambda n: 0 < n < 2**41)] | None
+    description: Text = ""
+    background: Row | None = None
+    weights_url: (
+        Annotated[str, Check("an address that begins with https://", _is_address)] | None
+    ) = None
+
+    def __post_init__(self) -> None:
+        rows = network_arguments(self.architecture).rows
+        if set(self.preprocessing) != set(self.modality):
+            raise InputError("'preprocessing' must have one part for each modality")
+        beyond = max([*self.classes.values(), self.background or 0])
+        if beyond >= rows:
+            raise InputError(f"it has a class in row {beyond} of a head of {rows} rows")
+        known: dict[tuple[str, ...], str] = {}
+        for name in self.classes:
+            other = known.setdefault(class_key(name), name)
+            if not class_key(name) or other != name:
+                raise InputError(f"the class {shown(name)} has no name of its own in 'classes'")
+        fault = fault_of_weights_name(self.weights_name)
+        if fault or _is_elsewhere(self.weights):
+            raise InputError(
+                f"'weights' can't be {shown(self.weights)}: "
+                f"{fault or 'it is the name of a file beside the entry, or a full path'}"
+            )
+
+    @property
+    def weights_name(self) -> str:
+        """Of the weights file, without a folder."""
+        return os.path.basename(self.weights) if os.path.isabs(self.weights) else self.weights
+
+
+def _is_elsewhere(weights: str) -> bool:
+    """Whether a full path leads somewhere that it shouldn't: to another computer, or around."""
+    if not os.path.isabs(weights):
+        return False
+    remote = PureWindowsPath(weights).drive.startswith("\\\\") or weights.startswith("//")
+    return remote or ".." in Path(weights).parts or "\0" in weights
+
+
+def entry_fields(data: Any, path: str | os.PathLike[str]) -> EntryFields:
+    """An entry's fields, from what its file says. ``path`` is for the message.
+
+    Raises:
+        ModelError: a field is missing, unknown or out of range. One sentence says which.
+    """
+    try:
+        return from_json(EntryFields, data, "")
+    except InputError as error:
+        raise ModelError(
+            f"The model entry {path} can't be used: {str(error).rstrip('.')}. "
+            "Resources/Models/README.md lists the fields."
+        ) from error
+
+
+def read_checked(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What an entry's file says, as JSON, once :func:`entry_fields` has found nothing wrong.
+
+    Raises:
+        ModelError: it can't be read, is not JSON, or see :func:`entry_fields`.
+    """
+    data = load_json(path, "model entry", ModelError, max_bytes=2**20)
+    entry_fields(data, path)
+    return data
