@@ -1,6 +1,7 @@
 """The ``.fseft`` file: one trained adapter as safetensors with JSON metadata.
 
-The file's header holds one key, ``fewshotseg``, whose JSON has:
+The file's header holds the key ``fewshotseg``, whose JSON is below, and ``sha256``, a hash of the
+file's every byte with zeros in its own place (``checksums``), which older files lack.
 
 =====================  ======================================================================
 ``format``             1, or 2 where the backbone was trained as well; a reader refuses a higher one
@@ -41,6 +42,7 @@ from .adapters import ADAPTERS, HEAD
 from .adapters.base import Adapter
 from .annotation import Structure, require_structures
 from .atomic import replacing
+from .checksums import require_seal, write_sealed
 from .errors import InputError, ModelError
 from .geometry import Volume
 from .json_fields import parse_json
@@ -136,10 +138,10 @@ class TrainedAdapter:
             StorageError: the disk is full or the place can't be written to.
         """
         tensors = {key: value.detach().cpu().contiguous() for key, value in self._tensors().items()}
+        metadata = {KEY: json.dumps(self.metadata(), sort_keys=True)}
+        data = safetensors.torch.save(tensors)
         with replacing(path) as partial:
-            safetensors.torch.save_file(
-                tensors, partial, {KEY: json.dumps(self.metadata(), sort_keys=True)}
-            )
+            write_sealed(partial, data, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainedAdapter:
@@ -224,7 +226,7 @@ class TrainedAdapter:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The header of an adapter file alone.
+    """The header of an adapter file, once all of the file is known to be as it was written.
 
     Raises:
         InputError: as :meth:`TrainedAdapter.load`.
@@ -236,6 +238,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         with safetensors.safe_open(path, "pt") as file:
             data = parse_json((file.metadata() or {})[KEY], "What it says")
             newer = int(data["format"]) > FORMAT
+        with open(path, "rb") as stream:
+            require_seal(stream, None if newer else (KEY,))
     except (
         InputError,
         OSError,

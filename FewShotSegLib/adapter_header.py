@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import Any
 
+from .checksums import require_seal
 from .errors import InputError
 from .json_fields import parse_json
 
@@ -33,6 +35,7 @@ def read_header(data: bytes, name: str) -> dict[str, Any]:
         if 8 + length + end != len(data):
             raise ValueError("cut short")
         newer = int(metadata["format"]) > FORMAT
+        require_seal(io.BytesIO(data), None if newer else (KEY,))
     except (InputError, struct.error, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
             f"{name} is not a FewShotSeg adapter, or is damaged. Train it again, or copy it again."

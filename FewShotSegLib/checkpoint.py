@@ -1,4 +1,7 @@
-"""The state of an unfinished training: one safetensors file, replaced atomically; no pickle."""
+"""The state of an unfinished training: one safetensors file, replaced atomically; no pickle.
+
+It is sealed (``checksums``): a training never goes on from a damaged one.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 
 from .adapters.base import Adapter
 from .atomic import replacing
+from .checksums import load_sealed, write_sealed
 from .errors import InputError
 from .json_fields import parse_json
 
@@ -54,8 +57,9 @@ class Checkpoint:
                     torch.as_tensor(value).cpu().contiguous().clone()
                 )
         metadata = {"recipe": self.recipe, "history": json.dumps(history)}
+        data = safetensors.torch.save(tensors)
         with replacing(self.path) as partial:
-            save_file(tensors, partial, metadata)
+            write_sealed(partial, data, metadata)
         self._last = time.monotonic()
         self._cost = self._last - start
 
@@ -68,17 +72,9 @@ class Checkpoint:
         if not self.path.exists():
             return []
         try:
-            with safetensors.safe_open(self.path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors, metadata = load_sealed(self.path, ("recipe", "history"))
             history = parse_json(metadata["history"], "Its history")
-        except (
-            InputError,
-            OSError,
-            ValueError,
-            KeyError,
-            safetensors.SafetensorError,
-        ) as error:
+        except (InputError, OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"The checkpoint {self.path} is damaged. Remove it to start again."
             ) from error

@@ -24,7 +24,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,8 +34,7 @@ from .json_fields import parse_json
 
 SEAL = "sha256"
 """The name of a seal in a JSON object, and in a safetensors file's metadata."""
-BLANK = {SEAL: "0" * 64}
-"""Metadata that keep the place of a seal until :func:`write_sealed` puts it there."""
+_BLANK = "0" * 64
 BLOCK = 16 * 2**20
 PIECE = 2**20
 MOST_THREADS = 4
@@ -128,33 +127,40 @@ def require_json_seal(data: Any) -> dict[str, Any] | None:
     return content
 
 
-def write_sealed(path: Path, data: bytes) -> None:
-    """Write a safetensors file, given with :data:`BLANK` in its metadata, with its seal.
+def write_sealed(path: Path, data: bytes, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with metadata and its seal; the same content is the same bytes.
 
     The bytes are written here because safetensors writes by way of a file with a name of its own,
     which nobody would remove after a kill.
 
+    Args:
+        data: the file without metadata, from ``safetensors.torch.save``.
+
     Raises:
         OSError: it can't be written.
     """
-    header = _header(io.BytesIO(data))
+    before = _header(io.BytesIO(data))
+    head = {"__metadata__": dict(sorted({**metadata, SEAL: _BLANK}.items())), **json.loads(before)}
+    header = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at multiples of 8
     place = _place(header)
-    if place is None:
-        raise ValueError("the metadata keep no place for a seal")
+    assert place is not None
     first, last = place
-    digest = _sealed_sha256(io.BytesIO(data), header, place)
+    tensors = memoryview(data)[8 + len(before) :]
+    seal = _sealed_sha256(header, place, [tensors])
     with open(path, "wb") as stream:
-        stream.write(data[:8] + header[:first] + digest.encode() + header[last:])
-        stream.write(memoryview(data)[8 + len(header) :])
+        stream.write(struct.pack("<Q", len(header)))
+        stream.write(header[:first] + seal.encode() + header[last:])
+        stream.write(tensors)
 
 
-def require_seal(stream: BinaryIO, known: Collection[str]) -> bool:
+def require_seal(stream: BinaryIO, known: Collection[str] | None) -> bool:
     """Check a safetensors file against its seal. Returns whether it has one.
 
     Args:
         stream: the whole file, at its start.
         known: what a file's metadata hold beside the seal. A file with anything else, or nothing,
-            is damaged, not one from before there were seals.
+            is damaged, not one from before there were seals. None where that isn't known.
 
     Raises:
         Damaged: it is not what was sealed, or no safetensors file.
@@ -163,7 +169,7 @@ def require_seal(stream: BinaryIO, known: Collection[str]) -> bool:
     header = _header(stream)
     try:
         metadata = parse_json(header, "The header")["__metadata__"]
-        unknown = set(metadata) - {SEAL, *known}
+        unknown = set(metadata) - {SEAL, *(metadata if known is None else known)}
     except (InputError, LookupError, TypeError) as error:
         raise Damaged("its header can't be read") from error
     if unknown:
@@ -171,9 +177,30 @@ def require_seal(stream: BinaryIO, known: Collection[str]) -> bool:
     if SEAL not in metadata:
         return False
     place = _place(header)
-    if place is None or _sealed_sha256(stream, header, place) != metadata[SEAL]:
+    tensors = iter(lambda: stream.read(PIECE), b"")
+    if place is None or _sealed_sha256(header, place, tensors) != metadata[SEAL]:
         raise Damaged("it does not match its checksum")
     return True
+
+
+def load_sealed(path: Path, known: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The tensors of a safetensors file, and its metadata without the seal, once it is checked.
+
+    Raises:
+        Damaged: see :func:`require_seal`; or it can't be read as such a file.
+        OSError: it can't be read.
+    """
+    import safetensors
+
+    with open(path, "rb") as stream:
+        require_seal(stream, known)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+            metadata.pop(SEAL, None)
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise Damaged("it is no safetensors file") from error
 
 
 def _identity(state: os.stat_result) -> tuple[int, ...]:
@@ -219,12 +246,13 @@ def _place(header: bytes) -> tuple[int, int] | None:
     return found[0].span(1) if len(found) == 1 else None
 
 
-def _sealed_sha256(stream: BinaryIO, header: bytes, place: tuple[int, int]) -> str:
+def _sealed_sha256(
+    header: bytes, place: tuple[int, int], tensors: Iterable[bytes | memoryview]
+) -> str:
     """SHA-256 of the whole file with zeros for the seal."""
     first, last = place
-    blank = header[:first] + b"0" * (last - first) + header[last:]
-    digest = hashlib.sha256(struct.pack("<Q", len(header)) + blank)
-    stream.seek(8 + len(header))
-    while piece := stream.read(PIECE):
+    digest = hashlib.sha256(struct.pack("<Q", len(header)))
+    digest.update(header[:first] + _BLANK.encode() + header[last:])
+    for piece in tensors:
         digest.update(piece)
     return digest.hexdigest()

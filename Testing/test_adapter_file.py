@@ -144,13 +144,13 @@ class RoundTrip(TinyWorld):
             list(pickletools.genops(data))
         (length,) = struct.unpack_from("<Q", data)
         header = json.loads(data[8 : 8 + length])
-        self.assertEqual(list(header.pop("__metadata__")), [KEY])
+        self.assertEqual(list(header.pop("__metadata__")), [KEY, "sha256"])
         self.assertEqual(set(header), set(make_adapter().adapter.state_dict()))
 
     def test_a_failed_save_leaves_the_old_file(self) -> None:
         self.path.write_bytes(b"old")
         full = OSError(errno.ENOSPC, "No space left on device")
-        for target in ("safetensors.torch.save_file", "os.replace"):
+        for target in ("FewShotSegLib.adapter_file.write_sealed", "os.replace"):
             with self.subTest(target), mock.patch(target, side_effect=full):
                 with self.assertRaisesRegex(StorageError, "is full"):
                     make_adapter().save(self.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..atomic import replacing, write_json
 from ..backbones import ARCHITECTURES
@@ -32,7 +32,8 @@ def untrained_model(model: str, folder: Path) -> str:
         id(tensor): (key, tensor) for key, tensor in network.state_dict(keep_vars=True).items()
     }
     with replacing(folder / f"{name}.safetensors") as partial:
-        save_file({key: tensor.detach().clone() for key, tensor in tensors.values()}, str(partial))
+        data = save({key: tensor.detach().clone() for key, tensor in tensors.values()})
+        partial.write_bytes(data)
     fields = {
         "id": name,
         "title": f"{entry['title']}, untrained",

@@ -15,6 +15,7 @@ import torch
 from ..annotation import Structure
 from ..annotation_files import read_annotation
 from ..atomic import replacing, write_json
+from ..checksums import Damaged, file_sums, require_json_seal, require_sums, seal_json
 from ..errors import InputError
 from ..geometry import Grid
 from ..json_fields import load_json
@@ -28,6 +29,7 @@ FORMAT = 2
 TISSUE_EDGES = (-700.0, -150.0, -20.0, 150.0)
 """HU between air, lung, fat, soft tissue and bone."""
 MAX_PLACES = 4000
+SUMMARY = "case.json"
 
 
 class StoredArray:
@@ -101,27 +103,54 @@ def prepare_case(
 ) -> Case:
     """The case from ``folder``, put there first if it isn't.
 
+    Its arrays are verified, by the checksums in ``case.json``, when a process first opens them. A
+    case from before there were checksums is prepared anew.
+
     Raises:
-        InputError: a file can't be read or used.
+        InputError: a file can't be read or used, or a prepared one is damaged.
         StorageError: the arrays can't be written.
     """
     key = _key(assembly, data_set, source)
     place = folder / key
-    summary = place / "case.json"
-    if not summary.is_file():
+    summary = _summary(place)
+    if summary is None:
         check()
         arrays, annotated = _arrays(assembly, data_set, source, check)
-        for name, array in arrays.items():
+        names = sorted(arrays)
+        for name in names:
             with replacing(place / f"{name}.npy") as partial:
-                np.save(partial, array)
+                np.save(partial, arrays[name])
+        sums = file_sums([place / f"{name}.npy" for name in names], check)
+        arrays_sums = dict(zip(names, sums, strict=True))
+        summary = {"case": key, "annotated": annotated, "arrays": arrays_sums}
         # Last, as the sign that all the others are there.
-        write_json(summary, {"annotated": annotated, "arrays": sorted(arrays)})
-    return _load(assembly, data_set, source, place)
+        write_json(place / SUMMARY, seal_json(summary))
+    return _load(assembly, data_set, source, place, summary, check)
 
 
-def _load(assembly: Assembly, data_set: DataSet, source: Source, place: Path) -> Case:
+def _summary(place: Path) -> dict[str, Any] | None:
+    """What is said of a prepared case; None where it isn't there, or has no checksums."""
+    if not (place / SUMMARY).is_file():
+        return None
     try:
-        summary = load_json(place / "case.json", "case")
+        summary = require_json_seal(load_json(place / SUMMARY, "case"))
+        if summary is not None and summary["case"] != place.name:
+            raise Damaged("it is another case's")
+        return summary
+    except (InputError, Damaged) as error:
+        raise _damaged(place) from error
+
+
+def _load(
+    assembly: Assembly,
+    data_set: DataSet,
+    source: Source,
+    place: Path,
+    summary: dict[str, Any],
+    check: Callable[[], None],
+) -> Case:
+    try:
+        require_sums({place / f"{name}.npy": s for name, s in summary["arrays"].items()}, check)
         arrays = {name: StoredArray(place / f"{name}.npy") for name in summary["arrays"]}
         annotated = np.isin(assembly.classes, summary["annotated"]).astype(np.float32)
         points, means = np.array(arrays["places"]), np.array(arrays["centres"])

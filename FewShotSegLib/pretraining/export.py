@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..atomic import replacing, write_json
@@ -36,7 +36,7 @@ def export_model(
     weights = folder / f"{name}.safetensors"
     recipe = {"assembly": assembly.to_json(with_cases=False), "seed": seed, "steps": step}
     with replacing(weights) as partial:
-        save_file(_halved(network.backbone), partial, {"pretraining": json.dumps(recipe)})
+        partial.write_bytes(save(_halved(network.backbone), {"pretraining": json.dumps(recipe)}))
     data = weights.read_bytes()
     modalities = sorted(assembly.preprocessing)
     entry = {

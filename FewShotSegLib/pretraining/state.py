@@ -1,4 +1,7 @@
-"""The state of an unfinished pre-training: one safetensors file, replaced atomically; no pickle."""
+"""The state of an unfinished pre-training: one safetensors file, replaced atomically; no pickle.
+
+It is sealed (``checksums``): a pre-training never goes on from a damaged one.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..atomic import replacing
+from ..checksums import load_sealed, write_sealed
 from ..errors import InputError
 from ..json_fields import parse_json
 
@@ -51,8 +54,9 @@ def save_state(
         for key, value in state.items():
             tensors[f"optimizer.{number}.{key}"] = _kept(torch.as_tensor(value))
     metadata = {"recipe": recipe, "step": str(step), "history": json.dumps(history)}
+    data = safetensors.torch.save(tensors)
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata)
+        write_sealed(partial, data, metadata)
 
 
 def restore_state(
@@ -68,9 +72,7 @@ def restore_state(
         InputError: the file is damaged, or belongs to a training with other inputs.
     """
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        tensors, metadata = load_sealed(path, ("recipe", "step", "history"))
         if metadata["recipe"] != recipe:
             raise InputError(
                 f"The checkpoint {path} is of a pre-training with another assembly, seed, number "
@@ -85,7 +87,7 @@ def restore_state(
             for name, network in networks.items():
                 for key, tensor in own_tensors(network):
                     tensor.copy_(tensors[f"{name}.{key}"])
-    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f"The checkpoint {path} is damaged. Choose another --out, or remove it to start again."
         ) from error
