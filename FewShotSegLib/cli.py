@@ -6,6 +6,7 @@ Here is what all commands share from start to exit status; what each does is in 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from .commands import COMMANDS
 from .commands.common import signals, speaks
 from .errors import Cancelled, FewShotSegError, OutOfMemory, is_out_of_memory
 from .events import EventSink, ignore, json_lines, make_event
+from .plain_text import indented
 from .requirements import Outdated, outdated_packages
 
 FAILED = 2
@@ -35,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # another program wants a core. It must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name need not fit a terminal's code page
+            stream.reconfigure(errors="backslashreplace")
     args = build_parser(COMMANDS).parse_args(argv)
     sink: EventSink = ignore
     try:
@@ -79,7 +84,7 @@ def _update(old: Outdated) -> str:
 
 def _fail(error: Exception, kind: str, sink: EventSink) -> int:
     sink(make_event(kind, message=str(error), kind=type(error).__name__))
-    print(f"fewshotseg: {error}", file=sys.stderr, flush=True)
+    print(f"fewshotseg: {indented(str(error))}", file=sys.stderr, flush=True)
     return FAILED
 
 

@@ -96,6 +96,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/phantom_anatomy.py
   FewShotSegLib/phantom_shapes.py
   FewShotSegLib/phantoms.py
+  FewShotSegLib/plain_text.py
   FewShotSegLib/pipeline.py
   FewShotSegLib/precision.py
   FewShotSegLib/prediction.py

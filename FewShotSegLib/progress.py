@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from .plain_text import indented, printable
 from .progress_words import (
     cell_text,
     duration_text,
@@ -89,14 +90,14 @@ class Progress:
         elif kind == "warning":
             # A benchmark goes on after it; elsewhere it is the last that a phase says.
             tell = self._between if self._said == _LABELS["benchmark"] else self.say
-            tell(f"Note: {event['message']}")
+            tell(f"Note: {indented(event['message'])}")
         elif kind in _ENDS or (kind == "result" and event["kind"] == "benchmark"):
             self.close()
 
     def say(self, text: str) -> None:
         """One line that does not tear the bar."""
         self.close()
-        self.stream.write(text + "\n")
+        self.stream.write(printable(text) + "\n")
         self.stream.flush()
 
     def close(self) -> None:
@@ -107,7 +108,9 @@ class Progress:
 
     def _start(self, phase: str, subject: str) -> None:
         self.close()
-        label = _LABELS.get(phase, phase) + (f": {subject}" if subject else "")
+        label = _LABELS.get(phase, phase) + (
+            f": {printable(subject, lines=False)}" if subject else ""
+        )
         if self.stream.isatty():
             self._open_bar(label, phase)
         elif label != self._said:
@@ -145,7 +148,7 @@ class Progress:
         if self._bar is None:
             self.say(text)
         else:
-            self._bar.write(text, file=self.stream)
+            self._bar.write(printable(text), file=self.stream)
             self._bar.set_postfix_str(self._note)
 
     def _advance(self, phase: str, done: int, total: int | None, note: str) -> None:

@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINE = ROOT / "FewShotSegLib"
 SLICER_ONLY = {"slicer", "qt", "ctk", "vtk", "PythonQt"}
 WITHOUT_TORCH = (
+    *("requirements", "plain_text"),
     *("errors", "events", "geometry", "annotation", "atomic", "progress", "pairs", "cli"),
     *("size_prior", "model_files", "job_protocol", "job_folders", "worker", "adapter_header"),
     *("json_fields", "json_schema", "network_arguments", "model_entry"),
-    *("method_list", "method_sizes", "requirements"),
+    *("method_list", "method_sizes"),
     *("checksums", "temporary_files", "private_folders", "locks"),
 )
 """Rooms that the Slicer side may share before torch is installed, or that must start fast."""

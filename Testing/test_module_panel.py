@@ -217,7 +217,7 @@ class SupportsTest(PanelTestCase):
         self.logic.error = InputError("This volume is in the table already.")
         with mock.patch.object(slicer.util, "errorDisplay") as shown:
             self.ui.addSupportButton.click()
-        shown.assert_called_once_with("This volume is in the table already.")
+        self.assertEqual(shown.call_args.args, ("This volume is in the table already.",))
 
     def test_a_fault_of_the_module_is_told_with_its_trace(self) -> None:
         self.add_volumes(1)

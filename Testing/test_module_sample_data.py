@@ -52,7 +52,7 @@ class SampleDataTest(slicer_world.SceneTestCase):
             mock.patch.object(sample_data.slicer.util, "errorDisplay") as shown,
         ):
             self.assertEqual(sample_data.make_patients(), [])
-        shown.assert_called_once_with("Wait until the running task has ended.")
+        self.assertEqual(shown.call_args.args, ("Wait until the running task has ended.",))
 
 
 if __name__ == "__main__":

@@ -30,13 +30,14 @@ with torch.inference_mode():
     levels = backbone.features(torch.zeros(1, 1, 32, 32, 32))
 print([level.shape[1] for level in levels])
 """
-JOB = """
-import sys
+WORKER = """
+import subprocess, sys
 from pathlib import Path
 from FewShotSegLib.job_protocol import PhantomsJob, write_job
 folder = Path(sys.argv[1])
 folder.mkdir(mode=0o700)
 write_job(folder, PhantomsJob(str(folder.parent / "patients"), 1))
+sys.exit(subprocess.run([sys.executable, "-m", "FewShotSegLib.worker", str(folder)]).returncode)
 """
 WHERE = "import FewShotSegLib; print(FewShotSegLib.__file__)"
 
@@ -65,7 +66,7 @@ class Place:
             text=True,
             check=False,
         )
-        what = " ".join((program, *(a for a in arguments[:3] if "\n" not in a)))
+        what = " ".join((program, *(a for a in arguments[:4] if "\n" not in a)))
         print(f"{time.monotonic() - start:6.1f} s  {what}", flush=True)
         if done.returncode:
             print(done.stdout)
@@ -110,9 +111,7 @@ def check(folder: Path, torch: list[str]) -> None:
     require({"adapter.fseft", "overlay.png", "report.json"} <= made, f"the demo left {made}")
     levels = place.run("python", "-c", SWIN)
     require(levels.strip() == "[48, 48, 96, 192, 384, 768]", f"Swin UNETR's channels: {levels}")
-    job = folder / "job"
-    place.run("python", "-c", JOB, str(job))
-    lines = place.run("python", "-u", "-m", "FewShotSegLib.worker", str(job)).splitlines()
+    lines = place.run("python", "-c", WORKER, str(folder / "job")).splitlines()
     require(json.loads(lines[-1])["event"] == "finished", f"the worker ended with {lines[-1]}")
     print("right: the wheel is whole, and works away from its source")
 

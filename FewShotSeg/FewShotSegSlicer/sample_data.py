@@ -11,6 +11,8 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.json_fields import load_json
 
+from .widget_text import tell_error
+
 CATEGORY = "FewShotSeg"
 NAME = "FewShotSegPhantoms"
 PATIENTS = 4
@@ -43,13 +45,13 @@ def make_patients() -> list[Any]:
         try:
             logic.startPhantoms(folder, PATIENTS)
         except Exception as error:
-            slicer.util.errorDisplay(str(error))
+            tell_error(str(error))
             return []
         end = logic.wait()
         if end.state == "cancelled":
             return []
         if end.state != "finished":
-            slicer.util.errorDisplay(end.message)
+            tell_error(end.message)
             return []
         return load_patients(Path(folder))
 

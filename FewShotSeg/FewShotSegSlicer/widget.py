@@ -19,6 +19,7 @@ from .widget_models import ModelsSection
 from .widget_segment import SegmentSection
 from .widget_structures import StructuresSection
 from .widget_supports import SupportsSection
+from .widget_text import make_plain
 from .widget_tools import busy_with
 
 
@@ -47,6 +48,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/FewShotSeg.ui"))
         self.layout.addWidget(self.uiWidget)
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        make_plain(self.uiWidget)
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = self.makeLogic()
         self.models = ModelsSection(self.ui, self.logic)

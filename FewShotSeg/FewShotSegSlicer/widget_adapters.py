@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import slicer
 from slicer.i18n import tr as _
 
 from .logic_data import AdapterRow, End, Epoch, Progress
@@ -14,6 +13,7 @@ from .widget_dialogs import open_file, save_file
 from .widget_loss_plot import LossPlot
 from .widget_method import MethodChoice
 from .widget_progress import TaskView
+from .widget_text import agree
 from .widget_tools import Cell, Hint, Table, busy_with, gate, reporting
 
 NAME = 0
@@ -138,7 +138,7 @@ class AdaptersSection:
         if row is None:
             return
         question = _("Delete the adapter {name} from the scene?").format(name=row.name)
-        if slicer.util.confirmOkCancelDisplay(question, _("Delete an adapter")):
+        if agree(question, _("Delete an adapter")):
             with reporting():
                 self.logic.deleteAdapter(row.id)
 

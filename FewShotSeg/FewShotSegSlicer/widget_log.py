@@ -6,6 +6,8 @@ from typing import Any
 
 import qt
 
+from FewShotSegLib.plain_text import printable
+
 from .logic_protocol import LogicProtocol
 
 MOST_LINES = 5000
@@ -17,12 +19,12 @@ class LogSection:
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
         ui.logText.setMaximumBlockCount(MOST_LINES)
-        ui.logText.setPlainText(logic.log())
+        ui.logText.setPlainText(printable(logic.log()))
         ui.copyLogButton.connect("clicked()", self.on_copy)
 
     def add_line(self, text: str) -> None:
         """Append one line."""
-        self.ui.logText.appendPlainText(text)
+        self.ui.logText.appendPlainText(printable(text))
 
     def on_copy(self) -> None:
         """Put the whole log on the clipboard."""

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from .logic_data import MethodRow
 from .logic_protocol import LogicProtocol
 from .method_choice import AUTO, decoder_titles, features_of, preset_titles
+from .widget_text import tooltip
 from .widget_tools import current_id, fill_combo, gate
 
 EXPLANATION_LINES = 3
@@ -52,8 +53,8 @@ class MethodChoice:
         row = next(row for row in rows if row.id == parameters.method)
         fill_combo(ui.methodCombo, [(r.id, f"{r.title} [{r.id}]") for r in rows], row.id)
         for index, other in enumerate(rows):
-            ui.methodCombo.setItemData(index, other.explanation, qt.Qt.ToolTipRole)
-        ui.methodCombo.setToolTip(row.explanation)
+            ui.methodCombo.setItemData(index, tooltip(other.explanation), qt.Qt.ToolTipRole)
+        ui.methodCombo.setToolTip(tooltip(row.explanation))
         ui.methodExplanation.setText(row.explanation)
         ui.methodLabel.setText(front_text(row, recommended=row is rows[0]))
         ui.methodLabel.setToolTip(_("Open Advanced to choose another method."))

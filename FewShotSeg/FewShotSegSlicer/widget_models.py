@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
+
+from FewShotSegLib.plain_text import printable
 
 from .logic_data import DeviceRow, End, ModelRow, Progress
 from .logic_protocol import LogicProtocol
@@ -14,6 +15,7 @@ from .packages import describe_packages, install_packages
 from .text_format import bytes_text
 from .widget_dialogs import open_file
 from .widget_progress import TaskView
+from .widget_text import agree, tooltip
 from .widget_tools import Hint, busy_with, current_id, fill_combo, gate, reporting
 
 FETCHING = ("download", "import")
@@ -48,12 +50,13 @@ class ModelsSection:
         running = busy_with(self.logic)
         fill_combo(ui.modelCombo, [(row.id, model_text(row)) for row in rows], self.logic.model())
         for index, row in enumerate(rows):
-            ui.modelCombo.setItemData(index, model_tip(row), qt.Qt.ToolTipRole)
-        ui.modelCombo.setToolTip(model_tip(model) if model else "")
-        ui.modelLicence.setText(model.licence if model else "–")
-        ui.modelLicence.setToolTip(model_tip(model) if model else "")
+            ui.modelCombo.setItemData(index, tooltip(model_tip(row)), qt.Qt.ToolTipRole)
+        tip = tooltip(model_tip(model)) if model else ""
+        ui.modelCombo.setToolTip(tip)
+        ui.modelLicence.setText(printable(model.licence) if model else "–")
+        ui.modelLicence.setToolTip(tip)
         title = model.title.split(" (")[0] if model else _("none")
-        ui.modelSection.text = _("Foundation model: {title}").format(title=title)
+        ui.modelSection.text = _("Foundation model: {title}").format(title=printable(title, False))
         devices = [(row.id, device_text(row)) for row in self.logic.devices()]
         fill_combo(ui.deviceCombo, devices, self.logic.device())
         self._refresh_buttons(model, bool(running))
@@ -164,7 +167,7 @@ class ModelsSection:
             licence=model.licence,
             citation=model.citation,
         )
-        if slicer.util.confirmOkCancelDisplay(text, _("Download a foundation model")):
+        if agree(text, _("Download a foundation model")):
             self._failure = ""
             with reporting():
                 self.logic.downloadModel(model.id)
@@ -181,7 +184,7 @@ class ModelsSection:
             "Copy {file} into FewShotSeg as the weights of {title}?\n\n"
             "Licence: {licence}\n\n{citation}"
         ).format(file=path, title=model.title, licence=model.licence, citation=model.citation)
-        if slicer.util.confirmOkCancelDisplay(text, _("Import a foundation model")):
+        if agree(text, _("Import a foundation model")):
             self._failure = ""
             with reporting():
                 self.logic.importModel(model.id, path)
@@ -190,7 +193,7 @@ class ModelsSection:
         """Delete the weights after asking."""
         model = self.current()
         text = _("Delete the weights of {title} from this computer?").format(title=model.title)
-        if slicer.util.confirmOkCancelDisplay(text, _("Remove weights")):
+        if agree(text, _("Remove weights")):
             with reporting():
                 self.logic.removeModel(model.id)
 
@@ -207,7 +210,7 @@ class ModelsSection:
         """Say what would be installed and how large it is; ask; install."""
         missing = self.logic.missingPackages()
         question = describe_packages(missing)
-        if slicer.util.confirmOkCancelDisplay(question, _("Install Python packages")):
+        if agree(question, _("Install Python packages")):
             with reporting():
                 install_packages(missing)
         self.refresh()

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from .logic_data import End, Progress
 from .logic_protocol import LogicProtocol
 from .text_format import seconds_text
+from .widget_text import tooltip
 from .widget_tools import Hint, gate
 
 QUIET_SECONDS = 30
@@ -61,7 +62,7 @@ class TaskView:
             quiet = progress.silent_seconds > QUIET_SECONDS
             self.hint.show(progress_text(progress), "warning" if quiet else "missing")
         else:
-            self.bar.setToolTip(progress_text(progress))
+            self.bar.setToolTip(tooltip(progress_text(progress)))
         if progress.phase == "stopping":
             gate(self.button, _("Stopping."), "")
 

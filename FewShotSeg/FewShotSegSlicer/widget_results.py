@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from .logic_data import Result, ResultRow
 from .logic_protocol import LogicProtocol
 from .segments import SURFACE
 from .text_format import ml_text, range_text
+from .widget_text import agree
 from .widget_tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
 
 NAME, REMARK = 0, 3
@@ -110,7 +110,7 @@ class ResultView:
             return
         name = self.result.segmentation.GetName()
         question = _("Delete the result {name} from the scene?").format(name=name)
-        if slicer.util.confirmOkCancelDisplay(question, _("Delete a result")):
+        if agree(question, _("Delete a result")):
             query = self.result.query
             with reporting():
                 self.logic.deleteResult(self.result)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from .logic_data import End, Progress, SupportRow
@@ -13,6 +12,7 @@ from .logic_protocol import LogicProtocol
 from .widget_dialogs import choose_folder
 from .widget_navigation import open_segment_editor, volume_on_screen
 from .widget_progress import TaskView
+from .widget_text import tell
 from .widget_tools import Cell, Hint, Table, busy_with, gate, reporting
 
 VOLUME = 0
@@ -164,9 +164,7 @@ class SupportsSection:
         """Add all volumes that have a segmentation."""
         with reporting():
             if not self.logic.addSceneSupports():
-                slicer.util.infoDisplay(
-                    _("There is no volume with a segmentation that isn't in the table already.")
-                )
+                tell(_("There is no volume with a segmentation that isn't in the table already."))
 
     def on_add_folder(self) -> None:
         """Load a folder of pairs."""

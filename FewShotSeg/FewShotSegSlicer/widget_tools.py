@@ -5,17 +5,18 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from FewShotSegLib.errors import FewShotSegError
+from FewShotSegLib.plain_text import printable
 
 from .logic_protocol import LogicProtocol
 from .widget_columns import Columns
+from .widget_text import tell_error, tooltip
 
 ROW_ID = qt.Qt.UserRole
 """Where the first item of a table's row keeps the row's id."""
@@ -41,6 +42,7 @@ class Hint:
             picture = self.label.style().standardIcon(self.ICONS[kind])
             self.icon.setPixmap(picture.pixmap(16, 16))
             self.kind = kind
+        text = printable(text)
         if self.label.text != text:
             self.label.setText(text)
         self.icon.setVisible(bool(text))
@@ -55,7 +57,7 @@ class Hint:
 def gate(button: Any, obstacle: str, tip: str) -> None:
     """Enable a button unless something is in its way, which its tooltip then says."""
     button.setEnabled(not obstacle)
-    button.setToolTip(obstacle or tip)
+    button.setToolTip(tooltip(obstacle or tip))
 
 
 def busy_with(logic: LogicProtocol) -> str:
@@ -73,13 +75,13 @@ def reporting() -> Iterator[None]:
     try:
         yield
     except FewShotSegError as error:
-        slicer.util.errorDisplay(str(error))
+        tell_error(str(error))
     except Exception as error:
-        slicer.util.errorDisplay(
+        tell_error(
             _("This went wrong inside FewShotSeg: {error}. Nothing of yours was changed.").format(
                 error=error
             ),
-            detailedText=traceback.format_exc(),
+            traceback.format_exc(),
         )
 
 
@@ -133,6 +135,7 @@ class Table:
     def fill(self, ids: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """Show these rows."""
         self._filling = True
+        rows = [[replace(c, text=printable(c.text, lines=False)) for c in cells] for cells in rows]
         chosen = self.selected()
         same_rows = list(ids) == self._ids
         if self.widget.rowCount != len(rows):
@@ -168,7 +171,7 @@ class Table:
             item.setCheckState(qt.Qt.Checked if cell.checked else qt.Qt.Unchecked)
         item.setFlags(flags)
         item.setText(cell.text)
-        item.setToolTip(cell.tip or cell.text)
+        item.setToolTip(tooltip(cell.tip or cell.text))
         if cell.color is not None:
             swatch = qt.QPixmap(14, 14)
             swatch.fill(qcolor(cell.color))
@@ -225,9 +228,10 @@ class Table:
 
 def fill_combo(combo: Any, entries: Sequence[tuple[str, str]], current: str) -> None:
     """Offer (id, text) pairs in a combo box, one of them current; no signal is emitted."""
+    entries = [(entry_id, printable(text, lines=False)) for entry_id, text in entries]
     combo.blockSignals(True)
     shown = [(combo.itemData(i), combo.itemText(i)) for i in range(combo.count)]
-    if shown != list(entries):
+    if shown != entries:
         combo.clear()
         for entry_id, text in entries:
             combo.addItem(text, entry_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
+from ..plain_text import markdown
 from .plan import Plan, Task
 from .summary import Change, Summary, by_network, mean_changes
 
@@ -15,7 +16,7 @@ def results_text(plan: Plan, summary: Summary, problems: Sequence[str] = ()) -> 
     Args:
         problems: what could not be run, one sentence each.
     """
-    parts = [f"# {plan.title}"]
+    parts = [f"# {markdown(plan.title)}"]
     parts += [_group_text(task, group, summary) for task in plan.tasks for group in task.groups]
     changes = summary.changes()
     if changes:
@@ -26,16 +27,16 @@ def results_text(plan: Plan, summary: Summary, problems: Sequence[str] = ()) -> 
             f"{missing} of {total} queries were not run; the same command goes on with them. Where "
             "not all draws were run, brackets say of how many a mean is."
         )
-    parts += [f"- {problem}" for problem in problems]
+    parts += [f"- {markdown(problem)}" for problem in problems]
     return "\n\n".join(parts) + "\n"
 
 
 def _group_text(task: Task, group: str, summary: Summary) -> str:
     queries = sorted({len(draw.queries) for draw in task.draws})
-    structures = ", ".join(task.groups[group])
+    structures = markdown(", ".join(task.groups[group]))
     shots = summary.shots(task)
     lines = [
-        f"## {group}",
+        f"## {markdown(group)}",
         "",
         f"Mean Dice over {structures} and {' or '.join(map(str, queries))} queries, ± standard "
         f"deviation over {len(task.draws)} draw{'s' * (len(task.draws) != 1)} of the supports.",
@@ -48,7 +49,7 @@ def _group_text(task: Task, group: str, summary: Summary) -> str:
         counts = [score.parameters for score in scores if score is not None and score.draws]
         texts = ["" if score is None else str(score) for score in scores]
         parameters = f"{mean(counts):,.0f}" if counts else ""
-        lines.append(f"| {name} | {parameters} | " + " | ".join(texts) + " |")
+        lines.append(f"| {markdown(name)} | {parameters} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
@@ -68,7 +69,9 @@ def _changes_text(changes: Sequence[Change]) -> str:
     for (task, structure), value in mean_changes(changes).items():
         own = [c.change for c in changes if (c.task, c.structure) == (task, structure)]
         better, worse = sum(x > 0 for x in own), sum(x < 0 for x in own)
-        lines.append(f"| {task} | {structure} | {value:+.3f} | {better} | {worse} |")
+        lines.append(
+            f"| {markdown(task)} | {markdown(structure)} | {value:+.3f} | {better} | {worse} |"
+        )
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..events import EventSink
+from ..plain_text import printable
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
@@ -24,7 +25,7 @@ def speaks() -> bool:
 def say(args: argparse.Namespace, text: str) -> None:
     """Text for a person; with ``--events`` standard output is for programs alone."""
     if not args.events and speaks():
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -1,0 +1,46 @@
+"""Text from files, for people to see: it says what it says, and does nothing else.
+
+A name in a file may hold characters that move a terminal's cursor, turn the reading direction of
+what follows or can't be seen at all, and marks of HTML or Markdown. Whatever is put before a person
+goes through here where it leaves the program; data and result files keep what was read.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+
+def printable(text: str, lines: bool = True) -> str:
+    """The same text with every character that can't be seen written as its escape (``\\x1b``).
+
+    These are control, format (bidirectional and zero-width), surrogate and private characters, and
+    separators of lines and paragraphs. All letters, marks, signs and spaces stay.
+
+    Args:
+        lines: whether a line may end; a name has one line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if _is_seen(char) or (lines and char == "\n") else _escaped(char) for char in text
+    )
+
+
+def indented(text: str) -> str:
+    """Such a message whose further lines can't be taken for lines of ours."""
+    return printable(text).replace("\n", "\n  ")
+
+
+def markdown(text: str) -> str:
+    """The text as Markdown that shows just this, in a cell of a table too."""
+    return html.escape(re.sub(r"([\\`*\[\]|])", r"\\\1", printable(text, lines=False)), quote=False)
+
+
+def _is_seen(char: str) -> bool:
+    return char.isprintable() or unicodedata.category(char) == "Zs"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
