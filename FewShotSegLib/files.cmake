@@ -140,6 +140,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/temporary_files.py
   FewShotSegLib/tiles.py
   FewShotSegLib/training.py
+  FewShotSegLib/transaction.py
   FewShotSegLib/tuned_model.py
   FewShotSegLib/tunings/__init__.py
   FewShotSegLib/tunings/adaptformer.py

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import monai
 import numpy as np
 import torch
-from filelock import FileLock
 
 from . import __version__
 from .adapter_file import TrainedAdapter
@@ -21,9 +19,9 @@ from .errors import InputError
 from .evaluation import dice
 from .features import FeatureSource
 from .json_fields import load_json
-from .model_files import home_folder
 from .model_registry import Model
 from .size_prior import SizePrior, as_expected
+from .transaction import Transaction, alone
 
 if TYPE_CHECKING:
     from .segmentation import Segmentation
@@ -144,14 +142,28 @@ def write_report(out: str | os.PathLike[str], report: dict[str, Any]) -> Path:
     """
     path = Path(out).parent / NAME
     # Processes that write into one folder must not lose each other's parts.
-    digest = hashlib.sha256(os.fspath(path.resolve()).encode()).hexdigest()[:24]
-    locks = home_folder() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{digest}.lock"):
-        results = read_reports(path)
-        results[Path(out).name] = report
-        write_json(path, {"format": FORMAT, "results": results})
+    with alone(path.parent):
+        write_json(path, _with(path, out, report))
     return path
+
+
+def commit_with_report(
+    files: Transaction, out: str | os.PathLike[str], report: dict[str, Any]
+) -> Path:
+    """The same as part of a transaction in that folder, which is committed.
+
+    Raises:
+        InputError: a ``report.json`` of something else is in the way. StorageError.
+    """
+    path = files.folder / NAME
+    with alone(path.parent):
+        write_json(files.path(NAME), _with(path, out, report))
+        files.commit()
+    return path
+
+
+def _with(path: Path, out: str | os.PathLike[str], report: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "results": {**read_reports(path), Path(out).name: report}}
 
 
 def read_reports(path: Path) -> dict[str, Any]:

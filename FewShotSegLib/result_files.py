@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import os
+import re
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +28,9 @@ from .errors import InputError
 from .geometry import Grid
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha")
+_UNSAFE_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
+_NAME_BYTES = 255
+"""The longest name that common file systems have for a file."""
 _LEVEL = 4
 _NIFTI_HEADER = 348
 _TYPES = {
@@ -49,6 +55,41 @@ def check_output_name(path: str | Path) -> str:
         f"Results can't be written as {path}; let its name end with {', '.join(EXTENSIONS[:-1])}"
         f" or {EXTENSIONS[-1]}."
     )
+
+
+def probability_names(out: str | Path, structures: Sequence[Structure]) -> dict[str, str]:
+    """The names of the files of probabilities beside a result, by structure: ``STEM_prob_NAME``.
+
+    A structure that was named in Slicer may hold what no file's name can, and two names may come to
+    the same; their label values then tell them apart.
+
+    Raises:
+        InputError: the result's own name leaves no room for them.
+    """
+    extension = check_output_name(out)
+    stem = Path(out).name[: -len(extension)]
+    image_extension = ".nii.gz" if extension == ".seg.nrrd" else extension
+    parts = {s.name: re.sub(_UNSAFE_IN_NAMES, "_", s.name) for s in structures}
+    counts = Counter(part.casefold() for part in parts.values())
+    names = {}
+    for structure in structures:
+        part = parts[structure.name]
+        room = _NAME_BYTES - len(os.fsencode(f"{stem}_prob_{image_extension}"))
+        if counts[part.casefold()] > 1 or len(os.fsencode(part)) > room:
+            end = f"_{structure.value}"
+            part = _cut(part, room - len(end)) + end
+        names[structure.name] = f"{stem}_prob_{part}{image_extension}"
+        if len(os.fsencode(names[structure.name])) > _NAME_BYTES:
+            raise InputError(
+                f"{out} is too long a name for probabilities beside it, which are called "
+                f"STEM_prob_NAME{image_extension}. Give the result a shorter name."
+            )
+    return names
+
+
+def _cut(text: str, room: int) -> str:
+    """As much of a text as a file's name has bytes for, no character cut in two."""
+    return os.fsencode(text)[: max(0, room)].decode("utf-8", "ignore")
 
 
 def write_label_map(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,10 @@ from .preprocessing import Placement
 from .query import query_for
 from .refinement import RefinementSettings, refine
 from .report import NAME as REPORT
-from .report import make_report, read_reports, write_report
+from .report import commit_with_report, make_report, read_reports
 from .result_files import (
     check_output_name,
+    probability_names,
     write_label_map,
     write_probability,
     write_segments,
@@ -49,8 +50,7 @@ from .runtime import Clock, Runtime
 from .size_prior import PriorChange, override_priors
 from .support_set import prepare_support
 from .training import TrainingSettings
-
-UNSAFE_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
+from .transaction import Transaction, recover
 
 
 @dataclass
@@ -128,8 +128,11 @@ def segment(
         check_output_name(out)
         require_no_input(out, [query, *paths_of(supports)])
         require_writable(out)
+        recover(Path(out).parent)
         read_reports(Path(out).parent / REPORT)  # refuses one of somebody else's
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
+    if out is not None and probabilities:
+        probability_names(out, trained.structures)  # refuses a name that no file can have
     if out is not None and not trained.exclusive and not os.fspath(out).endswith(".seg.nrrd"):
         raise InputError(
             "This adapter's structures may overlap, which a label map can't hold. End the "
@@ -194,50 +197,53 @@ def segment(
         uncertainty=original_uncertainty(scores, placement) if uncertainty else None,
     )
     runtime.check()
-    if out is not None:
-        with clock.phase("write", None):
-            write_segmentation(result, out, None if isinstance(query, Volume) else query, runtime)
-    result.report = make_report(
-        result,
-        trained,
-        priors,
-        foundation,
-        transductive,
-        refined_report,
-        warnings,
-        clock.times,
-        source,
-        seed,
-    )
-    if out is not None:
-        path = write_report(out, result.report)
-        runtime.events(make_event("result", kind="report", path=str(path)))
+    written: list[tuple[str, str]] = []
+    with Transaction(Path(out).parent) if out is not None else nullcontext() as files:
+        if out is not None:
+            like = None if isinstance(query, Volume) else query
+            with clock.phase("write", None):
+                written = _write(result, out, like, files)
+        result.report = make_report(
+            result,
+            trained,
+            priors,
+            foundation,
+            transductive,
+            refined_report,
+            warnings,
+            clock.times,
+            source,
+            seed,
+        )
+        if out is not None:
+            written.append(("report", str(commit_with_report(files, out, result.report))))
+    for kind, path in written:
+        runtime.events(make_event("result", kind=kind, path=path))
     for warning in result.report["warnings"][len(warnings) :]:
         runtime.events(make_event("warning", message=warning))
     return result
 
 
-def write_segmentation(
-    result: Segmentation, out: PathLike, query: PathLike | None, runtime: Runtime
-) -> None:
-    """Write a result: the segmentation itself last, so that where it is, all of it is.
+def _write(
+    result: Segmentation, out: PathLike, query: PathLike | None, files: Transaction
+) -> list[tuple[str, str]]:
+    """Write a result's files; kind and path of each, as they will be.
 
     Raises:
-        InputError: the extension is unknown. StorageError: it can't be written.
+        InputError: the extension is unknown. StorageError: one can't be written.
     """
-    extension = check_output_name(out)
-    stem = os.fspath(out)[: -len(extension)]
-    image_extension = ".nii.gz" if extension == ".seg.nrrd" else extension
-    for name, probability in result.probabilities.items():
-        # A segment that was named in Slicer may hold what no file's name can.
-        path = f"{stem}_prob_{re.sub(UNSAFE_IN_NAMES, '_', name)}{image_extension}"
-        write_probability(path, probability, result.grid, like=query)
-        runtime.events(make_event("result", kind="probability", path=path))
-    if extension == ".seg.nrrd":
-        write_segments(out, result.masks, result.structures, result.grid)
+    written = []
+    if result.probabilities:
+        structures = [s for s in result.structures if s.name in result.probabilities]
+        for name, file in probability_names(out, structures).items():
+            write_probability(files.path(file), result.probabilities[name], result.grid, like=query)
+            written.append(("probability", os.fspath(Path(out).with_name(file))))
+    path = files.path(Path(out).name)
+    if check_output_name(out) == ".seg.nrrd":
+        write_segments(path, result.masks, result.structures, result.grid)
     else:
-        write_label_map(out, result.labels, result.grid, like=query)
-    runtime.events(make_event("result", kind="segmentation", path=os.fspath(out)))
+        write_label_map(path, result.labels, result.grid, like=query)
+    return [*written, ("segmentation", os.fspath(out))]
 
 
 def _masks(

@@ -133,7 +133,7 @@ class Words(unittest.TestCase):
 
     def test_an_event_is_strict_json(self) -> None:
         stream = io.StringIO()
-        with self.assertRaises(ValueError):
+        with self.assertRaisesRegex(InputError, r"no finite number \(epoch: loss\)"):
             json_lines(stream)({"event": "epoch", "loss": float("nan")})
         self.assertEqual(stream.getvalue(), "")
 

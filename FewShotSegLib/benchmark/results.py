@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..atomic import replacing
 from ..errors import InputError, StorageError
 from ..json_fields import parse_json
 from ..refinement import RefinementSettings
@@ -47,22 +49,30 @@ class Results:
         """Read what is there.
 
         Raises:
-            InputError: the file holds something else.
+            InputError: the file holds something else. StorageError: it can't be mended.
         """
         self.path = path
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        try:
+            text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+        except OSError as error:
+            raise InputError(f"{path} can't be read ({error.strerror}).") from error
+        lines = text.splitlines()
+        whole = text.endswith("\n") or not text
         for number, line in enumerate(lines, 1):
             try:
                 row = parse_json(line, f"Line {number} of {path}")
                 self._rows[row["setting"], row["query"]] = row
             except (InputError, KeyError, TypeError) as error:
                 if number == len(lines):  # cut off by a full disk or a power cut: it is run again
-                    path.write_text("".join(f"{kept}\n" for kept in lines[:-1]), encoding="utf-8")
+                    lines, whole = lines[:-1], False
                     break
                 raise InputError(
                     f"Line {number} of {path} is no result of a benchmark; give another --out."
                 ) from error
+        if not whole:  # the next row would come to stand on the same line
+            with replacing(path) as temporary:
+                temporary.write_text("".join(f"{kept}\n" for kept in lines), encoding="utf-8")
 
     def get(self, setting: str, query: str) -> dict[str, Any] | None:
         """A row, or None where it was not run."""
@@ -79,5 +89,7 @@ class Results:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row, allow_nan=False) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
         except OSError as error:
             raise StorageError(f"{self.path} can't be written ({error.strerror}).") from error

@@ -95,6 +95,7 @@ def _output_paths(queries: Sequence[str], out: str, exclusive: bool) -> list[str
     """
     from ..report import NAME, read_reports
     from ..result_files import EXTENSIONS
+    from ..transaction import recover
     from ..volume_files import extension_of
 
     as_folder = Path(out).is_dir() or out.endswith(("/", os.sep))
@@ -108,6 +109,7 @@ def _output_paths(queries: Sequence[str], out: str, exclusive: bool) -> list[str
             "with /."
         )
     paths: dict[str, str] = {}
+    recover(out)  # a run that was killed may have left a result whose report is not in place yet
     ours = read_reports(Path(out) / NAME)
     for query in queries:
         name = Path(query).name
