@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from .atomic import replacing, require_writable
 from .errors import Cancelled, ModelError, StorageError
 from .events import EventSink, ignore, make_event
-from .fetching import FetchError, fetch, is_safe, remote_size
+from .fetching import FetchError, FetchRefused, fetch, is_safe, remote_size
 from .model_files import (
     PART,
     PIECE,
@@ -55,11 +55,19 @@ def announced_size(entry: ModelEntry) -> int | None:
     return entry.size or (remote_size(entry.weights_url) if entry.weights_url else None)
 
 
-def download(model_id: str, events: EventSink = ignore, cancel: Cancel = lambda: False) -> Path:
+def download(
+    model_id: str,
+    events: EventSink = ignore,
+    cancel: Cancel = lambda: False,
+    size: int | None = None,
+) -> Path:
     """Download the weights of a model of the registry into the user's folder.
 
     An interrupted download leaves what it has, and the next goes on from there. The checksum is the
     entry's, or the one that was recorded when the file was first here, or is recorded now.
+
+    Args:
+        size: bytes that a person was told where the entry doesn't say; more are not taken.
 
     Returns:
         the path of the weights.
@@ -86,9 +94,14 @@ def download(model_id: str, events: EventSink = ignore, cancel: Cancel = lambda:
         events(make_event("progress", phase="download", done=done, total=total or entry.size))
 
     with _alone(part):
+        require_absent(entry.id, target)  # another process may have been quicker
         events(make_event("phase", phase="download", total=entry.size))
         try:
-            fetch(entry.weights_url, part, progress, check)
+            fetch(entry.weights_url, part, progress, check, entry.size or size)
+        except FetchRefused as error:
+            raise ModelError(
+                f"{entry.weights_url} is not fetched: {error}. Nothing was installed."
+            ) from error
         except FetchError as error:
             raise ModelError(
                 f"{entry.weights_url} can't be fetched: {error}. Check the network and try again: "
@@ -137,6 +150,7 @@ def import_weights(
     target = user_folder() / entry.weights.name
     require_writable(target)
     with _alone(target.with_name(f"{PART}{target.name}")):
+        require_absent(entry.id, target)
         with replacing(target) as temporary:
             _copy(file, temporary, events, cancel)
             _require_the_announced(entry, temporary, str(file))

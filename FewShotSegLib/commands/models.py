@@ -42,7 +42,7 @@ def download_command(args: argparse.Namespace, sink: EventSink) -> int:
     say(args, text if size else f"{text}\n  size     unknown: the server does not tell")
     if not args.accept_licence:
         _require_consent(args, entry.licence)
-    _installed(args, sink, download(args.model, sink))
+    _installed(args, sink, download(args.model, sink, size=size))
     return 0
 
 
