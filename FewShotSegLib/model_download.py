@@ -22,11 +22,11 @@ from .model_files import (
     PART,
     PIECE,
     file_sha256,
+    own_folder,
     record_sha256,
     recorded_sha256,
     remove_parts,
     require_absent,
-    user_folder,
 )
 from .model_registry import Model, ModelEntry, find_model
 
@@ -79,7 +79,7 @@ def download(
     """
     entry = find_model(model_id).entry
     require_downloadable(entry)
-    target = user_folder() / entry.weights.name
+    target = own_folder("models") / entry.weights.name
     require_writable(target)
     part = target.with_name(f"{PART}{target.name}")
 
@@ -147,7 +147,7 @@ def import_weights(
     require_absent(entry.id, entry.weights)
     if not os.path.isfile(file):
         raise ModelError(f"There is no file {file}.")
-    target = user_folder() / entry.weights.name
+    target = own_folder("models") / entry.weights.name
     require_writable(target)
     with _alone(target.with_name(f"{PART}{target.name}")):
         require_absent(entry.id, target)
@@ -227,6 +227,11 @@ def _alone(part: Path) -> Iterator[None]:
         raise ModelError(
             "Another process is downloading these weights. Wait until it has ended."
         ) from None
+    except OSError as error:
+        raise StorageError(
+            f"Nothing can be written to {part.parent} ({error.strerror or error}). Choose another "
+            "folder with the environment variable FEWSHOTSEG_HOME."
+        ) from error
     try:
         yield
     finally:

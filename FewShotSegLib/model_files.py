@@ -17,6 +17,7 @@ from .atomic import replacing, write_json
 from .errors import InputError, ModelError, StorageError
 from .json_fields import MAX_BYTES, load_json
 from .model_entry import CHECKSUMS, read_checked
+from .private_folders import make_private, require_private
 
 _T = TypeVar("_T")
 
@@ -37,6 +38,32 @@ def home_folder() -> Path:
 def user_folder() -> Path:
     """The user's own models; it need not exist."""
     return home_folder() / "models"
+
+
+def own_folder(name: str) -> Path:
+    """A folder within the user's, made where it isn't there; others can't write to either.
+
+    Raises:
+        StorageError: it can't be made, or belongs to somebody else or to everybody.
+    """
+    for folder in (home_folder(), home_folder() / name):
+        make_private(folder, "with the environment variable FEWSHOTSEG_HOME")
+    return home_folder() / name
+
+
+def require_unchanged_by_others(path: Path) -> None:
+    """Check that nobody else can have put a file there, where it lies in the user's models folder.
+
+    Raises:
+        ModelError: they can.
+    """
+    folder = user_folder()
+    if path.parent == folder and folder.is_dir():
+        try:
+            for place in (home_folder(), folder):
+                require_private(place, "with the environment variable FEWSHOTSEG_HOME")
+        except StorageError as error:
+            raise ModelError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -86,6 +113,7 @@ def read_entries(
     unusable = []
     for path in entry_paths():
         try:
+            require_unchanged_by_others(path)
             entry = read(path)
             if id_of(entry) in entries:
                 raise ModelError(
@@ -124,7 +152,10 @@ def add_model(path: str | Path) -> str:
             raise ModelError(
                 f"There is a model '{data['id']}' already, in {other}. Remove it first."
             )
-    folder, safe_id = user_folder(), re.sub(r"[^\w.-]", "_", data["id"]).strip(".-_") or "model"
+    folder, safe_id = (
+        own_folder("models"),
+        re.sub(r"[^\w.-]", "_", data["id"]).strip(".-_") or "model",
+    )
     names = {name.casefold() for name in os.listdir(folder)} if folder.is_dir() else set()
     if weights.resolve().parent == folder.resolve():
         name = weights.name  # put there by hand
@@ -210,7 +241,7 @@ def record_sha256(name: str, digest: str | None) -> None:
     if known.get(name) == digest:
         return
     kept = {**known, name: digest}
-    with replacing(user_folder() / CHECKSUMS) as temporary:
+    with replacing(own_folder("models") / CHECKSUMS) as temporary:
         lines = [f"{value}  {key}\n" for key, value in sorted(kept.items()) if value]
         temporary.write_text("".join(lines), encoding="utf-8")
 

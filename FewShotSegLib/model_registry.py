@@ -33,6 +33,7 @@ from .model_files import (
     read_entries,
     record_sha256,
     recorded_sha256,
+    require_unchanged_by_others,
     user_folder,
     weights_path,
 )
@@ -127,6 +128,7 @@ class Model:
         Raises:
             ModelError: the file is missing, or is not the one that the entry describes.
         """
+        require_unchanged_by_others(self.entry.weights)
         try:
             digest = file_sha256(self.entry.weights)
         except OSError as error:

@@ -13,7 +13,7 @@ from .errors import Cancelled
 from .events import EventSink, ignore, make_event
 from .feature_store import DEFAULT_MAX_BYTES, FeatureStore
 from .features import FeatureSource, choose_device
-from .model_files import home_folder
+from .model_files import own_folder
 from .model_registry import Model
 from .preprocessing import Preprocessing
 
@@ -42,8 +42,14 @@ class Runtime:
             raise Cancelled("Stopped. Nothing was written.")
 
     def source(self, model: Model, preprocessing: Preprocessing) -> FeatureSource:
-        """Features of a model, through this runtime's store."""
-        store = FeatureStore(Path(self.cache or home_folder() / "cache"), self.cache_bytes)
+        """Features of a model, through this runtime's store.
+
+        Raises:
+            StorageError: the store's usual folder can't be used. InputError: there is no such
+                device.
+        """
+        folder = Path(self.cache) if self.cache else own_folder("cache")
+        store = FeatureStore(folder, self.cache_bytes)
         device = choose_device(self.device)
         return FeatureSource(model, preprocessing, store, device, self.events, self.check)
 
