@@ -1,14 +1,17 @@
-"""Threads that sleep while they wait, and the counts of the property tests.
+"""What holds for every test: random numbers that no other test moves, and who is counted.
 
-The tests share their cores with whatever else runs.
+The tests share their cores with whatever else runs: threads sleep while they wait.
 """
 
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import random
+import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 import soak_profile
 
@@ -23,6 +26,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if handle is not None:
             item.add_marker("soak")
             handle.inner_test = soak_profile.watch(handle.inner_test)
+
+
+def seed_everything() -> None:
+    """The generators that a test may draw from without a seed of its own.
+
+    What it draws is then the same in any order of the tests, and whichever of them run.
+    """
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    if "torch" in sys.modules:  # where it isn't, its first draws are always the same
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """For what a class makes once: the test that happens to be its first does not matter."""
+    seed_everything()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """For the test itself."""
+    seed_everything()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -119,7 +119,7 @@ def _put_remote_io(slicer: Any, scene: Any) -> None:
 REAL = _start()
 
 
-def process_events_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+def process_events_until(condition: Callable[[], Any], seconds: float = 600.0) -> Any:
     """Let the event loop run until something is true; what it was.
 
     Raises:

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A Python of its own, started in the project's folder."""
     return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
 
 

@@ -772,13 +772,13 @@ class Source(InFolder):
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "phase":
                 process.start()
-                self.assertTrue(ask.wait(120), "the other process did not start")
+                self.assertTrue(ask.wait(600), "the other process did not start")
                 time.sleep(0.5)
 
         source = source_of(self.folder, on_event)
         features = source(make_volume())
-        passes, hits, key = results.get(timeout=120)
-        process.join(60)
+        passes, hits, key = results.get(timeout=600)
+        process.join(600)
         self.assertEqual((source.passes, source.hits), (1, 0))
         self.assertEqual((passes, hits, key), (0, 1, features.key))
 

@@ -295,7 +295,7 @@ class Worker:
     def ended(self) -> tuple[int, list[dict[str, Any]], str]:
         """Status, all further events, standard error."""
         out, err = self.process.stdout.read(), self.process.stderr.read()
-        status = self.process.wait(60)
+        status = self.process.wait(600)
         for stream in (self.process.stdout, self.process.stderr):
             stream.close()
         return status, [json.loads(line) for line in out.splitlines()], err.decode()

@@ -116,7 +116,7 @@ class ProcessTestCase(LogicTestCase):
 
     def assert_idle(self, pid: int | None = None) -> End:
         """The task has ended in words, and nothing is left of it."""
-        slicer_world.process_events_until(lambda: self.logic.running() is None, 300)
+        slicer_world.process_events_until(lambda: self.logic.running() is None, 900)
         end = self.logic.lastEnd()
         self.assertTrue(end.message.endswith("."), end)
         self.assertEqual(self.folders(), [])
@@ -164,7 +164,7 @@ class LifeTest(ProcessTestCase):
         ends: list[End] = []
         started = self.logic.segment(self.query, wait=False, done=ends.append)
         self.assertIsNone(started)
-        slicer_world.process_events_until(lambda: ends, 300)
+        slicer_world.process_events_until(lambda: ends, 900)
         result = ends[0].result
         self.assertIs(result.query, self.query)
         self.assertIs(
@@ -329,7 +329,7 @@ class StallTest(LogicTestCase):
         slicer.app.processEvents()
         stalls = Stalls()
         stepper = Stepper(volume_steps(self.folder, "v.npy", volume, done), done.append)
-        slicer_world.process_events_until(lambda: len(done) == 2, 300)
+        slicer_world.process_events_until(lambda: len(done) == 2, 900)
         del stepper
         print(f"\nlongest stall of the GUI thread, 512 x 512 x 200 handed over: {stalls.stop()}")
         self.assertIsNone(done[1])
@@ -352,9 +352,9 @@ class CallerKilledTest(ProcessTestCase):
             "logic.getParameterNode().epochs = 1000\n"
             "logic.startTraining()\n"
             "find = lambda: logic._task._process and logic._task._process.pid()\n"
-            "pid = slicer_world.process_events_until(find, 300)\n"
+            "pid = slicer_world.process_events_until(find, 900)\n"
             "print('FOUND', pid, logic._task._folder, flush=True)\n"
-            "slicer_world.process_events_until(lambda: False, 300)\n"
+            "slicer_world.process_events_until(lambda: False, 900)\n"
         )
         testing = str(slicer_world.ROOT / "Testing")
         caller = subprocess.Popen(
@@ -369,8 +369,8 @@ class CallerKilledTest(ProcessTestCase):
         caller.kill()
         caller.wait()
         caller.stdout.close()
-        slicer_world.process_events_until(lambda: not is_alive(pid), 60)
-        slicer_world.process_events_until(lambda: not folder.exists(), 60)
+        slicer_world.process_events_until(lambda: not is_alive(pid), 600)
+        slicer_world.process_events_until(lambda: not folder.exists(), 600)
         shutil.rmtree(folder.parent, ignore_errors=True)  # the double's own temporary folder
 
 

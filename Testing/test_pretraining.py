@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -740,17 +738,15 @@ class SeveralProcesses(World):
         self.folder.mkdir()
         script = self.folder / "script.py"
         script.write_text(SCRIPT)
-        with contextlib.closing(socket.socket()) as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
+        # It looks for a free port itself, and keeps it: nothing can take it in between.
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        command += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+        command += ["--standalone", "--local-addr", "127.0.0.1"]
         done = subprocess.run(
             [*command, str(script), str(self.path), str(self.folder)],
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         ranks = [load_file(self.folder / f"rank{n}.safetensors") for n in range(2)]

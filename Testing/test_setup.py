@@ -47,7 +47,7 @@ class SetupTest(unittest.TestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=600,
         )
         return done.returncode, done.stdout.splitlines()
 
@@ -80,7 +80,7 @@ class SetupTest(unittest.TestCase):
             env={**os.environ, "MAKEFLAGS": ""},
             stdout=theirs,
             stderr=theirs,
-            timeout=60,
+            timeout=600,
         )
         os.close(theirs)
         text = os.read(ours, 65536).decode()

@@ -21,7 +21,7 @@ from FewShotSegLib.job_protocol import CANCEL, DevicesJob, write_job
 
 ROOT = Path(__file__).resolve().parents[1]
 FOREVER = "while True: time.sleep(0.01)"
-WAIT = 120
+WAIT = 600
 """Seconds for what takes one or four, on a machine that does other things as well."""
 
 

@@ -28,7 +28,7 @@ class Walkthrough:
         self.look = look or (lambda step: None)
         self.query: Any = None
 
-    def wait_until_idle(self, seconds: float = 300.0) -> Any:
+    def wait_until_idle(self, seconds: float = 900.0) -> Any:
         """Until no task runs any more; how the last one ended."""
         slicer_world.process_events_until(lambda: self.logic.running() is None, seconds)
         settle()
