@@ -134,6 +134,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/segment_fields.py
   FewShotSegLib/segmentation.py
   FewShotSegLib/size_prior.py
+  FewShotSegLib/slice_stack.py
   FewShotSegLib/sliding_window.py
   FewShotSegLib/stopping.py
   FewShotSegLib/support_set.py

@@ -116,11 +116,13 @@ class Volume:
         array: (i, j, k), any real dtype, finite.
         grid: where it lies.
         modality: ``"CT"``, ``"MR"`` or None where the file does not say.
+        notes: sentences for a person on how it was read, such as that it was resampled.
     """
 
     array: np.ndarray
     grid: Grid
     modality: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if tuple(self.array.shape) != tuple(self.grid.shape):

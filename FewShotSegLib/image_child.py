@@ -34,7 +34,8 @@ def main(kind: str, limit: str, name: str) -> int:
         if kind == "dicom":
             from .dicom_folder import read_folder_here
 
-            image, said = read_folder_here(Path(name))
+            series = read_folder_here(Path(name))
+            image, said = series.image, {"modality": series.modality, "note": series.note}
         else:
             from .image_files import read_file_here
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from .dicom_folder import read_folder
 from .errors import InputError
+from .file_names import require_usable_name
 from .geometry import Grid, Volume
 from .image_files import EXTENSIONS, array_of, extension_of, grid_of, read_file, skewed
 from .image_headers import not_numbers, require_usable_grid
@@ -33,16 +35,21 @@ def read_image(path: str | Path) -> Volume:
 
     Returns:
         The volume; array (i, j, k) in the file's dtype (float64 becomes float32), the grid with
-        the numbers that ITK states, and the modality where DICOM says CT or MR.
+        the numbers that ITK states, the modality where DICOM says CT or MR, and notes on what was
+        resampled.
 
     Raises:
         InputError: there is no such file, or it isn't a sound, scalar 3-D image of finite values.
     """
     path = Path(path)
+    require_usable_name(path)
+    modality, notes = None, ()
     if path.is_dir():
-        image, modality = read_folder(path)
+        series = read_folder(path)
+        image, modality = series.image, series.modality
+        notes = (series.note,) if series.note else ()
     else:
-        image, modality = read_file(path), None
+        image = read_file(path)
     if is_segmentation(image.GetMetaDataKeys()):
         raise InputError(f"{path} is a segmentation, not an image; give the image it belongs to.")
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -51,7 +58,7 @@ def read_image(path: str | Path) -> Volume:
             " or multi-channel image); give an image with one value a voxel."
         )
     grid = grid_of(image)
-    return usable_volume(array_of(image), grid, modality, path)
+    return replace(usable_volume(array_of(image), grid, modality, path), notes=notes)
 
 
 def usable_volume(array: np.ndarray, grid: Grid, modality: str | None, name: str | Path) -> Volume:
