@@ -20,6 +20,7 @@ from .annotation import Structure
 from .annotation_files import parse_structures
 from .atomic import require_writable
 from .checkpoint import Checkpoint
+from .ct_offset import in_hounsfield
 from .errors import InputError
 from .events import make_event
 from .features import FeatureSource
@@ -35,6 +36,7 @@ from .inputs import (
     paths_of,
     require_known,
     require_no_input,
+    with_known_values,
 )
 from .methods import choose_recipe, choose_tuning, default_settings
 from .model_files import DEFAULT_MODELS
@@ -70,6 +72,7 @@ def adapt(
     features: str | None = None,
     preset: str = "own",
     modality: str = "auto",
+    intensity_offset: float | None = None,
     seed: int = 0,
     settings: TrainingSettings | None = None,
     gamma: float | None = None,
@@ -95,6 +98,8 @@ def adapt(
             ``multi``, and ``last`` with published settings.
         preset: ``own`` settings, or the ``published`` ones, see :mod:`published`.
         modality: ``CT``, ``MR``, or ``auto`` to tell from the images.
+        intensity_offset: added to the values of every image given; None recognises CT that was
+            stored 1024 too high, and says so.
         settings: of the training; those of :func:`methods.default_settings` where not given.
         gamma: tolerance of the size priors; None takes it from the sizes' spread.
         priors_ml: by structure name, a known volume in ml in place of the supports' mean, None
@@ -130,7 +135,11 @@ def adapt(
         pairs = as_supports(supports, wanted)
         if not pairs:
             raise InputError("Give at least one support: an image and its segmentation.")
-        query_volume = as_volume(query) if query is not None else None
+        pairs = with_known_values(pairs, modality, intensity_offset)
+        query_volume = None
+        if query is not None:
+            query_volume = in_hounsfield(as_volume(query), modality, intensity_offset)
+        _tell_notes(pairs, query_volume, runtime)
         chosen = choose_structures(pairs, wanted)
     modality = _modality(modality, pairs, runtime)
     if foundation is None:
@@ -292,6 +301,15 @@ def _modality(wanted: str, supports: Sequence[Support], runtime: Runtime) -> str
         message = "Some supports have negative values; if they are CT, say --modality CT."
         runtime.events(make_event("warning", message=message))
     return chosen
+
+
+def _tell_notes(supports: Sequence[Support], query: Volume | None, runtime: Runtime) -> None:
+    """What was changed about the images while they were read."""
+    notes = [(f"Support {n}", s.volume.notes) for n, s in enumerate(supports, 1)]
+    notes += [("The query", query.notes)] if query is not None else []
+    for name, texts in notes:
+        for text in texts:
+            runtime.events(make_event("warning", message=f"{name}: {text}"))
 
 
 def _provenance(support: Support, prepared: PreparedSupport) -> dict[str, Any]:

@@ -233,6 +233,7 @@ def _add_adapt(add: Add) -> None:
         default="auto",
         help="what the images are (default: told from their header or values)",
     )
+    _add_intensity_offset(sub)
     sub.add_argument(
         "--query", metavar="IMAGE", help="train jointly for this volume (eq. 3 as published)"
     )
@@ -273,6 +274,7 @@ def _add_segment(add: Add) -> None:
         action="store_true",
         help="keep only the largest connected piece of each structure",
     )
+    _add_intensity_offset(sub)
     _add_support(sub, required=False, text="a support of the training, to steady the refinement")
     _add_priors(sub, gamma="the adapter's")
     sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
@@ -345,6 +347,16 @@ def _add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> Non
         required=required,
         metavar=("IMAGE", "SEG"),
         help=text,
+    )
+
+
+def _add_intensity_offset(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--intensity-offset",
+        type=_number(-1e9),
+        metavar="X",
+        help="add X to every value of the images, such as -1024 for CT that was stored without a "
+        "sign (default: such CT is recognised, which is told; 0 leaves all values as they are)",
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from . import __version__
 from .annotation_files import read_annotation
 from .atomic import write_json
+from .ct_offset import in_hounsfield
 from .describe import range_text, table
 from .errors import InputError
 from .evaluation import Scores, evaluate
@@ -137,7 +138,8 @@ def run_demo(
     after = evaluate(reference, result.masks, result.grid)
     drawing = time.perf_counter()
     runtime.check()
-    image = replace(read_image(query.image), modality=trained.modality)
+    image = in_hounsfield(read_image(query.image), trained.modality)
+    image = replace(image, modality=trained.modality)
     panels = [
         Panel("Adapter", result.unrefined, _dice(before)),
         Panel("Adapter + transduction", result.masks, _dice(after)),

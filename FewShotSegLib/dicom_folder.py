@@ -156,7 +156,7 @@ def _read_slices(folder: Path, files: Sequence[str]) -> tuple[sitk.Image, str]:
     regular.SetSpacing(grid.spacing)
     regular.SetOrigin(grid.origin)
     regular.SetDirection(grid.direction)
-    return regular, f"The DICOM series in {folder} {described(stack, grid)}."
+    return regular, f"The DICOM series {described(stack, grid)}."
 
 
 def _stack(folder: Path, files: Sequence[str]) -> Stack:

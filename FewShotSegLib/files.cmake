@@ -47,6 +47,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/commands/pretrain.py
   FewShotSegLib/commands/queries.py
   FewShotSegLib/crop_augmentation.py
+  FewShotSegLib/ct_offset.py
   FewShotSegLib/demo.py
   FewShotSegLib/describe.py
   FewShotSegLib/describe_models.py

@@ -12,6 +12,7 @@ import numpy as np
 
 from .annotation import Structure
 from .annotation_files import read_annotation
+from .ct_offset import in_hounsfield, is_offset_ct
 from .errors import InputError
 from .geometry import Volume
 from .modality import modality_of
@@ -111,6 +112,13 @@ def require_no_input(out: PathLike, inputs: Sequence[Any]) -> None:
                     raise InputError(f"{out} is one of the inputs. Give the result another name.")
 
 
+def with_known_values(
+    supports: Sequence[Support], modality: str, offset: float | None
+) -> list[Support]:
+    """Supports with the values that the engine knows: see :func:`ct_offset.in_hounsfield`."""
+    return [replace(s, volume=in_hounsfield(s.volume, modality, offset)) for s in supports]
+
+
 def choose_modality(wanted: str, volumes: Sequence[Volume]) -> str:
     """What the supports are.
 
@@ -154,4 +162,6 @@ def default_model(image: PathLike) -> str:
 
 def looks_like(volume: Volume) -> str:
     """``CT`` or ``MR``, by the file's word or else by the values."""
-    return volume.modality or modality_of(float(volume.array.min()))
+    if volume.modality:
+        return volume.modality
+    return "CT" if is_offset_ct(volume.array) else modality_of(float(volume.array.min()))

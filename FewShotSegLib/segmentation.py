@@ -15,6 +15,7 @@ import torch
 from .adapter_file import TrainedAdapter, content_hash
 from .annotation import Structure
 from .atomic import require_writable
+from .ct_offset import in_hounsfield
 from .errors import InputError
 from .events import make_event
 from .geometry import Grid, Volume
@@ -27,6 +28,7 @@ from .inputs import (
     name_of,
     paths_of,
     require_no_input,
+    with_known_values,
 )
 from .prediction import (
     model_probabilities,
@@ -100,6 +102,7 @@ def segment(
     priors_ml: Mapping[str, float | PriorChange | None] | None = None,
     refinement: RefinementSettings | None = None,
     largest_component: bool = False,
+    intensity_offset: float | None = None,
     seed: int = 0,
     runtime: Runtime | None = None,
 ) -> Segmentation:
@@ -117,6 +120,8 @@ def segment(
         model: another installation of the adapter's foundation model.
         gamma, priors_ml: in place of the adapter's.
         largest_component: keep only the largest connected component of each structure.
+        intensity_offset: added to the values of every image given; None recognises CT that was
+            stored 1024 too high, and says so.
 
     Raises:
         InputError, ModelError, StorageError: see each message. Nothing has been written.
@@ -141,8 +146,9 @@ def segment(
     priors = override_priors(trained.priors, gamma, priors_ml)
     foundation = trained.find_model(model)
     with clock.phase("read", 1):
-        volume = as_volume(query)
+        volume = in_hounsfield(as_volume(query), trained.modality, intensity_offset)
         pairs = as_supports(supports, trained.structures)
+        pairs = with_known_values(pairs, trained.modality, intensity_offset)
     warnings = _query_warnings(trained, volume)
     for warning in warnings:  # now, while stopping still saves something
         runtime.events(make_event("warning", message=warning))
@@ -259,7 +265,7 @@ def _settings_of(trained: TrainedAdapter) -> TrainingSettings:
 
 
 def _query_warnings(trained: TrainedAdapter, volume: Volume) -> list[str]:
-    warnings = []
+    warnings = list(volume.notes)
     if content_hash(volume) in {support.get("content") for support in trained.supports}:
         warnings.append(
             "This query is one of the adapter's supports: the result says nothing of how well it "

@@ -35,6 +35,7 @@ def adapt_command(args: argparse.Namespace, sink: EventSink) -> int:
         features=args.features,
         preset=args.preset,
         modality=args.modality,
+        intensity_offset=args.intensity_offset,
         seed=args.seed,
         settings=replace(
             default_settings(args.method, args.preset, args.decoder),

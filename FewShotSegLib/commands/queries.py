@@ -44,6 +44,7 @@ def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
                 priors_ml=parse_priors(args.prior),
                 refinement=RefinementSettings(size_weight=args.size_weight),
                 largest_component=args.largest_component,
+                intensity_offset=args.intensity_offset,
                 seed=args.seed,
                 runtime=make_runtime(args, sink),
             )

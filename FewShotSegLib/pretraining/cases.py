@@ -16,6 +16,7 @@ from ..annotation import Structure
 from ..annotation_files import read_annotation
 from ..atomic import replacing, write_json
 from ..checksums import Damaged, file_sums, require_json_seal, require_sums, seal_json
+from ..ct_offset import in_hounsfield
 from ..errors import InputError
 from ..geometry import Grid
 from ..json_fields import load_json
@@ -99,12 +100,18 @@ class Case:
 
 
 def prepare_case(
-    assembly: Assembly, data_set: DataSet, source: Source, folder: Path, check: Callable[[], None]
+    assembly: Assembly,
+    data_set: DataSet,
+    source: Source,
+    folder: Path,
+    check: Callable[[], None],
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Case:
     """The case from ``folder``, put there first if it isn't.
 
     Its arrays are verified, by the checksums in ``case.json``, when a process first opens them. A
-    case from before there were checksums is prepared anew.
+    case from before there were checksums is prepared anew. ``tell`` takes what a person should know
+    of how an image was read.
 
     Raises:
         InputError: a file can't be read or used, or a prepared one is damaged.
@@ -115,7 +122,7 @@ def prepare_case(
     summary = _summary(place)
     if summary is None:
         check()
-        arrays, annotated = _arrays(assembly, data_set, source, check)
+        arrays, annotated = _arrays(assembly, data_set, source, check, tell)
         names = sorted(arrays)
         for name in names:
             with replacing(place / f"{name}.npy") as partial:
@@ -206,7 +213,11 @@ def _key(assembly: Assembly, data_set: DataSet, source: Source) -> str:
 
 
 def _arrays(
-    assembly: Assembly, data_set: DataSet, source: Source, check: Callable[[], None]
+    assembly: Assembly,
+    data_set: DataSet,
+    source: Source,
+    check: Callable[[], None],
+    tell: Callable[[str], None],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The arrays to keep, and the names of the classes that were annotated."""
     preprocessing = assembly.preprocessing[data_set.modality]
@@ -224,7 +235,9 @@ def _arrays(
         values = nearest_to_model(values, placement)
         arrays["detail"] = _numbered(values, source)
     else:
-        volume = read_image(source.image)
+        volume = in_hounsfield(read_image(source.image), data_set.modality)
+        for note in volume.notes:
+            tell(f"{source.name}: {note}")
         grid = volume.grid
         check()
         image, placement = preprocessing(volume)

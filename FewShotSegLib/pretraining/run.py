@@ -174,6 +174,9 @@ def _prepare(
         if runtime.cancel():
             raise Cancelled(STOPPED)
 
+    def tell(text: str) -> None:
+        runtime.events(make_event("warning", message=text))
+
     jobs = [
         (number, data_set, source, source in data_set.held_out)
         for number, data_set in enumerate(assembly.data)
@@ -183,7 +186,7 @@ def _prepare(
     # Each process prepares its share; then all are there, and loading them is quick.
     mine = jobs[ranks.rank :: ranks.world]
     for done, (_, data_set, source, _) in enumerate(mine, 1):
-        prepare_case(assembly, data_set, source, folder, check)
+        prepare_case(assembly, data_set, source, folder, check, tell)
         progress = {"done": min(len(jobs), done * ranks.world), "total": len(jobs)}
         runtime.events(make_event("progress", phase="prepare", **progress))
     ranks.wait()
