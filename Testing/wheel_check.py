@@ -55,7 +55,7 @@ class Place:
         self.environment = {**kept, "HOME": str(home), "USERPROFILE": str(home)}
         self.environment.pop("FEWSHOTSEG_HOME", None)
 
-    def run(self, program: str, *arguments: str) -> str:
+    def run(self, program: str, *arguments: str, what: str = "") -> str:
         """What a program of the environment prints; the script ends where it fails."""
         start = time.monotonic()
         done = subprocess.run(
@@ -66,7 +66,7 @@ class Place:
             text=True,
             check=False,
         )
-        what = " ".join((program, *(a for a in arguments[:4] if "\n" not in a)))
+        what = what or " ".join((program, *arguments[:4]))
         print(f"{time.monotonic() - start:6.1f} s  {what}", flush=True)
         if done.returncode:
             print(done.stdout)
@@ -109,9 +109,10 @@ def check(folder: Path, torch: list[str]) -> None:
     place.run("fewshotseg", "demo", "--out", "demo-output")
     made = {path.name for path in (place.empty / "demo-output").iterdir()}
     require({"adapter.fseft", "overlay.png", "report.json"} <= made, f"the demo left {made}")
-    levels = place.run("python", "-c", SWIN)
+    levels = place.run("python", "-c", SWIN, what="a Swin UNETR")
     require(levels.strip() == "[48, 48, 96, 192, 384, 768]", f"Swin UNETR's channels: {levels}")
-    lines = place.run("python", "-c", WORKER, str(folder / "job")).splitlines()
+    job = str(folder / "job")
+    lines = place.run("python", "-c", WORKER, job, what="the background process").splitlines()
     require(json.loads(lines[-1])["event"] == "finished", f"the worker ended with {lines[-1]}")
     print("right: the wheel is whole, and works away from its source")
 
