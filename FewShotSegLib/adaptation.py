@@ -208,6 +208,7 @@ def adapt(
         model_id=foundation.entry.id,
         model_title=foundation.entry.title,
         weights_sha256=foundation.weights_sha256,
+        network=foundation.entry.network(),
         modality=modality,
         preprocessing=preprocessing,
         exclusive=exclusive,

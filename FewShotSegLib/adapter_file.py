@@ -4,9 +4,12 @@ The file's header holds the key ``fewshotseg``, whose JSON is below, and ``sha25
 file's every byte with zeros in its own place (``checksums``), which older files lack.
 
 =====================  ======================================================================
-``format``             1, or 2 where the backbone was trained as well; a reader refuses a higher one
+``format``             1, or 2 where the backbone was trained as well, or 3 on an architecture
+                       that was revised; a reader refuses a higher one
 ``version``            of the FewShotSeg that wrote it
-``model``              id, title and ``weights_sha256`` of the frozen backbone
+``model``              id, title and ``weights_sha256`` of the frozen backbone, and its
+                       ``network`` (the architecture's every option and revision); older files have
+                       none of that, they are of revision 1
 ``modality``           which of the model's preprocessings was used, and ``preprocessing`` itself
 ``method``             its name; ``features`` (``multi`` or ``last``), ``channels``; and
                        ``decoder`` (``frozen``, ``tuned`` or ``new``) of a white-box method
@@ -27,6 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,7 @@ import safetensors.torch
 from torch import Tensor
 
 from . import __version__
-from .adapter_header import BLACK_BOX_FORMAT, FORMAT, KEY
+from .adapter_header import BLACK_BOX_FORMAT, FORMAT, KEY, WHITE_BOX_FORMAT
 from .adapters import ADAPTERS, HEAD
 from .adapters.base import Adapter
 from .annotation import Structure, require_structures
@@ -46,7 +50,7 @@ from .checksums import require_seal, write_sealed
 from .errors import InputError, ModelError
 from .geometry import Volume
 from .json_fields import parse_json
-from .model_registry import Model, find_model
+from .model_registry import Model, ModelEntry, find_model
 from .preprocessing import Preprocessing
 from .size_prior import SizePrior
 from .tiles import select_levels
@@ -62,6 +66,8 @@ class TrainedAdapter:
     """An adapter with everything that is needed to use it again. Fields as in the file.
 
     Attributes:
+        network: how features were computed with the weights (:meth:`ModelEntry.network`); None in
+            files of before that was recorded.
         tuned: what a white-box method trained of the backbone, by name; empty for adapters.
         decoder: what it did to the decoder; None for adapters.
     """
@@ -83,6 +89,7 @@ class TrainedAdapter:
     version: str = __version__
     tuned: dict[str, Tensor] = field(default_factory=dict)
     decoder: str | None = None
+    network: dict[str, Any] | None = None
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -93,12 +100,13 @@ class TrainedAdapter:
         """What the file's header says."""
         white_box = {} if self.decoder is None else {"decoder": self.decoder}
         return {
-            "format": BLACK_BOX_FORMAT if self.decoder is None else FORMAT,
+            "format": self._format(),
             "version": self.version,
             "model": {
                 "id": self.model_id,
                 "title": self.model_title,
                 "weights_sha256": self.weights_sha256,
+                **({} if self.network is None else {"network": self.network}),
             },
             "modality": self.modality,
             "preprocessing": self.preprocessing.to_json(),
@@ -113,6 +121,12 @@ class TrainedAdapter:
             "training": self.training,
             "supports": self.supports,
         }
+
+    def _format(self) -> int:
+        """The oldest format whose readers use the file rightly."""
+        if self.network is not None and self.network["revision"] > 1:
+            return FORMAT
+        return BLACK_BOX_FORMAT if self.decoder is None else WHITE_BOX_FORMAT
 
     def content_sha256(self) -> str:
         """A hash of the trained numbers and of all that they mean, in memory or on disk alike.
@@ -185,6 +199,7 @@ class TrainedAdapter:
                 version=data["version"],
                 tuned=tuned,
                 decoder=data["decoder"] if white_box else None,
+                network=_read_network(data["model"]),
             )
         except (
             KeyError,
@@ -203,7 +218,8 @@ class TrainedAdapter:
         """The foundation model that this adapter was trained on, or the one called ``name``.
 
         Raises:
-            ModelError: it is not installed, or its weights are not the ones of the training.
+            ModelError: it is not installed, its weights are not the ones of the training, or its
+                features are computed in another way than at the training.
         """
         model = find_model(name or self.model_id)
         if model.weights_sha256 != self.weights_sha256:
@@ -212,7 +228,32 @@ class TrainedAdapter:
                 f"{self.weights_sha256[:12]}), but '{model.entry.id}' here has weights "
                 f"{model.weights_sha256[:12]}. Use the same model, or train the adapter again."
             )
+        self._require_network(model.entry)
         return model
+
+    def _require_network(self, entry: ModelEntry) -> None:
+        """Check that features are computed as at the training: weights alone don't tell that."""
+        network = entry.network()
+        # Before networks were recorded, every architecture was of its first revision.
+        trained = self.network or {**network, "revision": 1}
+        if trained == network:
+            return
+        name = network["name"]
+        if trained.get("name") == name and trained["revision"] < network["revision"]:
+            raise ModelError(
+                f"This adapter was trained on features of '{entry.id}' that an earlier FewShotSeg "
+                f"computed otherwise (its {name} was mended since). Train the adapter again."
+            )
+        keys = sorted(
+            key for key in trained.keys() | network.keys() if trained.get(key) != network.get(key)
+        )
+        differences = ", ".join(
+            f"{key} was {trained.get(key)}, is {network.get(key)}" for key in keys
+        )
+        raise ModelError(
+            f"This adapter was trained on other features of these weights than '{entry.id}' here "
+            f"gives ({differences}). Use the entry of the training, or train the adapter again."
+        )
 
     def tuned_model(self, model: Model) -> Model:
         """Whose features the adapter reads: the model's own, or those of the trained backbone.
@@ -223,6 +264,20 @@ class TrainedAdapter:
         if self.decoder is None:
             return model
         return TunedModel(model, TUNINGS[self.method](self.decoder), self.tuned)
+
+
+def _read_network(model: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a header says of the network; None in files of before that was recorded.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is not what :meth:`ModelEntry.network` gives.
+    """
+    if "network" not in model:
+        return None
+    network = dict(model["network"])
+    if not isinstance(network["name"], str) or type(network["revision"]) is not int:
+        raise ValueError("the network is not told by name and revision")
+    return network
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -13,8 +13,11 @@ from .checksums import require_seal
 from .errors import InputError
 from .json_fields import parse_json
 
-FORMAT = 2
-"""A reader refuses a higher one."""
+FORMAT = 3
+"""A reader refuses a higher one. This one is of adapters on a network that was revised: older
+readers would give them features that are not those of their training."""
+WHITE_BOX_FORMAT = 2
+"""Of files that hold trained tensors of the backbone."""
 BLACK_BOX_FORMAT = 1
 """Of files that train nothing of the backbone: older readers understand them."""
 KEY = "fewshotseg"

@@ -49,13 +49,13 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def feature_key(volume: Volume, model: Model, preprocessing: Preprocessing) -> str:
-    """Hash of all that a volume's features depend on: content, weights and preprocessing."""
+    """Hash of all that a volume's features depend on: content, weights, network, preprocessing."""
     entry = model.entry
     digest = hashlib.sha256()
     recipe = {
         "format": FORMAT,
         "weights": model.weights_sha256,
-        "architecture": entry.architecture,
+        "network": entry.network(),
         "preprocessing": preprocessing.to_json(),
         "window": entry.window,
         "overlap": entry.overlap,

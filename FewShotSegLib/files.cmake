@@ -21,6 +21,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/backbones/genesis_unet.py
   FewShotSegLib/backbones/layouts.py
   FewShotSegLib/backbones/obelisk_unet.py
+  FewShotSegLib/backbones/patch_merging.py
   FewShotSegLib/backbones/swin_unetr.py
   FewShotSegLib/backbones/vista3d.py
   FewShotSegLib/benchmark/__init__.py

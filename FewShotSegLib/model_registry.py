@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from torch import Tensor
 from .annotation import class_key
 from .backbones import ARCHITECTURES
 from .backbones.base import Backbone
-from .errors import ModelError, StorageError
+from .errors import InputError, ModelError, StorageError
 from .json_fields import load_json
 from .model_entry import CHECKSUMS, entry_fields
 from .model_files import (
@@ -37,6 +38,7 @@ from .model_files import (
     user_folder,
     weights_path,
 )
+from .network_arguments import network_arguments
 from .preprocessing import Preprocessing
 from .requirements import outdated_packages
 
@@ -110,6 +112,23 @@ class ModelEntry:
                 "Resources/Models/README.md lists what each architecture takes."
             ) from error
 
+    def network(self) -> dict[str, Any]:
+        """What computes features with the weights: the architecture with every option, said in the
+        entry or not, and its revision; plain JSON.
+
+        Two entries with the same weights whose networks differ give different features.
+
+        Raises:
+            ModelError: the architecture's options are wrong.
+        """
+        try:
+            arguments = asdict(network_arguments(self.architecture))
+        except InputError as error:
+            raise ModelError(f"The entry of '{self.id}' can't be used: {error}.") from error
+        name = self.architecture["name"]
+        network = {"name": name, "revision": ARCHITECTURES[name].revision, **arguments}
+        return json.loads(json.dumps(network))
+
     def class_named(self, name: str) -> str | None:
         """The model's own name of a class that a person calls ``name``, or None if unknown."""
         return next((known for known in self.classes if same_class(known, name)), None)
@@ -158,6 +177,22 @@ class Model:
             )
         if not entry.sha256 and entry.weights.parent == user_folder():
             self._compare_with_first_use(digest)
+
+    @cached_property
+    def identity(self) -> str:
+        """64 hexadecimal digits for the weights and for how features are computed with them.
+
+        That is the hash of the weights until an architecture is revised: what was keyed by it
+        (rows of a benchmark, a pre-training that starts from the model) stays theirs.
+
+        Raises:
+            ModelError: as :attr:`weights_sha256`.
+        """
+        network = self.entry.network()
+        if network["revision"] == 1:
+            return self.weights_sha256
+        parts = json.dumps([self.weights_sha256, network], sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()
 
     def _compare_with_first_use(self, digest: str) -> None:
         """Weights without a published checksum stay what they were when they were first used."""

@@ -66,6 +66,15 @@ class SwinUNETRArguments:
     ] = 48
     out_channels: Rows = 14
     layout: Literal["plain", "universal", "selfsup"] = "plain"
+    downsample: Literal["monai-0.9", "monai-1.5", "mergingv2"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.downsample is None:
+            raise InputError(
+                "'architecture' (SwinUNETR) lacks the field 'downsample', the order of its patch "
+                'merging: "monai-0.9" for a network that was trained with MONAI before 1.5 or by '
+                'the authors of a public checkpoint, "monai-1.5" for one trained with a newer MONAI'
+            )
 
     @property
     def rows(self) -> int:

@@ -19,6 +19,7 @@ import torch
 from tiny_model import make_network, run, write_model
 
 from FewShotSegLib.backbones import ARCHITECTURES
+from FewShotSegLib.backbones.patch_merging import ORDERS
 from FewShotSegLib.errors import InputError, ModelError
 from FewShotSegLib.model_entry import EntryFields, entry_fields, fault_of_weights_name
 from FewShotSegLib.model_files import (
@@ -97,7 +98,7 @@ class SchemaTest(EntryTestCase):
     def test_what_is_out_of_its_bounds_is_named(self) -> None:
         box = {"orientation": "RAS", "spacing": [3, 3, 3], "intensity": "window", "low": 0}
         unet = {"name": "DynamicUNet", "out_channels": 2}
-        swin = {"name": "SwinUNETR"}
+        swin = {"name": "SwinUNETR", "downsample": "monai-0.9"}
 
         def prepared(**changes: Any) -> dict[str, Any]:
             part = {**box, "high": 1, **changes}
@@ -180,13 +181,26 @@ class SchemaTest(EntryTestCase):
                 own = {field.name: field.default for field in fields(ARGUMENTS[name])}
                 self.assertEqual(own, {key: value.default for key, value in wanted.items()})
                 self.assertTrue(typing.get_type_hints(ARGUMENTS[name]))
-                self.assertGreater(network_arguments({"name": name}).rows, 0)
+                given = {"downsample": "monai-0.9"} if name == "SwinUNETR" else {}
+                self.assertGreater(network_arguments({"name": name, **given}).rows, 0)
+
+    def test_the_patch_merging_of_a_swin_unetr_must_be_said(self) -> None:
+        for order in ORDERS:
+            network_arguments({"name": "SwinUNETR", "downsample": order})
+        for given, telling in (
+            ({}, 'lacks the field \'downsample\'.*"monai-0.9" for.*"monai-1.5" for'),
+            ({"downsample": "merging"}, "'downsample' of.*merging"),
+            ({"downsample": "monai-1.4"}, "'downsample' of.*monai-1.4"),
+            ({"downsample": 9}, "'downsample' of"),
+        ):
+            with self.subTest(given), self.assertRaisesRegex(InputError, telling):
+                network_arguments({"name": "SwinUNETR", **given})
 
     def test_smallest_networks_that_are_let_in_can_be_built(self) -> None:
         for architecture in (
             {"name": "DynamicUNet", "filters": [1, 1, 1], "out_channels": 1},
             {"name": "ObeliskUNet", "filters": [1] * 6, "out_channels": 1},
-            {"name": "SwinUNETR", "feature_size": 12, "out_channels": 1},
+            {"name": "SwinUNETR", "feature_size": 12, "out_channels": 1, "downsample": "mergingv2"},
             {"name": "VISTA3D", "width": 8, "blocks": [1, 1], "classes": 2},
             {"name": "GenesisUNet", "out_channels": 1, "batch_statistics": False},
         ):

@@ -6,6 +6,7 @@ and MONAI's VISTA3D; the real files are not at hand here.
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 import unittest
 from collections.abc import Callable
@@ -13,15 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import monai
 import torch
 from monai.networks.nets import SegResNetDS2, SwinUNETR
 from monai.networks.nets.vista3d import ClassMappingClassify
+from monai.utils import version_leq
 from test_backbones import Interface, apply_head
 from tiny import OneThread
 from torch import Tensor, nn
 
 from FewShotSegLib.backbones.base import Backbone
 from FewShotSegLib.backbones.genesis_unet import CropNorm, GenesisUNet
+from FewShotSegLib.backbones.patch_merging import ORDERS
 from FewShotSegLib.backbones.swin_unetr import SwinUNETRBackbone
 from FewShotSegLib.backbones.vista3d import VISTA3DBackbone
 from FewShotSegLib.errors import ModelError
@@ -30,11 +34,41 @@ from FewShotSegLib.model_registry import _read_state, list_entries
 State = dict[str, Tensor]
 SMALL = 12
 """Feature size of the small Swin UNETR; the public ones have 48."""
+FIRST = 0.03425243
+"""A number of the decoder that self-supervised files lack."""
 
 
-def swin(classes: int = 3) -> SwinUNETR:
+class ReferenceMerging(nn.Module):
+    """Patch merging of MONAI 0.9 and of the authors' copies, written out once more as the measure.
+
+    Args:
+        dim, norm_layer, spatial_dims: what MONAI's transformer gives its merging.
+    """
+
+    def __init__(
+        self, dim: int, norm_layer: type[nn.Module] = nn.LayerNorm, spatial_dims: int = 3
+    ) -> None:
+        super().__init__()
+        assert spatial_dims == 3
+        self.reduction = nn.Linear(8 * dim, 2 * dim, bias=False)
+        self.norm = norm_layer(8 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        first = [x[:, even, even, even], x[:, odd, even, even]]
+        middle = [x[:, even, odd, even], x[:, even, even, odd]]
+        parts = [*first, *middle, x[:, odd, even, odd], *middle, x[:, odd, odd, odd]]
+        return self.reduction(self.norm(torch.cat(parts, -1)))
+
+
+def swin(classes: int = 3, downsample: Any = ReferenceMerging) -> SwinUNETR:
+    """MONAI's own network; ``downsample`` is its patch merging."""
     torch.manual_seed(5)
-    return SwinUNETR(in_channels=1, out_channels=classes, feature_size=SMALL).eval()
+    # Asked for up to 1.4, where it meant nothing any more.
+    size = {"img_size": 64} if "img_size" in inspect.signature(SwinUNETR).parameters else {}
+    return SwinUNETR(
+        in_channels=1, out_channels=classes, feature_size=SMALL, downsample=downsample, **size
+    ).eval()
 
 
 def universal_parts(width: int, deepest: int) -> State:
@@ -132,8 +166,10 @@ class Loading(OneThread):
 class SwinLayouts(Loading):
     """Five public files, one network."""
 
-    def backbone(self, classes: int = 3, layout: str = "plain") -> SwinUNETRBackbone:
-        return SwinUNETRBackbone(SMALL, classes, layout).eval()
+    def backbone(
+        self, classes: int = 3, layout: str = "plain", downsample: str = "monai-0.9"
+    ) -> SwinUNETRBackbone:
+        return SwinUNETRBackbone(SMALL, classes, layout, downsample).eval()
 
     def test_fseft_and_btcv(self) -> None:
         net = swin()
@@ -141,10 +177,40 @@ class SwinLayouts(Loading):
             with self.subTest(name):
                 backbone = self.assert_strict(file, self.backbone, lambda key: True)
                 self.assert_same(backbone.net, net)
+
+    def test_features_are_those_of_the_network_that_was_trained(self) -> None:
+        """Whatever MONAI is here; its own merging is of another order since 1.5."""
+        own = "monai-0.9" if version_leq(monai.__version__, "1.4.99") else "monai-1.5"
         image = torch.randn(1, 1, 32, 64, 32)
-        with torch.no_grad():
-            logits = apply_head(backbone, backbone.features(image)[0])
-            torch.testing.assert_close(logits, net(image), atol=1e-4, rtol=1e-4)
+        for downsample, merging in (
+            ("monai-0.9", ReferenceMerging),
+            (own, "merging"),
+            ("mergingv2", "mergingv2"),
+        ):
+            net = swin(downsample=merging)
+            with torch.no_grad():
+                hidden, expected = net.swinViT(image, True), net(image)
+            for name in ORDERS:
+                backbone = self.backbone(downsample=name)
+                backbone.import_state_dict(net.state_dict())
+                with torch.no_grad(), self.subTest(name, trained=downsample):
+                    mine = backbone.net.swinViT(image, True)
+                    logits = apply_head(backbone, backbone.features(image)[0])
+                    apart = max(
+                        float((a - b).abs().max()) for a, b in zip(hidden, mine, strict=True)
+                    )
+                    if name == downsample:
+                        self.assertLess(apart, 1e-5)
+                        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+                    else:
+                        self.assertGreater(apart, 0.5)
+                        self.assertGreater(float((logits - expected).abs().max()), 0.1)
+
+    def test_the_merging_must_be_said(self) -> None:
+        for wrong in (None, "", "merging", "monai-1.4", 9):
+            with self.subTest(wrong):
+                with self.assertRaisesRegex(ValueError, "'downsample'.*monai-0.9, monai-1.5"):
+                    SwinUNETRBackbone(SMALL, 3, "plain", wrong)
 
     def test_clip_driven_and_suprem(self) -> None:
         net = swin()
@@ -180,7 +246,15 @@ class SwinLayouts(Loading):
         torch.manual_seed(2)
         two = self.backbone(1, "selfsup")
         two.import_state_dict(state)
-        torch.testing.assert_close(dict(one.state_dict()), dict(two.state_dict()))
+        torch.testing.assert_close(dict(one.state_dict()), dict(two.state_dict()), atol=0, rtol=0)
+        # And with any torch: nothing of it is drawn from a generator of torch's.
+        weights = one.net.decoder1.conv_block.conv1.conv.weight.detach()
+        bound = (2 * SMALL * 27) ** -0.5
+        self.assertAlmostEqual(float(weights[0, 0, 0, 0, 0]), FIRST, places=7)
+        self.assertLess(float(weights.abs().max()), bound)
+        self.assertAlmostEqual(float(weights.std()) / bound, 3**-0.5, places=1)
+        self.assertLess(abs(float(weights.mean())), 0.05 * bound)
+        self.assertEqual(float(one.head.bias.abs().max()), 0)
 
     def test_half_a_decoder_is_no_decoder(self) -> None:
         state = self.read(btcv(swin(1)))
@@ -294,7 +368,7 @@ class SwinInterface(Interface, OneThread):
     """Swin UNETR as a backbone like the others."""
 
     def make(self) -> SwinUNETRBackbone:
-        return SwinUNETRBackbone(SMALL, 2)
+        return SwinUNETRBackbone(SMALL, 2, downsample="monai-0.9")
 
 
 class VISTALayout(Loading):

@@ -165,7 +165,11 @@ class WhatIsTrained(OnTinyModel):
         assert_merged_equals_unmerged(self, backbone, self.image)
 
     def test_parts_cover_the_network_once(self) -> None:
-        for backbone in (self.model.backbone, ObeliskUNet(), SwinUNETRBackbone(12, 2)):
+        for backbone in (
+            self.model.backbone,
+            ObeliskUNet(),
+            SwinUNETRBackbone(12, 2, downsample="monai-0.9"),
+        ):
             encoder = {id(p) for part in backbone.encoder_parts() for p in part.parameters()}
             decoder = {id(p) for part in backbone.decoder_parts() for p in part.parameters()}
             last = {id(p) for part in backbone.last_parts() for p in part.parameters()}
@@ -197,14 +201,14 @@ class OnTransformer(OneThread):
     def setUpClass(cls) -> None:
         super().setUpClass()
         torch.manual_seed(0)
-        cls.backbone = SwinUNETRBackbone(12, 2).eval().requires_grad_(False)
+        cls.backbone = SwinUNETRBackbone(12, 2, downsample="monai-0.9").eval().requires_grad_(False)
         cls.image = torch.randn(1, 1, 32, 32, 32)
         with torch.no_grad():
             cls.expected = cls.backbone.features(cls.image)
 
     def tuned(self, name: str, decoder: str = "frozen") -> tuple[Tuning, SwinUNETRBackbone]:
         tuning, backbone = TUNINGS[name](decoder), copy.deepcopy(self.backbone)
-        tuning.apply(backbone, lambda: SwinUNETRBackbone(12, 2))
+        tuning.apply(backbone, lambda: SwinUNETRBackbone(12, 2, downsample="monai-0.9"))
         return tuning, backbone
 
     def test_what_is_trained(self) -> None:

@@ -58,9 +58,13 @@ class Adapter(nn.Module, ABC):
         return self.classifiers[level](self.adapt(level, (features - mean) / deviation))
 
     def standardise_by(self, level: int, mean: Tensor, deviation: Tensor) -> None:
-        """Keep the supports' feature statistics (channels,) of one level."""
+        """Keep the supports' feature statistics (channels,) of one level.
+
+        A single voxel, which a small volume has on the coarsest level, has no deviation (NaN); its
+        features keep their scale then.
+        """
         getattr(self, f"mean{level}").copy_(mean)
-        getattr(self, f"deviation{level}").copy_(deviation.clamp(min=1e-3))
+        getattr(self, f"deviation{level}").copy_(deviation.nan_to_num(1.0).clamp(min=1e-3))
 
     @torch.no_grad()
     def start_from(self, structure: int, weight: Tensor, bias: Tensor) -> None:

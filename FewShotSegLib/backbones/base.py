@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,8 +22,11 @@ class Backbone(nn.Module, ABC):
         channels: channels of each feature level, finest level first.
         strides: voxels of the model grid that one voxel of each level spans, finest level first.
             Windows are a multiple of the largest stride.
+        revision: raised when the same weights and options give other features than before. Stored
+            features and adapters of another revision are then not used.
     """
 
+    revision: ClassVar[int] = 1
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""MONAI's Swin UNETR as a backbone, and the names under which its public weights go.
+"""Swin UNETR as a backbone, and the names under which its public weights go.
 
 Architecture: Hatamizadeh et al., "Swin UNETR", BrainLes 2021. With feature size 48 it is that of
 most public checkpoints for abdominal CT, whose files differ:
@@ -12,6 +12,10 @@ most public checkpoints for abdominal CT, whose files differ:
                       transformer alone without its name, and the heads of its pretext tasks
 ====================  ===========================================================================
 
+All of them merge patches in the order of MONAI 0.9. The network is put together here from MONAI's
+blocks, with every option said: the arguments and defaults of MONAI's ``SwinUNETR`` changed between
+1.4 and 1.6. Its names are kept.
+
 Sources: jusiro/fewshot-finetuning, MrGiovanni/SuPreM, Project-MONAI/research-contributions.
 """
 
@@ -20,11 +24,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from monai.networks.nets import SwinUNETR
+from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
+from monai.networks.nets.swin_unetr import SwinTransformer
 from torch import Tensor, nn
 
 from .base import Backbone, with_room
 from .layouts import UNIVERSAL, completed, without_prefixes
+from .patch_merging import ORDERS, PatchMerging
 
 LAYOUTS = ("plain", "universal", "selfsup")
 PRETEXT = ("rotation_pre", "rotation_head", "contrastive_pre", "contrastive_head", "conv", "norm")
@@ -44,16 +50,31 @@ class SwinUNETRBackbone(Backbone):
         layout: what a weights file may hold beside the network and may lack of it: ``plain``
             (nothing), ``universal`` (the Universal Model's other parts; no head) or ``selfsup``
             (the transformer alone: all else keeps random weights and is to be trained).
+        downsample: the order of the patch merging that the network was trained with, a name of
+            :data:`patch_merging.ORDERS`. It has no default, since nothing in a file tells it and a
+            wrong one gives wrong features without a word.
     """
 
+    revision = 2
+    """Up to 1, patches were merged as in the MONAI that was installed."""
+
     def __init__(
-        self, feature_size: int = 48, out_channels: int = 14, layout: str = "plain"
+        self,
+        feature_size: int = 48,
+        out_channels: int = 14,
+        layout: str = "plain",
+        downsample: str | None = None,
     ) -> None:
         super().__init__()
         if layout not in LAYOUTS:
             raise ValueError(f"layout is one of {', '.join(LAYOUTS)}")
-        self.layout = layout
-        self.net = SwinUNETR(in_channels=1, out_channels=out_channels, feature_size=feature_size)
+        if downsample not in ORDERS:
+            raise ValueError(
+                "SwinUNETR needs 'downsample', the order of its patch merging: "
+                f"{', '.join(ORDERS)} (monai-0.9 for what was trained with MONAI before 1.5)"
+            )
+        self.layout, self.downsample = layout, downsample
+        self.net = _Network(feature_size, out_channels, downsample)
         widths = (1, 1, 2, 4, 8, 16)
         self.channels = tuple(n * feature_size for n in widths)
         self.strides = (1, 2, 4, 8, 16, 32)
@@ -64,7 +85,7 @@ class SwinUNETRBackbone(Backbone):
 
     def _features(self, image: Tensor) -> list[Tensor]:
         net = self.net
-        hidden = net.swinViT(image, net.normalize)
+        hidden = net.swinViT(image, True)  # every stage's output layer-normalised
         skips = [
             net.encoder1(image),
             net.encoder2(hidden[0]),
@@ -121,7 +142,9 @@ class SwinUNETRBackbone(Backbone):
                 state = completed(
                     state,
                     lambda name: name.startswith(lacks) and "swinViT" not in name,
-                    lambda: type(self)(self.channels[0], self.head.out_channels, self.layout),
+                    lambda: type(self)(
+                        self.channels[0], self.head.out_channels, self.layout, self.downsample
+                    ),
                 )
         super().import_state_dict(state)
 
@@ -141,3 +164,54 @@ class SwinUNETRBackbone(Backbone):
                 name = f"swinViT.{name}"
         known = name.split(".")[0] in dict(self.net.named_children())
         return f"net.{name}" if known else name
+
+
+class _Network(nn.Module):
+    """The modules, under MONAI's names."""
+
+    def __init__(self, width: int, classes: int, downsample: str) -> None:
+        super().__init__()
+        self.swinViT = SwinTransformer(
+            in_chans=1,
+            embed_dim=width,
+            window_size=(7, 7, 7),
+            patch_size=(2, 2, 2),
+            depths=(2, 2, 2, 2),
+            num_heads=(3, 6, 12, 24),
+            mlp_ratio=4.0,
+            qkv_bias=True,
+            drop_rate=0.0,
+            attn_drop_rate=0.0,
+            drop_path_rate=0.0,
+            norm_layer=nn.LayerNorm,
+            patch_norm=False,
+            use_checkpoint=False,
+            spatial_dims=3,
+            use_v2=False,
+        )
+        for level in range(4):
+            (stage,) = self.swinViT.get_submodule(f"layers{level + 1}")
+            stage.downsample = PatchMerging(width * 2**level, downsample)
+        common = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}
+
+        def encoder(channels_in: int, channels: int) -> nn.Module:
+            return UnetrBasicBlock(
+                in_channels=channels_in, out_channels=channels, stride=1, **common
+            )
+
+        def decoder(channels_in: int, channels: int) -> nn.Module:
+            return UnetrUpBlock(
+                in_channels=channels_in, out_channels=channels, upsample_kernel_size=2, **common
+            )
+
+        self.encoder1 = encoder(1, width)
+        self.encoder2 = encoder(width, width)
+        self.encoder3 = encoder(2 * width, 2 * width)
+        self.encoder4 = encoder(4 * width, 4 * width)
+        self.encoder10 = encoder(16 * width, 16 * width)
+        self.decoder5 = decoder(16 * width, 8 * width)
+        self.decoder4 = decoder(8 * width, 4 * width)
+        self.decoder3 = decoder(4 * width, 2 * width)
+        self.decoder2 = decoder(2 * width, width)
+        self.decoder1 = decoder(width, width)
+        self.out = UnetOutBlock(spatial_dims=3, in_channels=width, out_channels=classes)

@@ -35,11 +35,11 @@ class Cell:
 
 
 class Models:
-    """The models of a plan, by method: paths or ids, and the hashes of their weights."""
+    """The models of a plan, by method: paths or ids, and the hashes that stand for them."""
 
     def __init__(self, folder: Path) -> None:
         self._untrained = cache(lambda model: untrained_model(model, folder))
-        self._hash = cache(lambda model: find_model(model).weights_sha256)
+        self._hash = cache(lambda model: find_model(model).identity)
         self._architecture = cache(lambda model: find_model(model).entry.architecture["name"])
 
     def name(self, method: Method) -> str:
@@ -47,7 +47,7 @@ class Models:
         return self._untrained(method.model) if method.untrained else method.model
 
     def sha256(self, method: Method) -> str:
-        """Of the weights."""
+        """Of the weights, and of a revised network: :attr:`Model.identity`."""
         return self._hash(self.name(method))
 
     def architecture(self, method: Method) -> str:

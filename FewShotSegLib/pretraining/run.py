@@ -269,7 +269,7 @@ def _record(trainer: Trainer, held_out: list[Case], step: int, epochs: int) -> d
 def _recipe(assembly: Assembly, seed: int, world: int) -> str:
     """Hash of what a checkpoint depends on; what the model is called is no part of it."""
     data = {k: v for k, v in assembly.to_json(with_cases=True).items() if k != "model"}
-    start = find_model(assembly.start_from).weights_sha256 if assembly.start_from else None
+    start = find_model(assembly.start_from).identity if assembly.start_from else None
     text = json.dumps([FORMAT, seed, world, start, data], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -70,7 +70,8 @@ def window():
     from FewShotSegLib.backbones.swin_unetr import SwinUNETRBackbone
     from FewShotSegLib.precision import at_speed
 
-    network = SwinUNETRBackbone(48, 14).eval().to(memory_format=torch.channels_last_3d)
+    network = SwinUNETRBackbone(48, 14, downsample="monai-0.9").eval()
+    network = network.to(memory_format=torch.channels_last_3d)
     image = torch.rand(1, 1, 96, 96, 96).contiguous(memory_format=torch.channels_last_3d)
 
     def step():

@@ -139,7 +139,7 @@ def prepare(folder: Path, spacing: tuple[float, ...], shape: tuple[int, ...]) ->
         save_image(folder / f"{name}.nii.gz", Volume(enlarged(volume.array), grid))
         labels = sum(annotation.masks[s.name] * s.value for s in annotation.structures)
         write_label_map(folder / f"{name}-labels.nii.gz", enlarged(labels.astype("uint8")), grid)
-    state = SwinUNETRBackbone(48, 14).state_dict()
+    state = SwinUNETRBackbone(48, 14, downsample="monai-0.9").state_dict()
     # Names that are one tensor are stored once; the loader knows.
     seen = {tensor.data_ptr(): name for name, tensor in state.items()}
     tensors = {name: tensor for name, tensor in state.items() if seen[tensor.data_ptr()] == name}
