@@ -3,6 +3,8 @@
 # make test   set-up and the tests         make lint   ruff         make setup   the environment
 # make soak   2,000 examples of every property, and what takes long (SEED=N for others)
 # make wheel-check   the wheel in an environment of its own, away from here
+# make golden   every network's numbers with the lowest versions that requirements.txt lets in, and
+#               with the newest, each in an environment of its own (golden-lowest, golden-newest)
 # make test-random   the tests in random order (SEED=N for an order seen before)
 
 PYTHON ?= python3
@@ -10,13 +12,15 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 OUT ?= demo-output
 SEED ?= 0
+# For make golden without CUDA: INDEX="--extra-index-url https://download.pytorch.org/whl/cpu"
+INDEX ?=
 BIN := .venv/bin
 READY := .venv/ready
 # On a terminal pip shows how far it is; in a file that would be pages.
 PIP = [ -t 1 ] && quiet= || quiet=--quiet; \
     $(BIN)/python -m pip install $$quiet --disable-pip-version-check
 
-.PHONY: setup demo test test-random soak wheel-check lint clean
+.PHONY: setup demo test test-random soak wheel-check golden golden-lowest golden-newest lint clean
 
 setup: $(READY)
 
@@ -33,6 +37,8 @@ $(READY): pyproject.toml constraints.txt FewShotSegLib/requirements.txt
 
 GIVEN = $(if $(DATA),--data "$(DATA)") $(if $(STRUCTURES),--structures "$(STRUCTURES)") \
     $(if $(MODEL),--model "$(MODEL)")
+
+GOLDEN = test_golden test_published_weights test_backbones
 
 demo: setup
 	$(BIN)/fewshotseg demo --out "$(OUT)" $(strip $(GIVEN))
@@ -52,6 +58,21 @@ soak: setup
 
 wheel-check: setup
 	$(BIN)/python Testing/wheel_check.py --torch "$(TORCH)"
+
+golden: golden-lowest golden-newest
+
+golden-lowest: VERSIONS = s/^([A-Za-z]+)>=(.*)/\1==\2.*/p
+golden-newest: VERSIONS = /^[A-Za-z]/p
+golden-lowest golden-newest:
+	@echo "Making a Python environment in build/$@; torch takes 2 GB with CUDA, 0.2 GB without"
+	@rm -rf build/$@
+	@$(PYTHON) -m venv build/$@
+	@sed -nE '$(VERSIONS)' FewShotSegLib/requirements.txt > build/$@/versions.txt
+	@build/$@/bin/python -m pip install --quiet --disable-pip-version-check $(INDEX) \
+	    -r build/$@/versions.txt
+	@build/$@/bin/python -m pip list --disable-pip-version-check | \
+	    grep -E '^(torch|monai|numpy|einops) '
+	cd Testing && PYTHONPATH=.. ../build/$@/bin/python -m unittest $(GOLDEN)
 
 lint: setup
 	$(BIN)/ruff check .
