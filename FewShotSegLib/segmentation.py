@@ -30,6 +30,7 @@ from .inputs import (
     require_no_input,
     with_known_values,
 )
+from .model_files import own_folder
 from .prediction import (
     model_probabilities,
     original_masks,
@@ -133,6 +134,7 @@ def segment(
         check_output_name(out)
         require_no_input(out, [query, *paths_of(supports)])
         require_writable(out)
+        own_folder("locks")  # needed at the end: told before the work
         recover(Path(out).parent)
         read_reports(Path(out).parent / REPORT)  # refuses one of somebody else's
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)

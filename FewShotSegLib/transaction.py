@@ -25,7 +25,7 @@ from .atomic import sync_folder, write_json
 from .errors import InputError, StorageError
 from .json_fields import load_json
 from .locks import lock_held
-from .model_files import home_folder
+from .model_files import own_folder
 from .processes import is_the_process, process_start
 
 JOURNAL = "journal.json"
@@ -135,7 +135,7 @@ def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
         StorageError: the locks' own folder, in the user's FewShotSeg folder, can't be written to.
     """
     digest = hashlib.sha256(os.fspath(Path(folder).resolve()).encode()).hexdigest()[:24]
-    locks = home_folder() / "locks"
+    locks = own_folder("locks")
 
     def failed(error: OSError) -> StorageError:
         return StorageError(
@@ -143,10 +143,6 @@ def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
             "FEWSHOTSEG_HOME."
         )
 
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise failed(error) from error
     with lock_held(locks / f"{digest}.lock", failed):
         yield
 
