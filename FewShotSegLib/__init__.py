@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "adapt": ".pipeline",
     "segment": ".pipeline",
+    "segment_each": ".pipeline",
     "read_support": ".pipeline",
     "Segmentation": ".pipeline",
     "evaluate": ".evaluation",

@@ -17,7 +17,7 @@ from .allocation import keep_freed_memory
 from .cli_flags import build_parser
 from .commands import COMMANDS
 from .commands.common import signals, speaks
-from .errors import Cancelled, FewShotSegError, OutOfMemory, is_out_of_memory
+from .errors import Cancelled, FewShotSegError, in_words, is_out_of_memory
 from .events import EventSink, ignore, json_lines, make_event
 from .plain_text import indented
 from .requirements import Outdated, outdated_packages
@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
-        if is_out_of_memory(error):
-            return _fail(_out_of_memory(), "failed", sink)
+        if is_out_of_memory(error) or isinstance(error, OSError):
+            return _fail(in_words(error), "failed", sink)
         sink(make_event("failed", message=str(error), kind=type(error).__name__))
         raise
 
@@ -98,10 +98,3 @@ def _stopped(args: argparse.Namespace) -> Cancelled:
             f"({args.out}.partial)."
         )
     return Cancelled("Stopped; nothing is half written, and what was complete before stays.")
-
-
-def _out_of_memory() -> FewShotSegError:
-    return OutOfMemory(
-        "The memory is not enough for this volume and model. Close other programs, crop the "
-        "volume, or use --device cpu."
-    )

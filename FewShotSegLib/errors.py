@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 
 class FewShotSegError(Exception):
@@ -48,4 +49,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in text for words in _MEMORY_WORDS)
+    )
+
+
+def in_words(error: Exception) -> FewShotSegError:
+    """Any error as one of these: for work of which each part fails alone."""
+    if isinstance(error, FewShotSegError):
+        return error
+    if is_out_of_memory(error):
+        return OutOfMemory(
+            "The memory is not enough for this volume and model. Close other programs, crop the "
+            "volume, or use --device cpu."
+        )
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename2 or error.filename
+        about = f" ({os.fsdecode(where)})" if isinstance(where, (str, bytes, os.PathLike)) else ""
+        return StorageError(f"The system says: {error.strerror}{about}.")
+    text = " ".join(str(error).split())
+    return FewShotSegError(
+        f"Something unexpected happened ({type(error).__name__}{': ' * bool(text)}{text[:300]})."
     )

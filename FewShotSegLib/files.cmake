@@ -24,6 +24,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/backbones/patch_merging.py
   FewShotSegLib/backbones/swin_unetr.py
   FewShotSegLib/backbones/vista3d.py
+  FewShotSegLib/batch.py
   FewShotSegLib/benchmark/__init__.py
   FewShotSegLib/benchmark/cells.py
   FewShotSegLib/benchmark/forecast.py

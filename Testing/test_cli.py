@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import unittest
@@ -196,8 +197,10 @@ class WholeJob(CommandTestCase):
         )
         notes = [line for line in ran.err.splitlines() if "bad.nii.gz was left out" in line]
         self.assertEqual(len(notes), 1)
-        self.assertTrue(
-            ran.err.endswith("fewshotseg: 1 of 3 queries could not be segmented (see above).\n")
+        self.assertRegex(
+            ran.err,
+            r"fewshotseg: 1 of 3 queries could not be segmented; the other 2 were\.\n"
+            rf" +{re.escape(str(bad))} can't be read: .*\n$",
         )
 
     def test_evaluate_scores_what_segment_wrote(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..adapter_file import TrainedAdapter
-from ..errors import InputError
+from ..errors import Cancelled, InputError, StorageError, in_words
 from ..evaluation import dice
 from ..events import ignore, make_event
 from ..pairs import Pair, find_pairs
@@ -32,13 +32,18 @@ def run_benchmark(
     problems: list[str],
     minutes: float = math.inf,
     runtime: Runtime | None = None,
-) -> None:
+) -> list[str]:
     """Run every cell that lacks results. Labels of a query are read once its result is final.
+
+    A query that fails, whatever the reason, costs no other.
 
     Args:
         results: gets a row for each query. todo: cells of the plan.
         problems: gets what could not be run and why, one sentence each.
         minutes: no training starts after so many.
+
+    Returns:
+        a sentence for each query that failed; it has no row.
 
     Raises:
         InputError: a task's folder lacks a case. ModelError, StorageError: see each message.
@@ -52,8 +57,9 @@ def run_benchmark(
     work = forecast.workload()
     done, total = work["queries_done"], work["queries"]
     runtime.events(make_event("workload", phase="benchmark", **work))
+    failed: list[str] = []
     if done == total:
-        return
+        return failed
     runtime.events(make_event("phase", phase="benchmark", total=total))
     runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
     supports, late = _Supports(cases), 0
@@ -77,17 +83,31 @@ def run_benchmark(
                 settings=cell.method.settings,
                 runtime=quiet,
             )
-        except InputError as error:
+        except (Cancelled, StorageError):
+            raise
+        except Exception as error:
             # A method without a meaning on this model must not cost the night's other rows.
-            sentence = f"{cell.method.name} with {cell.shots} of {cell.task.name}: {error}"
+            told = in_words(error)
+            sentence = f"{cell.method.name} with {cell.shots} of {cell.task.name}: {told}"
             problems.append(sentence)
+            if not isinstance(error, InputError):
+                failed.append(sentence)
             forecast.skipped(cell)
             runtime.events(make_event("warning", message=sentence))
             continue
         between = time.perf_counter()
         for query in missing:
             pair = cases[cell.task.name][query]
-            row = _row(cell, query, pair, trained, models.name(cell.method), quiet)
+            try:
+                row = _row(cell, query, pair, trained, models.name(cell.method), quiet)
+            except (Cancelled, StorageError):
+                raise
+            except Exception as error:
+                sentence = f"{cell.method.name} on {query} of {cell.task.name}: {in_words(error)}"
+                problems.append(sentence)
+                failed.append(sentence)
+                runtime.events(make_event("warning", message=sentence))
+                continue
             results.add(row)
             done += 1
             runtime.events(make_event("result", kind="row", path=str(results.path), row=row))
@@ -101,11 +121,13 @@ def run_benchmark(
             "not started. The same command goes on with them."
         )
         runtime.events(make_event("warning", message=sentence))
+    return failed
 
 
 def _cell_event(cell: Cell, results: Results, seconds: float, forecast: Forecast) -> dict[str, Any]:
     """What a finished cell came to, over all of its queries, and what is left."""
-    rows = [results.get(cell.setting, query) for query in cell.draw.queries]
+    found = [results.get(cell.setting, query) for query in cell.draw.queries]
+    rows = [row for row in found if row is not None]
     means = {}
     for field in ("dice", "dice_ti") if cell.method.refine else ("dice",):
         known = [value for row in rows for value in row[field].values() if value is not None]

@@ -43,12 +43,12 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     everything = list(cells(plan, models))
     part = part_of(plan, args.methods or (), _shots(args.shots), args.tasks or ())
     now = [cell for cell in cells(part, models) if cell.suited]
-    problems = unsuited(part, models)
+    problems, failed = unsuited(part, models), []
     try:
         if not args.render:
             for sentence in problems:
                 sink(make_event("warning", message=sentence))
-            run_benchmark(
+            failed = run_benchmark(
                 plan, results, now, models, problems, args.minutes, make_runtime(args, sink)
             )
     finally:
@@ -57,6 +57,8 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
         for path in paths:
             sink(make_event("result", kind="benchmark", path=str(path)))
         say(args, f"{text}\n{out}")
+    if failed:
+        raise InputError(f"{len(failed)} could not be run, the rest was:\n  " + "\n  ".join(failed))
     return 0
 
 
