@@ -114,6 +114,18 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/pretraining/landmarks.py
   FewShotSegLib/pretraining/losses.py
   FewShotSegLib/pretraining/network.py
+  FewShotSegLib/pretraining/packed/__init__.py
+  FewShotSegLib/pretraining/packed/__main__.py
+  FewShotSegLib/pretraining/packed/build.py
+  FewShotSegLib/pretraining/packed/contrast.py
+  FewShotSegLib/pretraining/packed/episodes.py
+  FewShotSegLib/pretraining/packed/losses.py
+  FewShotSegLib/pretraining/packed/network.py
+  FewShotSegLib/pretraining/packed/pack.py
+  FewShotSegLib/pretraining/packed/recipe.py
+  FewShotSegLib/pretraining/packed/run.py
+  FewShotSegLib/pretraining/packed/trainer.py
+  FewShotSegLib/pretraining/packed/views.py
   FewShotSegLib/pretraining/run.py
   FewShotSegLib/pretraining/sampling.py
   FewShotSegLib/pretraining/settings.py
@@ -183,6 +195,7 @@ set(ENGINE_RESOURCES
   FewShotSegLib/Resources/Models/recipes/embedded-mr.json
   FewShotSegLib/Resources/Models/recipes/embedded-small.history.json
   FewShotSegLib/Resources/Models/recipes/embedded-small.json
+  FewShotSegLib/Resources/Models/recipes/episodes-pack.json
   FewShotSegLib/Resources/Models/selfsup.json
   FewShotSegLib/Resources/Models/suprem_swinunetr.json
   FewShotSegLib/Resources/Models/suprem_unet.json

@@ -31,6 +31,7 @@ class DynamicUNetArguments:
         tuple[Width, ...], Check("a list of 3 to 8 numbers of channels", lambda v: 3 <= len(v) <= 8)
     ] = (16, 32, 64, 128, 192)
     out_channels: Rows = 1
+    norm: Literal["batch", "instance"] = "batch"
 
     def __post_init__(self) -> None:
         _require_small(self.filters)

@@ -8,26 +8,36 @@ import torch
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
-from .base import Backbone
+from .base import Backbone, with_room
+
+NORMS: dict[str, dict[str, bool]] = {"batch": {}, "instance": {"affine": True}}
 
 
 class DynamicUNet(Backbone):
-    """A 3D U-Net with batch normalisation whose every decoder level is a feature level.
+    """A 3D U-Net whose every decoder level is a feature level.
 
-    Batch statistics are frozen with the rest of the backbone, so that a voxel's features do not
-    depend on what else lies in the same window. The network itself is MONAI's ``DynUNet`` (the
+    With batch normalisation, statistics are frozen with the rest of the backbone, so that a voxel's
+    features do not depend on what else lies in the same window; with instance normalisation they
+    are those of the window, whatever its contrast. The network itself is MONAI's ``DynUNet`` (the
     nnU-Net architecture: Isensee et al., Nature Methods 18, 2021).
 
     Args:
         filters: channels from the finest level down to the bottleneck; each level below the first
             halves the resolution.
         out_channels: channels of the published 1x1x1 head; the known classes are its first rows.
+        norm: ``"batch"`` or ``"instance"``.
     """
 
     def __init__(
-        self, filters: Sequence[int] = (16, 32, 64, 128, 192), out_channels: int = 1
+        self,
+        filters: Sequence[int] = (16, 32, 64, 128, 192),
+        out_channels: int = 1,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"norm is one of {', '.join(NORMS)}, not '{norm}'")
+        self.norm = norm
         depth = len(filters)
         strides = [1] + [2] * (depth - 1)
         self.net = DynUNet(
@@ -38,7 +48,7 @@ class DynamicUNet(Backbone):
             strides=strides,
             upsample_kernel_size=strides[1:],
             filters=list(filters),
-            norm_name=("batch", {}),
+            norm_name=(norm, NORMS[norm]),
             act_name=("relu", {"inplace": True}),
         )
         self.channels = tuple(filters)
@@ -46,6 +56,11 @@ class DynamicUNet(Backbone):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """See :meth:`Backbone.features`; the last level is the bottleneck."""
+        if self.norm == "instance":
+            return with_room(self._features, image, self.strides[-1])
+        return self._features(image)
+
+    def _features(self, image: Tensor) -> list[Tensor]:
         net = self.net
         skips = [net.input_block(image)]
         for block in net.downsamples:

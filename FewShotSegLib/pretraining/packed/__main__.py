@@ -1,0 +1,81 @@
+"""``python -m FewShotSegLib.pretraining.packed``: pack data, and pre-train from the pack."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import signal
+import sys
+from typing import Any
+
+import torch
+
+from ...errors import FewShotSegError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of the two commands; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m FewShotSegLib.pretraining.packed")
+    commands = parser.add_subparsers(dest="command", required=True)
+    pack = commands.add_parser("pack", help="read the volumes of a description into one file")
+    pack.add_argument("description")
+    pack.add_argument("--data", required=True, help="what its folders are relative to")
+    pack.add_argument("--out", required=True)
+    train = commands.add_parser("train", help="pre-train from a packed file")
+    train.add_argument("recipe")
+    train.add_argument("--pack", required=True)
+    train.add_argument("--out", required=True)
+    train.add_argument("--resume", action="store_true")
+    train.add_argument("--episodes", type=int)
+    train.add_argument("--batch", type=int)
+    train.add_argument("--minutes", type=float, default=math.inf)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--device", default="auto")
+    train.add_argument("--threads", type=int)
+    args = parser.parse_args(arguments)
+    try:
+        return _pack(args) if args.command == "pack" else _train(args)
+    except FewShotSegError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from .build import build_pack
+
+    build_pack(args.description, args.data, args.out, lambda line: print(line, flush=True))
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .run import pretrain_packed
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    result = pretrain_packed(
+        *(args.recipe, args.pack, args.out),
+        seed=args.seed,
+        device=args.device,
+        episodes=args.episodes,
+        batch=args.batch,
+        minutes=args.minutes,
+        resume=args.resume,
+        events=lambda event: print(json.dumps(event), flush=True),
+        cancelled=lambda: bool(asked),
+    )
+    print(result.entry)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""A backbone with what episodes need on top of it; only the backbone is kept in the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...backbones import ARCHITECTURES
+from ...backbones.base import Backbone
+from ...errors import InputError
+from .episodes import Episode
+from .losses import contrast_loss, episode_loss, gather
+from .pack import Pack
+from .recipe import Recipe
+
+TERMS = ("loss", "episode", "right", "template", "contrast")
+PROJECTED = 96
+ALL_LEVELS = 0.5
+"""How often an episode is told from all feature levels; else from some, so that each carries."""
+
+
+class EpisodeNetwork(nn.Module):
+    """The backbone and its heads.
+
+    Attributes:
+        gains: how much each feature level counts in an episode, as logarithms.
+    """
+
+    def __init__(self, backbone: Backbone, recipe: Recipe, pack: Pack) -> None:
+        super().__init__()
+        self.backbone, self.losses = backbone, recipe.losses
+        for parameter in backbone.head.parameters():
+            parameter.requires_grad_(False)
+        width, levels = sum(backbone.channels), len(backbone.channels)
+        self.gains = nn.Parameter(torch.zeros(levels))
+        self.log_ridge = nn.Parameter(torch.tensor(math.log(recipe.losses.ridge)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))
+        self.template = pack.template() if recipe.losses.template else []
+        self.classifier = nn.Linear(width, len(self.template)) if self.template else None
+        self.project = (
+            nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PROJECTED))
+            if recipe.losses.contrast
+            else None
+        )
+        self.normalise = nn.BatchNorm1d(width, affine=False)
+        numbers = torch.full((len(pack.groups), 32768), -1)
+        for row, (group, label) in enumerate(self.template):
+            numbers[group, label] = row
+        self.register_buffer("class_of", numbers, persistent=False)
+
+    def episode(
+        self, levels: Sequence[Tensor], episode: Episode, some: Sequence[bool]
+    ) -> dict[str, Tensor]:
+        """The losses of one episode.
+
+        Args:
+            levels: features (2, C, i, j, k) of both views. some: the levels to tell tasks from.
+        """
+        shape = tuple(episode.images.shape[2:])
+        found = gather(list(levels), episode.points, shape)
+        terms: dict[str, Tensor] = {}
+        loss = torch.zeros((), device=episode.images.device)
+        if self.losses.episode:
+            terms["episode"], terms["right"] = self._episode(found, episode, some)
+            loss = loss + self.losses.episode * terms["episode"]
+        if self.project is not None and episode.same:
+            features = self.normalise(torch.cat(found, -1).flatten(0, 1))
+            projected = self.project(features).unflatten(0, (2, -1))
+            terms["contrast"] = contrast_loss(projected, episode.tasks)
+            loss = loss + self.losses.contrast * terms["contrast"]
+        if self.classifier is not None:
+            wanted = self.class_of[episode.group][episode.labels].flatten()
+            known = wanted >= 0
+            if known.any():
+                features = self.normalise(torch.cat(found, -1).flatten(0, 1))
+                scores = self.classifier(features[known])
+                own = torch.tensor(
+                    [group == episode.group for group, _ in self.template], device=scores.device
+                )
+                scores = scores.masked_fill(~own, -1e4)
+                terms["template"] = nn.functional.cross_entropy(scores, wanted[known])
+                loss = loss + self.losses.template * terms["template"]
+        return terms | {"loss": loss}
+
+    def _episode(
+        self, found: list[Tensor], episode: Episode, some: Sequence[bool]
+    ) -> tuple[Tensor, Tensor]:
+        parts = [features for features, used in zip(found, some, strict=True) if used]
+        gains = [
+            gain.exp().expand(features.shape[-1])
+            for features, gain, used in zip(found, self.gains, some, strict=True)
+            if used
+        ]
+        strength = self.log_ridge.exp().clamp(min=1e-4)
+        return episode_loss(
+            torch.cat(parts, -1), episode.tasks, torch.cat(gains), strength, self.log_scale.exp()
+        )
+
+
+def build_backbone(recipe: Recipe) -> Backbone:
+    """The recipe's backbone with random weights from torch's generator, and no classes.
+
+    Raises:
+        InputError: its options are wrong, or the crop does not fit its strides.
+    """
+    options = {k: v for k, v in recipe.architecture.items() if k != "name"}
+    name = recipe.architecture["name"]
+    try:
+        backbone = ARCHITECTURES[name](**options, out_channels=1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"The architecture {name} can't be built: {line}.") from error
+    largest = max(backbone.strides)
+    if any(n % largest or n // largest < 2 for n in recipe.training.crop):
+        raise InputError(
+            f"The crop {list(recipe.training.crop)} must be multiples of {largest}, the largest "
+            f"stride of {name}, and at least twice that."
+        )
+    return backbone
+
+
+def build_network(recipe: Recipe, pack: Pack, seed: int) -> EpisodeNetwork:
+    """The network at its start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return EpisodeNetwork(build_backbone(recipe), recipe, pack)

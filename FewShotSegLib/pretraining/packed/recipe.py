@@ -1,0 +1,181 @@
+"""The recipe of an episodic pre-training: a JSON file. Documentation/pretraining.md lists it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...backbones import ARCHITECTURES
+from ...errors import FewShotSegError, InputError
+from ...json_fields import json_object, load_json
+from ...json_schema import from_json
+from ...modality import MODALITIES
+from ...preprocessing import Preprocessing
+from .contrast import Contrast
+from .views import Deformation
+
+_MODEL_FIELDS = ("id", "title", "description", "licence", "citation", "source_url")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What is learned, as weights; 0 switches off.
+
+    Attributes:
+        episode: structures of one view told from its features, by ridge regression in closed form,
+            are found again in the other view: what an adapter will do, over all feature levels.
+        template: structures that mean the same in several volumes, each a class of its own.
+        contrast: a voxel is told from others by its features in a view of the same place in
+            another contrast; pairs of one structure count as alike too, a little.
+        ridge: where the ridge's strength begins; it is learned.
+    """
+
+    episode: float = 1.0
+    template: float = 0.0
+    contrast: float = 0.0
+    ridge: float = 0.1
+
+    def __post_init__(self) -> None:
+        weights = (self.episode, self.template, self.contrast)
+        if min(weights) < 0 or sum(weights) == 0 or self.ridge <= 0:
+            raise InputError("the weights are 0 or more, one of them above 0; ridge is above 0")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how fast, and of what an episode is made.
+
+    Attributes:
+        episodes: in all; an episode is two views. batch: episodes an optimiser step.
+        crop: voxels of a view. points: voxels of a view that are learned from.
+        structures: of an episode, at most.
+        same: how often both views have the same deformation, and only contrasts differ.
+        recontrast: how often they have different contrasts.
+        across: how often the second view is of another volume, where structures mean the same.
+        merge, split: how often two structures are taken as one; how often each is cut in two.
+        learning_rate, weight_decay, warm_up (steps), clip, average, freeze_statistics: as in
+            :class:`~FewShotSegLib.pretraining.settings.TrainingPlan`.
+        epoch: episodes between two progress events.
+    """
+
+    episodes: int = 20000
+    batch: int = 1
+    crop: tuple[int, int, int] = (64, 64, 64)
+    points: int = 1536
+    structures: int = 20
+    same: float = 0.25
+    recontrast: float = 0.5
+    across: float = 0.5
+    merge: float = 0.2
+    split: float = 0.25
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    warm_up: int = 50
+    clip: float = 3.0
+    average: float = 0.995
+    freeze_statistics: float = 0.5
+    epoch: int = 100
+
+    def __post_init__(self) -> None:
+        whole = (self.episodes, self.batch, self.epoch, *self.crop)
+        if min(whole) < 1 or self.points < 16 or self.structures < 2 or self.warm_up < 0:
+            raise InputError(
+                "episodes, batch, epoch and crop are 1 or more, points 16, structures 2"
+            )
+        parts = (self.same, self.recontrast, self.across, self.merge, self.split)
+        if min(parts) < 0 or max(*parts, self.freeze_statistics) > 1 or self.freeze_statistics < 0:
+            raise InputError("parts are in [0, 1]")
+        if not (0 < self.learning_rate <= 1 and self.clip > 0 and self.weight_decay >= 0):
+            raise InputError("learning_rate is in (0, 1], clip above 0, weight_decay 0 or more")
+        if not 0 <= self.average < 1:
+            raise InputError("average is in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a pre-training depends on, beside its pack and its seed."""
+
+    model: dict[str, str]
+    architecture: dict[str, Any]
+    preprocessing: dict[str, Preprocessing]
+    losses: Losses
+    deformation: Deformation
+    contrast: Contrast
+    training: Schedule
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that :func:`read_recipe` reads."""
+        data = {
+            "model": self.model,
+            "architecture": self.architecture,
+            "preprocessing": {k: p.to_json() for k, p in self.preprocessing.items()},
+            "losses": asdict(self.losses),
+            "deformation": asdict(self.deformation),
+            "contrast": asdict(self.contrast),
+            "training": asdict(self.training),
+        }
+        return json.loads(json.dumps(data))
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        InputError: it can't be read, or a field is missing, unknown or out of range.
+    """
+    data = load_json(path, "recipe")
+    try:
+        return parse_recipe(data)
+    except FewShotSegError as error:
+        raise InputError(f"The recipe {path}: {str(error).rstrip('.')}.") from error
+
+
+def parse_recipe(data: Any) -> Recipe:
+    """A recipe from its JSON.
+
+    Raises:
+        InputError: see :func:`read_recipe`.
+    """
+    data = json_object(
+        data,
+        "it",
+        ("model", "architecture", "preprocessing"),
+        ("losses", "deformation", "contrast", "training"),
+    )
+    model = json_object(data["model"], "'model'", ("id", "title"), _MODEL_FIELDS[2:])
+    if not all(isinstance(value, str) for value in model.values()):
+        raise InputError("the fields of 'model' are texts")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model["id"]):
+        raise InputError("the id in 'model' is letters, digits, '.', '_' and '-'")
+    architecture = json_object(data["architecture"], "'architecture'", ("name",), None)
+    if architecture["name"] not in ARCHITECTURES:
+        raise InputError(f"the architecture is one of {', '.join(ARCHITECTURES)}")
+    if "out_channels" in architecture:
+        raise InputError("leave out_channels out of 'architecture'")
+    parts = json_object(data["preprocessing"], "'preprocessing'", (), None)
+    if not parts or not set(parts) <= set(MODALITIES):
+        raise InputError("'preprocessing' has a part for each of the modalities CT and MR in use")
+    preprocessing = {
+        modality: Preprocessing.from_json(
+            json_object(part, f"'preprocessing' of {modality}", (), None)
+        )
+        for modality, part in parts.items()
+    }
+    return Recipe(
+        {"description": "", "licence": "", "citation": "", "source_url": "", **model},
+        dict(architecture),
+        preprocessing,
+        from_json(Losses, data.get("losses", {}), "'losses'"),
+        from_json(Deformation, data.get("deformation", {}), "'deformation'"),
+        from_json(Contrast, data.get("contrast", {}), "'contrast'"),
+        from_json(Schedule, data.get("training", {}), "'training'"),
+    )
+
+
+def path_of(folder: Path, recipe: Recipe) -> Path:
+    """Where the entry of a recipe's model goes."""
+    return folder / f"{recipe.model['id']}.json"

@@ -1,0 +1,175 @@
+"""An episodic pre-training from a pack: trained, kept every few minutes, exported, resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from ...atomic import replacing, require_writable, write_json
+from ...errors import InputError
+from ...events import EventSink, ignore, make_event
+from ...features import choose_device
+from ..state import NAME, restore_state, save_state
+from .pack import read_pack
+from .recipe import Recipe, read_recipe
+from .trainer import EpisodeTrainer, kept_tensors, learning_rate
+
+SAVE_EVERY_SECONDS = 180.0
+RECORD = "pretraining.json"
+OVERLAP = 0.25
+FORMAT = 1
+"""Part of every checkpoint's hash: raised when the same recipe would be trained in another way."""
+
+
+@dataclass(frozen=True)
+class EpisodesRun:
+    """How a run ended: the registry entry, and the history, one dictionary an epoch."""
+
+    entry: Path
+    history: list[dict[str, Any]]
+    trainer: EpisodeTrainer
+
+
+def pretrain_packed(
+    recipe_path: str | os.PathLike[str],
+    pack_path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    episodes: int | None = None,
+    batch: int | None = None,
+    minutes: float = math.inf,
+    resume: bool = False,
+    events: EventSink = ignore,
+    cancelled: Any = lambda: False,
+) -> EpisodesRun:
+    """Pre-train a backbone on a packed file by a recipe.
+
+    A checkpoint goes on on any device, and with any ``batch``: the learning rate follows the
+    episodes that were done. On one CPU with given threads and one batch, a run that was stopped
+    and resumed ends with exactly the weights of one that was not.
+
+    Args:
+        out: a folder for the checkpoint, the model and the record.
+        episodes, batch: in place of the recipe's.
+        minutes: no step starts after so many; the state is kept and the model exported.
+        cancelled: asked before every step; true ends the run likewise.
+
+    Raises:
+        InputError, StorageError: see each message.
+    """
+    start, out = time.monotonic(), Path(out)
+    recipe = read_recipe(recipe_path)
+    plan = recipe.training
+    plan = replace(plan, episodes=episodes or plan.episodes, batch=batch or plan.batch)
+    recipe = replace(recipe, training=plan)
+    pack = read_pack(Path(pack_path))
+    missing = {group.modality for group in pack.groups} - set(recipe.preprocessing)
+    if missing:
+        raise InputError(
+            f"The pack has {missing.pop()}, which 'preprocessing' of the recipe lacks."
+        )
+    checkpoint = out / NAME
+    require_writable(checkpoint)
+    if checkpoint.exists() and not resume:
+        raise InputError(
+            f"{out} holds a pre-training already; add --resume to go on with it, or choose "
+            "another folder."
+        )
+    trainer = EpisodeTrainer(recipe, pack, seed, choose_device(device))
+    networks = {"network": trainer.network, "averaged": trainer.averaged}
+    key, history = _key(recipe, pack.sha256, seed), []
+    if checkpoint.exists():
+        trainer.done, history = restore_state(
+            checkpoint, key, networks, trainer.optimizer, trainer.running
+        )
+    kept = begun = time.monotonic()
+    first = trainer.done
+
+    def save() -> None:
+        trainer.require_finite()
+        save_state(
+            checkpoint, key, trainer.done, networks, trainer.optimizer, trainer.running, history
+        )
+
+    def stop() -> bool:
+        return cancelled() or time.monotonic() - start > 60 * minutes
+
+    events(make_event("phase", phase="pretrain", total=plan.episodes))
+    for _ in trainer.run(stop):
+        now = time.monotonic()
+        # Batches need not divide an epoch: it ends with the step that crosses its end.
+        if trainer.done % plan.epoch < plan.batch or trainer.done >= plan.episodes:
+            record = {"episodes": trainer.done, **trainer.reset_running()}
+            record["learning_rate"] = learning_rate(plan, trainer.done - 1)
+            seconds = round((now - begun) / max(1, trainer.done - first), 3)
+            history.append(record)
+            events(make_event("epoch", phase="pretrain", **record, seconds_per_episode=seconds))
+        if now - kept > SAVE_EVERY_SECONDS:
+            save()
+            kept = now
+    save()
+    entry = export(trainer, recipe, pack.sha256, seed, out)
+    write_json(
+        out / RECORD,
+        {
+            "recipe": recipe.to_json(),
+            "pack": pack.sha256,
+            "seed": seed,
+            "episodes": trainer.done,
+            "history": history,
+        },
+    )
+    for kind, path in (("model", entry), ("report", out / RECORD)):
+        events(make_event("result", kind=kind, path=str(path)))
+    return EpisodesRun(entry, history, trainer)
+
+
+def export(trainer: EpisodeTrainer, recipe: Recipe, pack: str, seed: int, out: Path) -> Path:
+    """Write ``ID.safetensors`` and ``ID.json``; returns the latter, for ``--model``.
+
+    Raises:
+        InputError: a weight is too large. StorageError: they can't be written.
+    """
+    name = recipe.model["id"]
+    weights = out / f"{name}.safetensors"
+    facts = {"recipe": recipe.to_json(), "pack": pack, "seed": seed, "episodes": trainer.done}
+    with replacing(weights) as partial:
+        save_file(kept_tensors(trainer), partial, {"pretraining": json.dumps(facts)})
+    data = weights.read_bytes()
+    modalities = sorted(recipe.preprocessing)
+    entry = {
+        **recipe.model,
+        "modality": modalities,
+        "architecture": {**recipe.architecture, "out_channels": 1},
+        "preprocessing": {m: recipe.preprocessing[m].to_json() for m in modalities},
+        "window": [2 * n for n in recipe.training.crop],
+        "overlap": OVERLAP,
+        "classes": {},
+        "activation": "sigmoid",
+        "weights": weights.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": len(data),
+    }
+    path = out / f"{name}.json"
+    write_json(path, entry)
+    return path
+
+
+def _key(recipe: Recipe, pack: str, seed: int) -> str:
+    """Hash of what a checkpoint depends on; the name, the length and the batch are no part."""
+    data = {k: v for k, v in recipe.to_json().items() if k != "model"}
+    data["training"] = {
+        k: v for k, v in data["training"].items() if k not in ("episodes", "batch", "epoch")
+    }
+    text = json.dumps([FORMAT, seed, pack, data], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,208 @@
+"""Optimiser steps over episodes, on a CPU or a GPU, resumed after any of them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ...errors import InputError
+from ...precision import at_speed
+from .episodes import Episode, Episodes
+from .network import ALL_LEVELS, TERMS, build_network
+from .pack import Pack
+from .recipe import Recipe, Schedule
+
+LAST_RATE = 0.01
+"""The part of the learning rate that is left at the end."""
+MOST_WORKERS = 16
+
+
+def learning_rate(plan: Schedule, done: int) -> float:
+    """Linear warm-up, then half a cosine over all episodes.
+
+    Args:
+        done: episodes, so that a schedule goes on where another device had another batch.
+    """
+    warm = min(1.0, (done / plan.batch + 1) / (plan.warm_up + 1))
+    cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, done / plan.episodes))
+    return plan.learning_rate * warm * (LAST_RATE + (1 - LAST_RATE) * cosine)
+
+
+class EpisodeTrainer:
+    """A network in training.
+
+    Attributes:
+        network: what is trained. averaged: the running average of its weights.
+        done: episodes that were learned from.
+        running: (terms, 2), the sum and the number of each term since it was last reset.
+    """
+
+    def __init__(self, recipe: Recipe, pack: Pack, seed: int, device: torch.device) -> None:
+        self.recipe, self.plan, self.device, self.seed = recipe, recipe.training, device, seed
+        # On the CPU whatever the device, so that a run goes on elsewhere with the same crops.
+        self.episodes = Episodes(pack, recipe, seed, torch.device("cpu"))
+        network = build_network(recipe, pack, seed)
+        self.network = network.to(device, memory_format=torch.channels_last_3d)
+        self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, self.plan.learning_rate, weight_decay=self.plan.weight_decay
+        )
+        self.done = 0
+        self.running = torch.zeros(len(TERMS), 2, device=device)
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Take the steps that are left, or until ``stop``; yields after each."""
+        for episodes in self._drawn():
+            if stop():
+                return
+            self.step(episodes)
+            yield
+
+    def step(self, episodes: list[Episode]) -> None:
+        """One optimiser step."""
+        self._set_mode()
+        images = torch.cat([episode.images for episode in episodes]).to(self.device)
+        images = images.contiguous(memory_format=torch.channels_last_3d)
+        with at_speed(self.device):
+            levels = self.network.backbone.features(images)
+        terms = []
+        for number, episode in enumerate(episodes):
+            pair = [level[2 * number : 2 * number + 2] for level in levels]
+            episode = self._moved(episode)
+            terms.append(self.network.episode(pair, episode, self._levels(number, len(levels))))
+        loss = torch.stack([t["loss"] for t in terms]).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.plan, self.done)
+        nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
+        self.optimizer.step()
+        self._average()
+        for row, name in enumerate(TERMS):
+            values = [t[name].detach() for t in terms if name in t]
+            if values:
+                self.running[row, 0] += torch.stack(values).sum()
+                self.running[row, 1] += len(values)
+        self.done += len(episodes)
+
+    def _moved(self, episode: Episode) -> Episode:
+        if self.device.type == "cpu":
+            return episode
+        return Episode(
+            episode.images,
+            *(t.to(self.device) for t in (episode.points, episode.tasks, episode.labels)),
+            episode.group,
+            episode.same,
+        )
+
+    def _levels(self, number: int, count: int) -> list[bool]:
+        """The feature levels that an episode is told from."""
+        rng = np.random.default_rng([self.seed, self.done + number, 2**20])
+        if rng.random() < ALL_LEVELS:
+            return [True] * count
+        some = rng.random(count) < 0.5
+        some[rng.integers(count)] = True
+        return some.tolist()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        step = self.done / self.plan.batch
+        decay = min(self.plan.average, (step + 1) / (step + 10))
+        pairs = zip(
+            [*self.averaged.parameters(), *self.averaged.buffers()],
+            [*self.network.parameters(), *self.network.buffers()],
+            strict=True,
+        )
+        for mean, value in pairs:
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def reset_running(self) -> dict[str, float]:
+        """The mean of each term since the last call.
+
+        Raises:
+            InputError: the training has diverged.
+        """
+        self.require_finite()
+        sums = self.running.cpu().clone()
+        self.running.zero_()
+        return {
+            name: round(float(total / count), 5)
+            for name, (total, count) in zip(TERMS, sums, strict=True)
+            if count
+        }
+
+    def require_finite(self) -> None:
+        """Tell a training that has diverged, before its state is kept.
+
+        Raises:
+            InputError: a loss or a weight is no number.
+        """
+        if not all(bool(t.isfinite().all()) for t in (self.running, *self.parameters)):
+            raise InputError(
+                "The training has diverged (its loss is no number any more). Lower learning_rate."
+            )
+
+    def _set_mode(self) -> None:
+        self.network.train()
+        if self.done >= self.plan.freeze_statistics * self.plan.episodes:
+            for module in self.network.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def _drawn(self) -> Iterator[list[Episode]]:
+        """The episodes of every step; drawn ahead in threads where a GPU would wait for them."""
+        plan = self.plan
+        steps = [
+            range(first, min(first + plan.batch, plan.episodes))
+            for first in range(self.done, plan.episodes, plan.batch)
+        ]
+        if self.device.type == "cpu":
+            for numbers in steps:
+                yield [self.episodes.draw(number) for number in numbers]
+            return
+        workers = max(1, min(MOST_WORKERS, (os.cpu_count() or 2) - 1))
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            ahead: deque = deque()
+            waiting = iter(steps)
+            for _ in steps:
+                while len(ahead) * plan.batch < 2 * workers + plan.batch:
+                    numbers = next(waiting, None)
+                    if numbers is None:
+                        break
+                    ahead.append([pool.submit(self.episodes.draw, n) for n in numbers])
+                yield [future.result() for future in ahead.popleft()]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def kept_tensors(trainer: EpisodeTrainer) -> dict[str, Tensor]:
+    """The weights of the averaged backbone in half precision, for the registry.
+
+    Raises:
+        InputError: a weight is too large for half precision.
+    """
+    tensors, seen = {}, set()
+    for name, tensor in trainer.averaged.backbone.state_dict(keep_vars=True).items():
+        if id(tensor) in seen or not tensor.is_floating_point():
+            continue
+        seen.add(id(tensor))
+        tensors[name] = tensor.detach().cpu().half().contiguous().clone()
+        if not torch.isfinite(tensors[name]).all():
+            raise InputError(
+                f"The training has diverged: {name} is too large; lower learning_rate."
+            )
+    return tensors
