@@ -16,7 +16,7 @@ file's every byte with zeros in its own place (``checksums``), which older files
 ``structures``         name, value, colour and terminology of each, in the order of the scores
 ``exclusive``          whether a voxel belongs to one structure at most
 ``priors``             by structure name: mean and deviation in mm^3, count, gamma, cut_off,
-                       upper_trusted, enabled
+                       upper_trusted, enabled; pieces and apart where they are known
 ``training``           the settings, seed, epochs run, stopped_early, final loss, seconds
 ``supports``           for each: shape, spacing, modality, sizes, and a hash of its voxel values;
                        no name, path, date or other identifier

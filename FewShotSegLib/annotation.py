@@ -46,8 +46,8 @@ def require_structures(structures: Sequence[Structure], what: str) -> None:
         what: how messages begin, such as ``Structures '4=liver'``.
 
     Raises:
-        InputError: a value is not 1 to 65535, a name is empty, or a value or a name comes twice.
-            Any of these would lose a structure without a word.
+        InputError: a value is not 1 to 65535, a name is empty or has a NUL, or a value or a name
+            comes twice. Any of these would lose a structure without a word.
     """
     values: set[int] = set()
     names: set[str] = set()
@@ -59,8 +59,8 @@ def require_structures(structures: Sequence[Structure], what: str) -> None:
             fits = False
         if not fits:
             raise InputError(f"{what}: the value {value} is not within 1 to {MAX_VALUE}.")
-        if not isinstance(name, str) or not name_key(name):
-            raise InputError(f"{what}: the structure with the value {value} has no name.")
+        if not isinstance(name, str) or not name_key(name) or "\0" in name:
+            raise InputError(f"{what}: the structure with the value {value} has no usable name.")
         if value in values:
             raise InputError(f"{what}: the value {value} comes twice.")
         if name_key(name) in names:

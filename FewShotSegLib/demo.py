@@ -142,7 +142,7 @@ def run_demo(
     image = replace(image, modality=trained.modality)
     panels = [
         Panel("Adapter", result.unrefined, _dice(before)),
-        Panel("Adapter + transduction", result.masks, _dice(after)),
+        Panel("Adapter + transduction", result.masks, _dice(after), _remarks(result)),
     ]
     count = len(support_pairs)
     draw_overlay(
@@ -227,6 +227,12 @@ def _introduce(
 
 def _dice(scores: Mapping[str, Scores]) -> dict[str, float | None]:
     return {name: score.dice for name, score in scores.items()}
+
+
+def _remarks(result: Segmentation) -> dict[str, str]:
+    """What is not as expected beside the sizes, in a few words by structure."""
+    found = result.report["structures"].items()
+    return {name: ", ".join(entry["remarks"]) for name, entry in found if entry["remarks"]}
 
 
 def _expected(result: Segmentation) -> dict[str, tuple[float, float]]:

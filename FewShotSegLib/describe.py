@@ -54,7 +54,8 @@ def adapter_text(data: Mapping[str, Any]) -> str:
 
 
 def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
-    """The structures of one ``report.json`` entry: size, expectation, what transduction did."""
+    """The structures of one ``report.json`` entry: size, expectation, what transduction did, and
+    what of it is not as expected."""
     rows = []
     for name, found in structures.items():
         prior = found["prior"]
@@ -62,6 +63,7 @@ def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
         change = found["transduction"]
         before = f"{change['volume_before_ml']:.2f}" if change else "-"
         notes = [] if found["within_prior"] else ["outside the expected range"]
+        notes += found.get("remarks", [])
         if prior["enabled"] and prior["gamma"] >= 1:
             notes.append(too_wide(prior["gamma"]))
         rows.append(

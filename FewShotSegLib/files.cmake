@@ -99,8 +99,9 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/phantom_anatomy.py
   FewShotSegLib/phantom_shapes.py
   FewShotSegLib/phantoms.py
-  FewShotSegLib/plain_text.py
+  FewShotSegLib/pieces.py
   FewShotSegLib/pipeline.py
+  FewShotSegLib/plain_text.py
   FewShotSegLib/precision.py
   FewShotSegLib/prediction.py
   FewShotSegLib/preprocessing.py
@@ -141,6 +142,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/published.py
   FewShotSegLib/query.py
   FewShotSegLib/refinement.py
+  FewShotSegLib/remarks.py
   FewShotSegLib/report.py
   FewShotSegLib/requirements.py
   FewShotSegLib/result_files.py

@@ -104,16 +104,17 @@ def draw_overlay(
     low, high = window or display_window(image)
     voxel_ml = image.grid.voxel_volume / 1000
     has_prior = any(name in prior_ml for name in names)
+    two_lines = has_prior or any(panel.remarks for panel in panels)
     has_mean = len(names) > 1 and any(panel.dice for panel in panels)
 
     panes_width = WIDTH - 2 * EDGE - CARD - CARD_GAP - 2 * GAP
-    legend = legend_height(len(names), has_mean, LEGEND_STEPS[has_prior][0])
+    legend = legend_height(len(names), has_mean, LEGEND_STEPS[two_lines][0])
     views = make_views(image, shown, orientation, min(legend / panes_width, 0.42))
     scale = panes_width / sum(view.width for view in views)
     pane_height = views[0].height * scale
     row_height = round(max(pane_height, legend))
     room = row_height - legend_height(len(names), has_mean, 0)
-    step = float(np.clip(room / len(names), *LEGEND_STEPS[has_prior]))
+    step = float(np.clip(room / len(names), *LEGEND_STEPS[two_lines]))
     header = HEADER if subtitle else 70 if title else EDGE
     height = header + len(panels) * (row_height + ROW_GAP) - ROW_GAP + FOOTER
     page = Page(height)

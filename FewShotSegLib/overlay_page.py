@@ -31,7 +31,7 @@ HEADER = 92
 FOOTER = 58
 _PAD = 22
 LEGEND_STEPS = {False: (27, 42), True: (50, 66)}
-"""Least and most pixels for a structure in the legend, without and with a prior."""
+"""Least and most pixels for a structure in the legend, without and with a prior or a remark."""
 
 PAGE_COLOR = "#0e1116"
 _CARD_COLOR = "#171c23"
@@ -50,11 +50,13 @@ class Panel:
         masks: by structure name, (i, j, k) bool on the image's grid; a structure may be missing.
         dice: by structure name, 0..1, where there is something to compare with; None values and
             NaN are shown as a dash.
+        remarks: by structure name, in a few words, what is not as expected beside its size.
     """
 
     title: str
     masks: Mapping[str, np.ndarray]
     dice: Mapping[str, float | None] | None = None
+    remarks: Mapping[str, str] | None = None
 
 
 def points(pixels: float) -> float:
@@ -206,13 +208,13 @@ class Page:
         size = 17 if step >= 36 else 15
         for number, structure in enumerate(structures):
             name = structure.name
-            prior = prior_ml.get(name)
+            prior, remark = prior_ml.get(name), (panel.remarks or {}).get(name, "")
             ml, reference_ml = (
                 np.count_nonzero(masks[name]) * voxel_ml if name in masks else None
                 for masks in (panel.masks, reference)
             )
             middle = y + 12 + (number + 0.5) * step
-            base = middle + 6 - (8 if prior else 0)
+            base = middle + 6 - (8 if prior or remark else 0)
             color = legible(structure.color or default_color(structure.value))
             self._swatch(left + _PAD, base - 13, 14, color)
             text_left = left + _PAD + 26
@@ -222,7 +224,7 @@ class Page:
             faint = _MUTED_COLOR if not ml else TEXT_COLOR
             self.write(text_left, base, _fit(shown, size, room), size, faint)
             outside = ml is not None and prior is not None and not as_expected(ml, *prior)
-            ml_color = _WARN_COLOR if outside else faint
+            ml_color = _WARN_COLOR if outside or remark else faint
             self.write(ml_at, base, ml_text, size, ml_color, ha="right")
             if has_dice:
                 dice = panel.dice.get(name)
@@ -230,7 +232,10 @@ class Page:
                 text = f"{dice:.2f}" if known else "\N{EN DASH}"
                 tone = TEXT_COLOR if known else _MUTED_COLOR
                 self.write(dice_at, base, text, size, tone, ha="right")
-            if prior is not None:
+            if remark:  # in place of the range: that the size is within it says little then
+                line = _fit(remark, 14, right - text_left)
+                self.write(text_left, base + 22, line, 14, _WARN_COLOR)
+            elif prior is not None:
                 self._prior(text_left, right, base + 17, (ml, reference_ml), prior, color)
         known = [(panel.dice or {}).get(structure.name) for structure in structures]
         known = [dice for dice in known if dice is not None and np.isfinite(dice)]

@@ -19,9 +19,10 @@ from .at_once import differentiable_at_once
 from .feature_store import VolumeFeatures
 from .features import FeatureSource
 from .geometry import Volume
+from .pieces import reaches_border
 from .precision import at_speed
 from .prediction import model_probabilities
-from .size_prior import STRAY_VOXELS, field_of_view, touches_border
+from .size_prior import STRAY_VOXELS, SizePrior, field_of_view
 from .tiles import Box, box_scores, iterate_boxes
 
 BLOCK = 8
@@ -43,7 +44,8 @@ class Query:
 
     Attributes:
         measured: whether :meth:`sweep` or :meth:`measure` was called.
-        cut_off: by structure number, whether the field of view cuts it off.
+        cut_off: by structure number, whether the field of view cuts it off: its largest piece, or
+            as many of the largest as its supports show.
     """
 
     def __init__(
@@ -59,8 +61,13 @@ class Query:
         self.view, self.device, self.check = view, device, check
         self.measured = False
         self.cut_off: dict[int, bool] = {}
+        self._pieces: dict[int, int] = {}
         self._boxes: list[tuple[int, Box]] = []
         self._rest = torch.zeros(0)
+
+    def expect(self, priors: Sequence[SizePrior]) -> None:
+        """Say what is known of the structures that are measured from now on, in their order."""
+        self._pieces = {k: prior.pieces or 1 for k, prior in enumerate(priors)}
 
     def sweep(self, adapter: Adapter) -> Tensor:
         """Measure the whole volume. Returns the soft sizes (K,) in mm^3, float32 on the CPU."""
@@ -72,7 +79,7 @@ class Query:
     def measure(self, probability: Tensor) -> Tensor:
         """:meth:`sweep` with the adapter's probabilities (K, i, j, k) at hand."""
         self.cut_off = {
-            k: touches_border((p > 0.5).numpy(), self.view, STRAY_VOXELS)
+            k: reaches_border((p > 0.5).numpy(), self.view, STRAY_VOXELS, self._pieces.get(k, 1))
             for k, p in enumerate(probability)
         }
         sizes = probability.sum((1, 2, 3), dtype=torch.float32) * self.voxel_volume

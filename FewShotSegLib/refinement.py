@@ -78,6 +78,7 @@ def refine(
         query cuts it off.
     """
     names, values = list(priors), list(priors.values())
+    query.expect(values)
     before = query.measure(probability).tolist()
     cut_off = dict(query.cut_off)
     bounds = [prior.bounds(cut_off[k]) for k, prior in enumerate(values)]
@@ -118,6 +119,7 @@ def refine(
     elif not all(within):
         refined = probability.clone()
         for k in (k for k, fits in enumerate(within) if not fits):
+            query.expect([values[k]])
             query.measure(probability[k : k + 1])
             alone, count = moved(adapter.only(k), [k])
             alone = _first_plausible(adapter.only(k), alone, query, values[k])

@@ -20,6 +20,8 @@ from .evaluation import dice
 from .features import FeatureSource
 from .json_fields import load_json
 from .model_registry import Model
+from .pieces import find_pieces
+from .remarks import change_remark, piece_remark
 from .size_prior import SizePrior, as_expected
 from .transaction import Transaction, alone
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from .segmentation import Segmentation
 
 NAME = "report.json"
+TOLD_PIECES = 10
+"""How many of a structure's pieces, largest first, are listed."""
 FORMAT = "fewshotseg-report-1"
 HARDLY = 0.1
 """Part of its smallest expected size below which a structure may well be absent."""
@@ -58,6 +62,8 @@ def make_report(
         low = refined.get("lower_bound_ml", prior.bounds()[0] / 1000)
         high = refined.get("upper_bound_ml", prior.bounds()[1] / 1000)
         volume = float(np.count_nonzero(mask)) * voxel
+        volume_before = float(np.count_nonzero(before)) * voxel
+        pieces = find_pieces(mask, result.grid)
         trusted = refined.get("lower_bound_trusted", not prior.cut_off)
         within = low is None or high is None or as_expected(volume, low, high)
         structures[name] = {
@@ -75,8 +81,14 @@ def make_report(
                 "enabled": prior.enabled,
             },
             "within_prior": within,
+            "pieces": {
+                "count": len(pieces.volumes),
+                "volumes_ml": [round(v / 1000, 4) for v in pieces.volumes[:TOLD_PIECES]],
+                "distances_mm": [round(d, 1) for d in pieces.distances[:TOLD_PIECES]],
+                "expected": prior.pieces,
+            },
             "transduction": {
-                "volume_before_ml": round(float(np.count_nonzero(before)) * voxel, 4),
+                "volume_before_ml": round(volume_before, 4),
                 "changed_voxels": int(np.count_nonzero(mask ^ before)),
                 "dice_with_unrefined": _finite(dice(mask, before)),
                 **refined,
@@ -84,26 +96,19 @@ def make_report(
             if transductive
             else None,
         }
-        if not mask.any():
-            notes.append(f"No voxel was found to be {name}.")
-        elif not within:
-            expected = f"{low:.1f} to {high:.1f}" if low else f"size of up to {high:.1f}"
-            notes.append(f"{name} is {volume:.1f} ml, outside the expected {expected} ml.")
-        grown = refined.get("soft_size_before_ml")
-        if grown is not None and prior.enabled and low and grown < HARDLY * low:
-            notes.append(
-                f"{name} was hardly found before transduction ({grown:.2f} ml); check that it is "
-                "in this image at all."
-            )
-        if prior.enabled and not trusted:
-            where = "this query" if refined.get("query_cut_off") else "a support"
-            what = "smallest expected volume is" if prior.upper_trusted else "expected volume is"
-            if not prior.upper_trusted:
-                where = "every support"
-            notes.append(
-                f"{name} reaches the border of the field of view of {where}, so that its {what} "
-                "not trusted."
-            )
+        entry = structures[name]
+        broken = piece_remark(name, pieces, prior)
+        changed = change_remark(name, volume_before, volume) if transductive else None
+        entry["remarks"] = [remark.brief for remark in (broken, changed) if remark is not None]
+        # Adapters that don't say in how many pieces a structure is can't make several unexpected.
+        unexpected = changed is not None or (broken is not None and prior.pieces is not None)
+        entry["as_expected"] = bool(mask.any()) and within and not unexpected
+        entry["warnings"] = _size_warnings(name, entry, refined, prior)
+        if broken is not None:
+            entry["warnings"].append(broken.sentence)
+        if changed is not None and not _hardly_found(refined, prior):
+            entry["warnings"].append(changed.sentence)
+        notes += entry["warnings"]
     return {
         "structures": structures,
         "transductive": transductive,
@@ -129,6 +134,46 @@ def make_report(
             "python": platform.python_version(),
         },
     }
+
+
+def _size_warnings(
+    name: str, entry: Mapping[str, Any], refined: Mapping[str, Any], prior: SizePrior
+) -> list[str]:
+    """What a structure's size gives reason to say.
+
+    Args:
+        entry: of the report, so far. refined: what transduction says of the structure.
+    """
+    notes = []
+    volume, trusted = entry["volume_ml"], entry["prior"]["lower_bound_trusted"]
+    low, high = entry["prior"]["lower_ml"], entry["prior"]["upper_ml"]
+    if not entry["pieces"]["count"]:
+        notes.append(f"No voxel was found to be {name}.")
+    elif not entry["within_prior"]:
+        expected = f"{low:.1f} to {high:.1f}" if low else f"size of up to {high:.1f}"
+        notes.append(f"{name} is {volume:.1f} ml, outside the expected {expected} ml.")
+    if _hardly_found(refined, prior):
+        grown = refined["soft_size_before_ml"]
+        notes.append(
+            f"{name} was hardly found before transduction ({grown:.2f} ml); check that it is "
+            "in this image at all."
+        )
+    if prior.enabled and not trusted:
+        where = "this query" if refined.get("query_cut_off") else "a support"
+        what = "smallest expected volume is" if prior.upper_trusted else "expected volume is"
+        if not prior.upper_trusted:
+            where = "every support"
+        notes.append(
+            f"{name} reaches the border of the field of view of {where}, so that its {what} "
+            "not trusted."
+        )
+    return notes
+
+
+def _hardly_found(refined: Mapping[str, Any], prior: SizePrior) -> bool:
+    """Whether transduction made a structure of next to nothing."""
+    size, low = refined.get("soft_size_before_ml"), refined.get("lower_bound_ml")
+    return size is not None and prior.enabled and bool(low) and size < HARDLY * low
 
 
 def write_report(out: str | os.PathLike[str], report: dict[str, Any]) -> Path:

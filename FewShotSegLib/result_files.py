@@ -244,7 +244,9 @@ def _write_nrrd(
         f"space origin: {_text(grid.origin, '({},{},{})')}",
     ]
     for key, value in keys.items():
-        escaped = value.replace("\\", "\\\\").replace("\n", "\\n")
+        # A line can only be ended by what NRRD can escape.
+        lined = value.replace("\r\n", "\n").replace("\r", "\n")
+        escaped = lined.replace("\\", "\\\\").replace("\n", "\\n")
         lines.append(f"{key}:={escaped}")
     stream.write("\n".join([*lines, "", ""]).encode())
     with _gzip(stream) as inner:

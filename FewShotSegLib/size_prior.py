@@ -44,6 +44,9 @@ class SizePrior:
         upper_trusted: False where every support cuts it off: S is then too small, and a query that
             shows the whole structure may rightly hold more.
         enabled: False switches the prior off.
+        pieces: the most pieces that a support shows it in, as left and right in one; None where
+            nobody looked.
+        apart: mm between the largest and the farthest of these, at most; None likewise.
     """
 
     mean: float
@@ -53,6 +56,8 @@ class SizePrior:
     cut_off: bool = False
     upper_trusted: bool = True
     enabled: bool = True
+    pieces: int | None = None
+    apart: float | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.mean) and self.mean > 0):
@@ -68,8 +73,8 @@ class SizePrior:
         return low, (1 + self.gamma) * self.mean if self.upper_trusted else float("inf")
 
     def to_json(self) -> dict[str, Any]:
-        """The form kept in an adapter file."""
-        return asdict(self)
+        """The form kept in an adapter file; what is not known is left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class PriorChange:
             InputError: a volume or the tolerance is out of range.
         """
         if self.mean_ml is not None:
-            prior = SizePrior(self.mean_ml * 1000, prior.deviation, 0, prior.gamma)
+            prior = _known(prior, self.mean_ml, prior.gamma, prior.deviation)
         if self.deviation_ml is not None:
             if not 0 <= self.deviation_ml < float("inf"):
                 raise InputError(f"A spread must be 0 ml or more, not {self.deviation_ml:g}.")
@@ -135,10 +140,15 @@ def override_priors(
             result[name] = replace(result[name], enabled=False)
         else:
             tolerance = result[name].gamma if gamma is None else gamma
-            result[name] = SizePrior(ml * 1000, gamma=tolerance)
+            result[name] = _known(result[name], ml, tolerance)
     if gamma is not None:
         result = {name: replace(prior, gamma=gamma) for name, prior in result.items()}
     return result
+
+
+def _known(prior: SizePrior, ml: float, gamma: float, deviation: float = 0.0) -> SizePrior:
+    """A volume that somebody knows, in place of the supports'; the pieces stay theirs."""
+    return SizePrior(ml * 1000, deviation, 0, gamma, pieces=prior.pieces, apart=prior.apart)
 
 
 def spread_gamma(mean: float, deviation: float, count: int) -> float:

@@ -15,12 +15,8 @@ from .errors import InputError
 from .feature_store import VolumeFeatures
 from .features import FeatureSource
 from .geometry import Volume
-from .size_prior import (
-    SizePrior,
-    field_of_view,
-    prior_from_sizes,
-    touches_border,
-)
+from .pieces import Pieces, find_pieces, reaches_border
+from .size_prior import SizePrior, field_of_view, prior_from_sizes
 
 UNLIKE = 4.0
 """How many times larger in one support than in another a structure is before somebody is asked."""
@@ -55,6 +51,7 @@ class PreparedSupport:
         sizes: mm^3 by structure name, measured on the original grid.
         cut_off: names of structures that the field of view cuts off.
         subject: how messages call it.
+        pieces: by structure name, what its mask falls into on the original grid.
     """
 
     features: VolumeFeatures
@@ -64,6 +61,7 @@ class PreparedSupport:
     sizes: Mapping[str, float]
     cut_off: frozenset[str]
     subject: str = ""
+    pieces: Mapping[str, Pieces] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,7 +78,15 @@ class SupportSet:
             having = [s for s in self.supports if structure.name in s.sizes]
             sizes = [support.sizes[structure.name] for support in having]
             cut_off = [structure.name in support.cut_off for support in having]
-            priors[structure.name] = prior_from_sizes(sizes, cut_off, gamma)
+            prior = prior_from_sizes(sizes, cut_off, gamma)
+            pieces = [s.pieces[structure.name] for s in having if structure.name in s.pieces]
+            if pieces:
+                prior = replace(
+                    prior,
+                    pieces=max(found.own for found in pieces),
+                    apart=round(max(found.apart for found in pieces), 2),
+                )
+            priors[structure.name] = prior
         return priors
 
     def unlike_sizes(self) -> list[str]:
@@ -158,7 +164,7 @@ def prepare_support(
     view = field_of_view(support.volume.array)
     shape = (len(structures), *features.shape)
     targets, annotated = torch.zeros(shape, dtype=torch.uint8), torch.zeros(len(structures))
-    centres, sizes, cut_off = [], {}, set()
+    centres, sizes, cut_off, pieces = [], {}, set(), {}
     for k, structure in enumerate(structures):
         mask = support.annotation.mask(structure.name)
         if mask is None:
@@ -171,10 +177,19 @@ def prepare_support(
         inside = part >= min(0.5, float(part.max()))
         centres.append(np.argwhere(inside.numpy()))
         sizes[structure.name] = float(np.count_nonzero(mask)) * support.volume.grid.voxel_volume
-        if touches_border(mask, view):
+        pieces[structure.name] = find_pieces(mask, support.volume.grid)
+        # A slip of the pen at the border is not the structure.
+        if reaches_border(mask, view, count=None):
             cut_off.add(structure.name)
     return PreparedSupport(
-        features, targets, annotated, tuple(centres), sizes, frozenset(cut_off), support.subject
+        features,
+        targets,
+        annotated,
+        tuple(centres),
+        sizes,
+        frozenset(cut_off),
+        support.subject,
+        pieces,
     )
 
 

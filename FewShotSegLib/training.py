@@ -173,6 +173,8 @@ def fit(
         recipe: of the epochs; that of adapters where not given.
     """
     recipe = recipe or Recipe()
+    if query is not None:
+        query.expect(priors)
     start_time = time.perf_counter()
     adapter.to(device).train()
     rate = settings.learning_rate or adapter.learning_rate

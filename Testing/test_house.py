@@ -19,7 +19,7 @@ WITHOUT_TORCH = (
     *("errors", "events", "geometry", "annotation", "atomic", "progress", "pairs", "cli"),
     *("size_prior", "model_files", "job_protocol", "job_folders", "worker", "adapter_header"),
     *("json_fields", "json_schema", "network_arguments", "model_entry"),
-    *("method_list", "method_sizes"),
+    *("method_list", "method_sizes", "remarks"),
     *("checksums", "temporary_files", "private_folders", "locks"),
 )
 """Rooms that the Slicer side may share before torch is installed, or that must start fast."""

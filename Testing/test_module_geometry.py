@@ -236,13 +236,15 @@ class ResultTest(HandoverTestCase):
             "enabled": True,
         }
         line = {
-            **{"volume_ml": 11.0, "prior": prior, "within_prior": True},
+            **{"volume_ml": 11.0, "prior": prior, "within_prior": True, "as_expected": True},
             "transduction": {"volume_before_ml": 0.1},
         }
+        told = ["No voxel was found to be nothing.", "Transduction more than halved nothing."]
+        unexpected = {**line, "as_expected": False, "warnings": told}
         report = {
             "transductive": True,
-            "warnings": ["No voxel was found to be nothing."],
-            "structures": {"ball": line, "nothing": {**line, "within_prior": False}},
+            "warnings": told,
+            "structures": {"ball": line, "nothing": unexpected},
         }
         (results / "result.json").write_text(
             json.dumps(
@@ -300,7 +302,18 @@ class ResultTest(HandoverTestCase):
         shift[:3, 3] = (2, 1, 3)
         np.testing.assert_allclose(volume_affine(image), matrix @ affine @ shift, atol=1e-9)
         self.assertEqual([row.within for row in result.rows], [True, False])
-        self.assertEqual(result.rows[1].note, "No voxel was found to be nothing.")
+        self.assertEqual(
+            result.rows[1].note,
+            "No voxel was found to be nothing.\nTransduction more than halved nothing.",
+        )
+        # A size within its range is not as expected for all that: flagged, and each sentence once.
+        from FewShotSegSlicer.widget_results import REMARK, remarks, result_cells
+
+        self.assertEqual(remarks(result), result.rows[1].note)
+        cells = result_cells(result.rows[1])
+        self.assertIsNotNone(cells[REMARK].icon)
+        self.assertIn("found to be nothing. Transduction", cells[REMARK].text)
+        self.assertIsNone(result_cells(result.rows[0])[REMARK].icon)
         self.assertEqual((result.rows[0].prior.lower_ml, result.rows[0].unrefined_ml), (7.7, 0.1))
 
     def visible(self, *results: Any) -> list[bool]:

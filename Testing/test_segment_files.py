@@ -14,6 +14,7 @@ from FewShotSegLib.annotation import Structure
 from FewShotSegLib.annotation_files import read_annotation
 from FewShotSegLib.errors import InputError
 from FewShotSegLib.geometry import Grid
+from FewShotSegLib.result_files import write_segments
 
 SHAPE = (6, 5, 4)
 GRID = Grid(SHAPE, (0.75, 1.5, 3.0), (10.0, -20.0, 30.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
@@ -199,6 +200,12 @@ class WrittenElsewhere(SegmentFilesTestCase):
         wanted = [Structure("gro\u0308\u00dfe", 3)]
         fields["0"]["Name"] = "GRÖSSE"
         self.assertEqual(self.read(LAYERS[:1], fields, wanted), {wanted[0].name: LIVER})
+
+    def test_a_name_of_several_lines_is_written_readably(self) -> None:
+        mask = make_layers({1: LIVER})[0] > 0
+        for name, there in (("a\r\nb", "a\nb"), ("a\rb", "a\nb"), ("a\nb", "a\nb")):
+            write_segments(self.path, {name: mask}, [Structure(name, 1)], GRID)
+            self.assertEqual(list(read_annotation(self.path, GRID).masks), [there])
 
     def test_names_that_are_not_utf_8(self) -> None:
         write_nrrd(self.path, LAYERS[:1], {"0": {**FULL["0"], "Name": "Groesse"}})

@@ -204,7 +204,7 @@ class ResultRow:
         volume_ml: of the refined segment. unrefined_ml: without transduction.
         prior: the one that was used (None where there was none).
         within: False flags the row.
-        note: one sentence where something should be looked at; else empty.
+        note: what should be looked at, a sentence a line; else empty.
     """
 
     name: str

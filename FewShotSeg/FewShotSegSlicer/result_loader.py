@@ -119,8 +119,8 @@ def _row(
                 "volume_ml": structure["volume_ml"],
                 "unrefined_ml": before,
                 "prior": structure["prior"],
-                "within": structure["within_prior"],
-                "note": next((w for w in report["warnings"] if part.structure.name in w), ""),
+                "within": structure.get("as_expected", structure["within_prior"]),
+                "note": "\n".join(structure.get("warnings", ())),
             }
         )
     return {

@@ -156,7 +156,7 @@ def result_text(result: Result, adapter: str) -> str:
 
 def remarks(result: Result) -> str:
     """All that should be looked at, in full: cells of the table are short."""
-    notes = [row.note for row in result.rows if row.note]
+    notes = [line for row in result.rows for line in row.note.splitlines()]
     return "\n".join(dict.fromkeys([*notes, *result.warnings]))
 
 
@@ -168,7 +168,9 @@ def result_cells(row: ResultRow) -> tuple[Cell, ...]:
     if row.prior is not None and row.prior.enabled:
         expected = range_text(row.prior.lower_ml, row.prior.upper_ml)
         tip = _("Mean of the supports: {mean} ml").format(mean=ml_text(row.prior.mean_ml))
-    remark = row.note or ("" if row.within else _("outside what was expected"))
+    remark = " ".join(row.note.splitlines()) or (
+        "" if row.within else _("outside what was expected")
+    )
     icon = None if row.within else qt.QStyle.SP_MessageBoxWarning
     return (
         Cell(row.name, color=row.color),
