@@ -89,7 +89,7 @@ def _checked(support: Support, number: int) -> Support:
             array = array.astype(bool)
         if array.any():
             masks[structure] = array
-    if not masks:
+    if support.annotation.masks and not masks:
         raise InputError(f"Nothing is annotated in {name}. Annotate it, or leave it out.")
     return replace(support, annotation=replace(support.annotation, masks=masks))
 
