@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -186,8 +187,8 @@ class FeatureStore:
                 sync_file(partial / META)
                 sync_folder(partial)
                 target = self.folder / key
-                if target.exists():  # damaged, or stored by another process meanwhile
-                    shutil.rmtree(target)
+                if target.exists():  # damaged, or of before entries had checksums
+                    self._discard(target)
                 partial.rename(target)
                 sync_folder(self.folder)
         finally:
@@ -253,11 +254,18 @@ class FeatureStore:
         lock = self.folder / f"{folder.name.removeprefix(PARTIAL)}.lock"
         try:
             with FileLock(lock, timeout=0):
-                shutil.rmtree(folder)
+                self._discard(folder)
             lock.unlink(missing_ok=True)
         except (OSError, Timeout):
             return False  # in use on a system that does not remove open files
         return True
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a folder, which stops being an entry at once: half of one, left by a kill, would
+        be neither taken for an entry nor for what may go."""
+        doomed = self.folder / f"{PARTIAL}{secrets.token_hex(8)}"
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
 
     def _make_folder(self) -> None:
         def mixed() -> bool:

@@ -108,6 +108,26 @@ class Kills(OneThread):
         prepare()
         self.assert_killed_everywhere(lambda: self.source()(volume), after)
 
+    def test_removing_entries(self) -> None:
+        volumes = [make_volume(n, shape=(8, 8, 6)) for n in range(2)]
+
+        def prepare() -> None:
+            for volume in volumes:
+                self.source()(volume)
+
+        def after() -> None:
+            store = FeatureStore(self.cache)
+            for path in self.cache.iterdir():
+                if path.is_dir() and not path.name.startswith("partial-"):
+                    self.assertIsNotNone(store.get(path.name), path.name)
+            store.evict()
+            entries = [path for path in self.cache.iterdir() if path.suffix != ".lock"]
+            self.assertTrue(all(store.has(path.name) for path in entries), entries)
+            prepare()
+
+        prepare()
+        self.assert_killed_everywhere(lambda: FeatureStore(self.cache).clear(), after)
+
     def test_a_file_that_is_replaced(self) -> None:
         path = self.folder / "place" / "report.json"
 
