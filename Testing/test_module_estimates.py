@@ -65,6 +65,14 @@ class TaskTest(LogicTestCase):
         task._on_event({"event": "progress", "phase": "features", "done": 2, "total": 80})
         self.assertIsNone([t for t in told if isinstance(t, Progress)][-1].remaining_seconds)
 
+    def test_waiting_for_another_process_is_told(self) -> None:
+        told: list = []
+        task = Task("segment", lambda folder: iter(()), lambda folder: iter(()), None, told.append)
+        self.addCleanup(task.abort, "", True)
+        message = "Another process computes these features; waiting for it to end."
+        task._on_event({"event": "waiting", "phase": "features", "message": message})
+        self.assertIn(message, told)
+
 
 if __name__ == "__main__":
     import unittest
