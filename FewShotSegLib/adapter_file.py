@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,18 +38,25 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from . import __version__
-from .adapter_header import BLACK_BOX_FORMAT, FORMAT, KEY, WHITE_BOX_FORMAT
+from .adapter_header import (
+    BLACK_BOX_FORMAT,
+    FORMAT,
+    KEY,
+    WHITE_BOX_FORMAT,
+    read_checked_header,
+    read_header,
+)
 from .adapters import ADAPTERS, HEAD
 from .adapters.base import Adapter
-from .annotation import Structure, require_structures
+from .annotation import Structure
 from .atomic import replacing
-from .checksums import require_seal, write_sealed
+from .checksums import write_sealed
 from .errors import InputError, ModelError
 from .geometry import Volume
-from .json_fields import parse_json
 from .model_registry import Model, ModelEntry, find_model
 from .preprocessing import Preprocessing
 from .size_prior import SizePrior
@@ -149,10 +156,17 @@ class TrainedAdapter:
         """Write the file; what was there is replaced only once the new one is complete.
 
         Raises:
+            InputError: a number in it is none.
             StorageError: the disk is full or the place can't be written to.
         """
         tensors = {key: value.detach().cpu().contiguous() for key, value in self._tensors().items()}
-        metadata = {KEY: json.dumps(self.metadata(), sort_keys=True)}
+        try:
+            metadata = {KEY: json.dumps(self.metadata(), sort_keys=True, allow_nan=False)}
+        except ValueError as error:
+            raise InputError(
+                "This training left numbers that are none (NaN or infinite), which no file can "
+                "hold. Lower its learning rate, or check its supports."
+            ) from error
         data = safetensors.torch.save(tensors)
         with replacing(path) as partial:
             write_sealed(partial, data, metadata)
@@ -164,55 +178,46 @@ class TrainedAdapter:
         Raises:
             InputError: it is missing, damaged, no adapter, or from a newer FewShotSeg.
         """
-        data = read_metadata(path)
+        content = _read(path)
+        data, header = read_checked_header(content, str(path))
+        # Numbers as they stand there: the hash of the content tells 1 from 1.0.
+        structures = [
+            Structure(**{**s, "color": tuple(s["color"]) if s.get("color") else None})
+            for s in data["structures"]
+        ]
+        used = [header.channels[level] for level in select_levels(header.channels, header.features)]
+        white_box = header.method in TUNINGS
         try:
-            method, features = data["method"], data["features"]
-            channels = tuple(data["channels"])
-            structures = [
-                Structure(**{**s, "color": tuple(s["color"]) if s["color"] else None})
-                for s in data["structures"]
-            ]
-            require_structures(structures, f"The adapter {path} is damaged")
-            used = [channels[level] for level in select_levels(channels, features)]
-            white_box = method in TUNINGS
-            adapter = (HEAD if white_box else ADAPTERS[method])(used, len(structures))
-            own, tuned = split_state(safetensors.torch.load_file(path))
-            adapter.load_state_dict(own)
+            own, tuned = split_state(safetensors.torch.load(content))
+            adapter = _loaded(HEAD if white_box else ADAPTERS[header.method], used, structures, own)
             if white_box != bool(tuned):
                 raise ValueError("the backbone's tensors are missing or not of this method")
-            return cls(
-                adapter=adapter.eval(),
-                method=method,
-                features=features,
-                channels=channels,
-                structures=structures,
-                # The header's keys are sorted; priors are in the structures' order.
-                priors={s.name: SizePrior(**data["priors"][s.name]) for s in structures},
-                model_id=data["model"]["id"],
-                weights_sha256=data["model"]["weights_sha256"],
-                modality=data["modality"],
-                preprocessing=Preprocessing.from_json(data["preprocessing"]),
-                exclusive=data["exclusive"],
-                model_title=data["model"]["title"],
-                training=data["training"],
-                supports=data["supports"],
-                version=data["version"],
-                tuned=tuned,
-                decoder=data["decoder"] if white_box else None,
-                network=_read_network(data["model"]),
-            )
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            IndexError,
-            RuntimeError,
-            safetensors.SafetensorError,
-        ) as error:
+            _require_finite(tuned)
+        except (KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
             raise InputError(
                 f"The adapter {path} is damaged. Train it again, or copy it again."
             ) from error
+        return cls(
+            adapter=adapter.eval(),
+            method=header.method,
+            features=header.features,
+            channels=header.channels,
+            structures=structures,
+            # The header's keys are sorted; priors are in the structures' order.
+            priors={s.name: SizePrior(**data["priors"][s.name]) for s in structures},
+            model_id=header.model.id,
+            weights_sha256=header.model.weights_sha256,
+            modality=header.modality,
+            preprocessing=Preprocessing.from_json(data["preprocessing"]),
+            exclusive=header.exclusive,
+            model_title=header.model.title,
+            training=data["training"],
+            supports=data["supports"],
+            version=header.version,
+            tuned=tuned,
+            decoder=header.decoder,
+            network=data["model"].get("network"),
+        )
 
     def find_model(self, name: str | None = None) -> Model:
         """The foundation model that this adapter was trained on, or the one called ``name``.
@@ -266,51 +271,55 @@ class TrainedAdapter:
         return TunedModel(model, TUNINGS[self.method](self.decoder), self.tuned)
 
 
-def _read_network(model: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a header says of the network; None in files of before that was recorded.
-
-    Raises:
-        ValueError, TypeError, KeyError: it is not what :meth:`ModelEntry.network` gives.
-    """
-    if "network" not in model:
-        return None
-    network = dict(model["network"])
-    if not isinstance(network["name"], str) or type(network["revision"]) is not int:
-        raise ValueError("the network is not told by name and revision")
-    return network
-
-
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The header of an adapter file, once all of the file is known to be as it was written.
 
     Raises:
         InputError: as :meth:`TrainedAdapter.load`.
     """
+    return read_header(_read(path), str(path))
+
+
+def _read(path: str | Path) -> bytes:
+    """A whole file, read once: what is checked is what is loaded."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no adapter file at {path}.")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            data = parse_json((file.metadata() or {})[KEY], "What it says")
-            newer = int(data["format"]) > FORMAT
-        with open(path, "rb") as stream:
-            require_seal(stream, None if newer else (KEY,))
-    except (
-        InputError,
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-        safetensors.SafetensorError,
-    ) as error:
+        return path.read_bytes()
+    except OSError as error:
         raise InputError(
-            f"{path} is not a FewShotSeg adapter, or is damaged. Train it again, or copy it again."
+            f"The adapter {path} can't be read ({error.strerror or error})."
         ) from error
-    if newer:
-        raise InputError(
-            f"{path} was written by a newer FewShotSeg ({data.get('version')}). Update this one."
-        )
-    return data
+
+
+def _loaded(
+    cls: type[Adapter],
+    channels: Sequence[int],
+    structures: Sequence[Structure],
+    state: Mapping[str, Tensor],
+) -> Adapter:
+    """An adapter with these tensors, which it is compared with before it takes any memory.
+
+    Raises:
+        ValueError: they are not its, or hold numbers that no training leaves.
+    """
+    with torch.device("meta"):
+        adapter = cls(channels, len(structures))
+    wanted = {name: (t.shape, t.dtype) for name, t in adapter.state_dict().items()}
+    if {name: (t.shape, t.dtype) for name, t in state.items()} != wanted:
+        raise ValueError("the tensors are not those of the method")
+    _require_finite(state)
+    if any((t == 0).any() for name, t in state.items() if name.startswith("deviation")):
+        raise ValueError("a deviation is 0")
+    adapter.load_state_dict(state, assign=True)
+    return adapter
+
+
+def _require_finite(state: Mapping[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{name} has numbers that are none")
 
 
 def content_hash(volume: Volume) -> str:

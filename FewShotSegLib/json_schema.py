@@ -8,7 +8,9 @@ installed (with pydantic or msgspec there would be two schemas).
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -39,7 +41,8 @@ def from_json(kind: Any, data: Any, where: str) -> Any:
 
     Types are str, int, float, bool, None, ``Any``, unions, ``Literal``, lists, tuples, dicts by
     text, ``Annotated`` with :class:`Check`, and dataclasses of these. A dataclass takes an object
-    that has its fields: those without a default, and no unknown ones.
+    that has its fields: those without a default, and no unknown ones. (A class with ``OTHERS =
+    True`` takes objects with more, and leaves these out.)
 
     Args:
         kind: the type. where: what the value is, for messages, such as ``'window'``; empty for a
@@ -84,7 +87,10 @@ def _dataclass(cls: type[_T], data: Any, where: str) -> _T:
         if field.init:
             free = field.default is not MISSING or field.default_factory is not MISSING
             (optional if free else required).append(field.name)
-    data = json_object(data, where or "it", tuple(required), tuple(optional))
+    others = getattr(cls, "OTHERS", False)
+    known = None if others else tuple(optional)
+    data = json_object(data, where or "it", tuple(required), known)
+    data = {key: value for key, value in data.items() if key in (*required, *optional)}
     inside = f" of {where}" if where else ""
     kinds = _kinds(cls)
     given = {key: from_json(kinds[key], value, f"'{key}'{inside}") for key, value in data.items()}
@@ -97,13 +103,22 @@ def _dataclass(cls: type[_T], data: Any, where: str) -> _T:
 
 @cache
 def _kinds(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+    kinds: dict[str, Any] = {}
+    names = {field.name for field in fields(cls)}
+    for base in reversed(cls.__mro__):  # each in its own module's names, lambdas included
+        own = {k: v for k, v in inspect.get_annotations(base).items() if k in names}
+        plain = types.SimpleNamespace(__annotations__=own)
+        module = vars(sys.modules[base.__module__])
+        kinds |= typing.get_type_hints(plain, module, include_extras=True)
+    return kinds
 
 
 def _one_of(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     fitting = [kind for kind in kinds if _fits(kind, data)]
     if not fitting:
-        words = " or ".join(dict.fromkeys(_words(kind) for kind in kinds))
+        words = " or ".join(
+            dict.fromkeys(_words(k) for k in kinds if k is not int or float not in kinds)
+        )
         raise InputError(f"{where} is {words}, not {shown(data)}")
     return from_json(fitting[0], data, where)
 

@@ -98,8 +98,8 @@ class PreprocessingFields:
     orientation: str
     spacing: tuple[float, float, float]
     intensity: str
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None  # either as given: hashes are of what was written
+    high: int | float | None = None
 
     def __post_init__(self) -> None:
         axes = sorted(AXES.get(letter, (9, 0))[0] for letter in self.orientation)

@@ -62,7 +62,9 @@ class SizePrior:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.mean) and self.mean > 0):
             raise InputError(f"A prior volume must be above 0 ml, not {self.mean / 1000:g}.")
-        if not 0 <= self.gamma:
+        if not 0 <= self.deviation < math.inf or self.count < 0:
+            raise InputError("The spread of a prior, and its number of supports, are 0 or more.")
+        if not 0 <= self.gamma < math.inf:
             raise InputError(f"The tolerance gamma must be 0 or more, not {self.gamma:g}.")
 
     def bounds(self, query_cut_off: bool = False) -> tuple[float, float]:

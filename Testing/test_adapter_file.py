@@ -277,8 +277,7 @@ class WhatIsRefused(TinyWorld):
                 self.write(data)
                 self.assert_refused("damaged")
         self.write(None, preprocessing={"orientation": "RAS"})
-        with self.assertRaisesRegex(ModelError, "preprocessing can't be read"):
-            TrainedAdapter.load(self.path)
+        self.assert_refused("damaged .'preprocessing' lacks the field 'spacing'")
 
     def test_the_header_is_read_without_the_weights(self) -> None:
         self.write(None)
