@@ -44,7 +44,7 @@ class ModelRecord:
     id: Annotated[Line, Check("a name", lambda text: bool(text.strip()))]
     weights_sha256: Sha256
     title: Line = ""
-    network: dict[str, Any] | None = None
+    network: dict[str, Any] = None  # absent, not null, in files of before it was recorded
 
     def __post_init__(self) -> None:
         if self.network is not None:

@@ -13,10 +13,10 @@ This module needs numpy and nothing else.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .annotation import Structure
 from .atomic import write_json
 from .errors import InputError
 from .json_fields import load_json
+from .json_schema import Check, from_json
 from .size_prior import PriorChange
 
 FORMAT = 1
@@ -40,6 +41,14 @@ MISSING = "MissingPackage"
 """``kind`` of a ``failed`` event whose ``package`` is not installed."""
 
 
+def _is_file_name(text: str) -> bool:
+    return text not in ("", ".", "..") and not any(char in "/\\:\0" for char in text)
+
+
+FileName = Annotated[str, Check("the name of a file in the job's folder", _is_file_name)]
+Seed = Annotated[int, Check("a number from 0 to 2^64 - 1", lambda n: 0 <= n < 2**64)]
+
+
 @dataclass(frozen=True)
 class ArrayFile:
     """A ``.npy`` file in the job folder and where its voxels (i, j, k) lie.
@@ -50,9 +59,12 @@ class ArrayFile:
         modality: ``CT``, ``MR`` or None where nobody knows.
     """
 
-    file: str
-    affine: list[list[float]]
-    modality: str | None = None
+    file: FileName
+    affine: Annotated[
+        list[list[float]],
+        Check("a 4x4 matrix", lambda rows: [len(row) for row in rows] == [4] * 4),
+    ]
+    modality: Literal["CT", "MR"] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,11 +100,11 @@ class TrainJob:
     model: str
     method: str = "adapter"
     decoder: str | None = None
-    preset: str = "own"
-    features: str = "multi"
-    modality: str = "auto"
-    seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
+    preset: Literal["own", "published"] = "own"
+    features: Literal["multi", "last"] = "multi"
+    modality: Literal["auto", "CT", "MR"] = "auto"
+    seed: Seed = 0
+    settings: dict[str, int | float | bool | None] = field(default_factory=dict)
     priors: dict[str, PriorChange] = field(default_factory=dict)
     exclusive: bool = True
     device: str = "auto"
@@ -108,13 +120,13 @@ class SegmentJob:
     """
 
     query: ArrayFile
-    adapter: str = ADAPTER
+    adapter: FileName = ADAPTER
     model: str | None = None
     transductive: bool = True
     uncertainty: bool = False
     largest_component: bool = False
     priors: dict[str, PriorChange] = field(default_factory=dict)
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
     cache: str | None = None
 
@@ -129,8 +141,8 @@ class PhantomsJob:
     """Made-up patients for trying things out, written to ``folder`` as image and label files."""
 
     folder: str
-    count: int = 4
-    seed: int = 0
+    count: Annotated[int, Check("a number from 1 to 1000", lambda n: 1 <= n <= 1000)] = 4
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -168,9 +180,9 @@ class SegmentFiles:
     """
 
     structure: Structure
-    file: str | None
+    file: FileName | None
     offset: tuple[int, int, int]
-    unrefined: str | None
+    unrefined: FileName | None
     unrefined_offset: tuple[int, int, int]
     same: bool
 
@@ -197,19 +209,24 @@ def read_job(folder: Path) -> tuple[Job, int]:
     """
     try:
         data = load_json(folder / JOB, "job")
-        if data.pop("format") != FORMAT:
-            raise ValueError("another format")
-        caller, cls = int(data.pop("caller")), KINDS[data.pop("kind")]
-        data = {key: _read(key, value) for key, value in data.items()}
-        unknown = set(data) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-        return cls(**data), caller
-    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
+        head = from_json(_Head, data, "")
+        own = {key: value for key, value in data.items() if key not in vars(head)}
+        return from_json(KINDS[head.kind], own, ""), head.caller
+    except InputError as error:
         raise InputError(
-            f"The job in {folder} can't be read ({error}). The module and its engine are of "
-            "different versions: install both again."
+            f"The job in {folder} can't be read ({str(error).rstrip('.')}). The module and its "
+            "engine are of different versions: install both again."
         ) from error
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What every ``job.json`` begins with."""
+
+    OTHERS: ClassVar[bool] = True
+    format: Annotated[int, Check(f"{FORMAT}", lambda n: n == FORMAT)]
+    kind: Literal["train", "segment", "devices", "phantoms", "download", "import"]
+    caller: Annotated[int, Check("the id of a process", lambda n: 0 < n < 2**31)]
 
 
 def array_steps(path: Path, array: np.ndarray) -> Iterator[int]:
@@ -256,39 +273,10 @@ def make_private(folder: Path) -> Path:
     return folder
 
 
-def _structure(data: Mapping[str, Any]) -> Structure:
-    color = data.get("color")
-    return Structure(**{**data, "color": tuple(color) if color else None})
+def read_segments(data: Any) -> list[SegmentFiles]:
+    """The ``segments`` of a ``result.json``.
 
-
-def _support(data: Mapping[str, Any]) -> SupportFiles:
-    masks = [MaskFile(**{**mask, "labels": ArrayFile(**mask["labels"])}) for mask in data["masks"]]
-    return SupportFiles(ArrayFile(**data["volume"]), masks)
-
-
-def _read(key: str, value: Any) -> Any:
-    """One field of a job from its JSON."""
-    if key == "supports":
-        return [_support(item) for item in value]
-    if key == "structures":
-        return [_structure(item) for item in value]
-    if key == "query":
-        return ArrayFile(**value)
-    if key == "priors":
-        return {name: PriorChange(**change) for name, change in value.items()}
-    return value
-
-
-def read_segments(data: list[Mapping[str, Any]]) -> list[SegmentFiles]:
-    """The ``segments`` of a ``result.json``."""
-    return [
-        SegmentFiles(
-            **{
-                **item,
-                "structure": _structure(item["structure"]),
-                "offset": tuple(item["offset"]),
-                "unrefined_offset": tuple(item["unrefined_offset"]),
-            }
-        )
-        for item in data
-    ]
+    Raises:
+        InputError: they are something else.
+    """
+    return from_json(list[SegmentFiles], data, "'segments' of a result")

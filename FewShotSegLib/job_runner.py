@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import singledispatch
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from .job_protocol import (
     TrainJob,
     make_private,
 )
+from .json_schema import from_json
 from .runtime import Runtime
 
 Cancel = Callable[[], bool]
@@ -62,7 +63,7 @@ def _train(job: TrainJob, folder: Path, events: EventSink, cancel: Cancel) -> Pa
         features=job.features,
         modality=job.modality,
         seed=job.seed,
-        settings=replace(own, **job.settings),
+        settings=from_json(type(own), {**asdict(own), **job.settings}, "'settings' of the job"),
         priors_ml=job.priors,
         exclusive=job.exclusive,
         runtime=_runtime(job, events, cancel),

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from ..annotation import Structure
 from ..annotation_files import parse_structures
 from ..errors import FewShotSegError, InputError
 from ..inputs import default_model
-from ..json_fields import is_number, json_object, load_json
+from ..json_fields import json_object, load_json
+from ..json_schema import Check, from_json
 from ..methods import choose_tuning, default_settings
 from ..model_files import DEFAULT_MODEL
 from ..pairs import find_pairs, read_names
@@ -28,8 +29,6 @@ ALL = "all"
 DEFAULT_SHOTS = (1, 5, 10, ALL)
 DEFAULT_METHODS = ("linear-probe", "adapter-1x1", "ft-last", "ft", "scratch")
 """After the adapter; those that take longest come last."""
-_TEXTS = ("name", "method", "decoder", "preset", "features", "model")
-_CHOICES = ("untrained", "refine")
 _NUMBERS = ("epochs", "learning_rate")
 
 
@@ -50,7 +49,7 @@ class Method:
     method: str
     decoder: str | None = None
     preset: str = "own"
-    features: str | None = None
+    features: Literal["multi", "last"] | None = None
     model: str = DEFAULT_MODEL
     untrained: bool = False
     refine: bool = False
@@ -73,7 +72,7 @@ class Method:
 class Draw:
     """One choice of cases, by name. The first K supports are those of K shots."""
 
-    seed: int
+    seed: Annotated[int, Check("a number from 0 on", lambda n: 0 <= n < 2**63)]
     supports: tuple[str, ...]
     queries: tuple[str, ...]
 
@@ -237,23 +236,11 @@ def _plan(data: Any, folder: Path) -> Plan:
 
 def _method(data: Any, model: str) -> Method:
     data = {"method": data} if isinstance(data, str) else data
-    known = (*_TEXTS, *_CHOICES, *_NUMBERS, "shots")
-    data = dict(json_object(data, "a method", ("method",), known))
-    for key, value in data.items():
-        if key in _TEXTS and not isinstance(value, str):
-            raise InputError(f"'{key}' of a method is a text")
-        if key in _CHOICES and not isinstance(value, bool):
-            raise InputError(f"'{key}' of a method is true or false")
-        if key in _NUMBERS and not is_number(value):
-            raise InputError(f"'{key}' of a method is a number")
-    if "shots" in data:
-        data["shots"] = _shots(data["shots"], "'shots' of a method")
-    if type(data.get("epochs", 1)) is not int:
-        raise InputError("'epochs' of a method is a whole number")
-    method = Method(**{"name": data["method"], "model": model, **data})
+    data = json_object(data, "a method", ("method",), None)
+    method = from_json(Method, {"name": data["method"], "model": model, **data}, "a method")
+    if method.shots is not None:
+        _shots(list(method.shots), "'shots' of a method")
     choose_tuning(method.method, method.decoder, method.preset)
-    if method.features not in (None, "multi", "last"):
-        raise InputError(f"'features' of {method.name} is multi or last")
     _ = method.settings  # refuses what is out of range
     return method
 
@@ -278,14 +265,11 @@ def _task(data: Any, folder: Path) -> Task:
 
 def _draw(data: Any, task: str) -> Draw:
     where = f"a draw of '{task}'"
-    data = json_object(data, where, ("seed", "supports", "queries"), ())
-    if type(data["seed"]) is not int or data["seed"] < 0:
-        raise InputError(f"the seed of {where} is a number from 0 on")
-    for key in ("supports", "queries"):
-        if not all(isinstance(name, str) for name in _list(data[key], f"'{key}' of {where}")):
-            raise InputError(f"'{key}' of {where} are names of cases")
-    _require_apart([*data["supports"], *data["queries"]], f"cases of {where}")
-    return Draw(data["seed"], tuple(data["supports"]), tuple(data["queries"]))
+    draw = from_json(Draw, data, where)
+    for names, key in ((draw.supports, "supports"), (draw.queries, "queries")):
+        _list(list(names), f"'{key}' of {where}")
+    _require_apart([*draw.supports, *draw.queries], f"cases of {where}")
+    return draw
 
 
 def _shots(data: Any, where: str) -> tuple[int | str, ...]:

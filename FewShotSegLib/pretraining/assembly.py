@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..backbones import ARCHITECTURES
 from ..errors import FewShotSegError, InputError
 from ..json_fields import is_number, json_object, load_json
 from ..json_schema import from_json
 from ..modality import MODALITIES
 from ..model_registry import same_class
+from ..network_arguments import network_arguments
 from ..pairs import find_pairs
 from ..preprocessing import Preprocessing
 from ..volume_files import extension_of
@@ -174,10 +174,9 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
     if any(part.intensity == "identity" for part in preprocessing.values()):
         raise InputError("augmentation needs intensities in 0..1; use window or percentiles")
     architecture = json_object(data["architecture"], "'architecture'", ("name",), None)
-    if architecture["name"] not in ARCHITECTURES:
-        raise InputError(f"the architecture is one of {', '.join(ARCHITECTURES)}")
     if "out_channels" in architecture:
         raise InputError("leave out_channels out of 'architecture'; it follows from 'classes'")
+    network_arguments({**architecture, "out_channels": len(classes)})
     if not isinstance(data["data"], list) or not data["data"]:
         raise InputError("'data' is a list of one or more data sets")
     sets = tuple(_data_set(part, folder, classes, preprocessing) for part in data["data"])
