@@ -67,8 +67,8 @@ class OnTinyModel(OneThread):
         cls.image = torch.rand(2, 1, 16, 16, 8, generator=torch.Generator().manual_seed(3))
 
     def network(self, tuning: Tuning, seed: int = 0) -> TunedNetwork:
+        backbone = self.model.backbone  # draws numbers where it is loaded for the first time
         torch.manual_seed(seed)
-        backbone = self.model.backbone
         head = HEAD(backbone.channels, 2)
         return TunedNetwork(self.model, tuning, head, range(len(backbone.channels)))
 
