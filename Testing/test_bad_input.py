@@ -16,6 +16,7 @@ from typing import BinaryIO
 from unittest import mock
 
 import numpy as np
+import safetensors.torch
 import SimpleITK as sitk
 from tiny_model import (
     DIRECTIONS,
@@ -33,6 +34,8 @@ from tiny_model import (
 )
 
 from FewShotSegLib.adapter_file import TrainedAdapter
+from FewShotSegLib.adapter_header import KEY
+from FewShotSegLib.checksums import write_sealed
 from FewShotSegLib.volume_files import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -308,7 +311,8 @@ class BadModels(BadInputTestCase):
             ("garbage", b"garbage " * 20, "not a FewShotSeg adapter"),
             ("weights", (self.model.parent / "tiny.safetensors").read_bytes(), "not a FewShotSeg"),
             ("cut", whole[:-10], "not a FewShotSeg adapter, or is damaged"),
-            ("newer", whole.replace(b'\\"format\\": 1', b'\\"format\\": 3'), "newer FewShotSeg"),
+            ("newer", self.newer(whole), "newer FewShotSeg"),
+            ("flipped", whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "or is damaged"),
         ):
             path = self.bad / f"{name}.fseft"
             if data is not None:
@@ -317,13 +321,26 @@ class BadModels(BadInputTestCase):
                 self.assert_refused(telling, *self.segment_arguments(path, out, query))
                 self.assert_refused(telling, "inspect", str(path))
 
+    def newer(self, whole: bytes) -> bytes:
+        """The file as a later version of the program might have written it."""
+        path = self.bad / "written.fseft"
+        with safetensors.safe_open(self.adapter, "pt") as file:
+            header = json.loads(file.metadata()[KEY])
+        tensors = safetensors.torch.save(safetensors.torch.load(whole))
+        write_sealed(path, tensors, {KEY: json.dumps({**header, "format": 99})})
+        return path.read_bytes()
+
     def test_a_damaged_entry_in_the_users_folder(self) -> None:
         path = self.world / "home" / "models" / "broken.json"
         path.parent.mkdir(parents=True)
         path.write_text("{")
         self.addCleanup(path.parent.rmdir)
         self.addCleanup(path.unlink)
-        self.assert_refused("broken.json is not JSON", "models")
+        ran = run("models")
+        self.assertEqual((ran.status, ran.err), (0, ""))
+        usable, _, unusable = ran.out.partition("Can't be used")
+        self.assertIn("embedded-ct", usable)
+        self.assertRegex(unusable, "broken.json is not JSON")
 
 
 class BadDisks(BadInputTestCase):
@@ -373,13 +390,13 @@ class BadDisks(BadInputTestCase):
 
     def test_a_cache_that_cannot_be_made(self) -> None:
         cache = ("--cache", str(self.outputs / "scores.json" / "cache"))
-        self.adapt("feature cache .* can't be written to", *cache)
-        self.segment("feature cache .* can't be written to", None, *cache)
+        self.adapt("scores.json.cache can't be written to .*--cache", *cache)
+        self.segment("scores.json.cache can't be written to .*--cache", None, *cache)
 
     def test_the_disk_is_full_while_a_result_is_written(self) -> None:
         with mock.patch("FewShotSegLib.result_files._planes", side_effect=FULL):
             self.segment("old.nii.gz.*is full")
-        with mock.patch("safetensors.torch.save_file", side_effect=FULL):
+        with mock.patch("FewShotSegLib.adapter_file.write_sealed", side_effect=FULL):
             with mock.patch("FewShotSegLib.checkpoint.Checkpoint.save"):
                 self.adapt("old.fseft.*is full")
 
