@@ -123,6 +123,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/pretraining/packed/losses.py
   FewShotSegLib/pretraining/packed/network.py
   FewShotSegLib/pretraining/packed/pack.py
+  FewShotSegLib/pretraining/packed/parcels.py
   FewShotSegLib/pretraining/packed/recipe.py
   FewShotSegLib/pretraining/packed/run.py
   FewShotSegLib/pretraining/packed/trainer.py

@@ -35,6 +35,7 @@ from FewShotSegLib.pretraining.packed.pack import (
     read_pack,
     write_pack,
 )
+from FewShotSegLib.pretraining.packed.parcels import grow, shrink
 from FewShotSegLib.pretraining.packed.recipe import Recipe, parse_recipe, read_recipe
 from FewShotSegLib.pretraining.packed.run import pretrain_packed
 from FewShotSegLib.pretraining.packed.trainer import EpisodeTrainer, learning_rate
@@ -456,6 +457,25 @@ class TrainingTest(OneThread):
         record = json.loads((self.folder / "out" / "pretraining.json").read_text())
         self.assertEqual(record["episodes"], 11)
         self.assertEqual([r["episodes"] for r in record["history"]], [5, 8, 11])
+
+    def test_a_checkpoint_travels_in_parcels(self) -> None:
+        before = self.run_to("out", stop_after=3)
+        parts, back = self.folder / "parts", self.folder / "back"
+        for path in shrink(self.folder / "out" / "checkpoint.safetensors", parts, 30_000):
+            self.assertLess(path.stat().st_size, 30_000)
+        self.assertGreater(len(list(parts.iterdir())), 1)
+        self.assertEqual(grow(parts, back / "checkpoint.safetensors"), 3)
+        after = self.run_to("back", resume=True, stop_after=0)
+        self.assertEqual(after.done, 3)
+        for a, b in zip(before.parameters, after.parameters, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+            for key in ("exp_avg", "exp_avg_sq"):
+                kept = [t.optimizer.state[p][key] for t, p in ((before, a), (after, b))]
+                torch.testing.assert_close(*kept, rtol=1e-2, atol=1e-12)
+        self.assertEqual(self.run_to("back", resume=True).done, 8)
+        next(parts.iterdir()).unlink()
+        with self.assertRaisesRegex(InputError, "parts"):
+            grow(parts, back / "checkpoint.safetensors")
 
     def test_no_step_starts_after_the_minutes(self) -> None:
         trainer = self.run_to("out", minutes=0.0)

@@ -1,4 +1,4 @@
-"""``python -m FewShotSegLib.pretraining.packed``: pack data, and pre-train from the pack."""
+"""``python -m FewShotSegLib.pretraining.packed``: pack data, pre-train, move a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from ...errors import FewShotSegError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the two commands; returns the exit status."""
+    """Run one of the commands; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m FewShotSegLib.pretraining.packed")
     commands = parser.add_subparsers(dest="command", required=True)
     pack = commands.add_parser("pack", help="read the volumes of a description into one file")
@@ -33,8 +34,17 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="auto")
     train.add_argument("--threads", type=int)
+    for name, words in (
+        ("shrink", "a run's checkpoint as small files in half precision"),
+        ("grow", "such files as the checkpoint of a run"),
+    ):
+        parcel = commands.add_parser(name, help=words)
+        parcel.add_argument("source")
+        parcel.add_argument("target")
     args = parser.parse_args(arguments)
     try:
+        if args.command in ("shrink", "grow"):
+            return _parcels(args)
         return _pack(args) if args.command == "pack" else _train(args)
     except FewShotSegError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -45,6 +55,17 @@ def _pack(args: argparse.Namespace) -> int:
     from .build import build_pack
 
     build_pack(args.description, args.data, args.out, lambda line: print(line, flush=True))
+    return 0
+
+
+def _parcels(args: argparse.Namespace) -> int:
+    from ..state import NAME
+    from .parcels import grow, shrink
+
+    if args.command == "shrink":
+        print(*shrink(Path(args.source) / NAME, Path(args.target)), sep="\n")
+    else:
+        print(f"{grow(Path(args.source), Path(args.target) / NAME)} episodes")
     return 0
 
 

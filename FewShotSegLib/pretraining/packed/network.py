@@ -46,10 +46,11 @@ class EpisodeNetwork(nn.Module):
             else None
         )
         self.normalise = nn.BatchNorm1d(width, affine=False)
-        numbers = torch.full((len(pack.groups), 32768), -1)
+        top = max(int(volume.labels.max()) for volume in pack.volumes)
+        # No buffer: it follows from the pack, and has no place in a checkpoint.
+        self.class_of = torch.full((len(pack.groups), top + 1), -1)
         for row, (group, label) in enumerate(self.template):
-            numbers[group, label] = row
-        self.register_buffer("class_of", numbers, persistent=False)
+            self.class_of[group, label] = row
 
     def episode(
         self, levels: Sequence[Tensor], episode: Episode, some: Sequence[bool]
@@ -72,7 +73,9 @@ class EpisodeNetwork(nn.Module):
             terms["contrast"] = contrast_loss(projected, episode.tasks)
             loss = loss + self.losses.contrast * terms["contrast"]
         if self.classifier is not None:
-            wanted = self.class_of[episode.group][episode.labels].flatten()
+            wanted = self.class_of.to(episode.labels.device)[episode.group][
+                episode.labels
+            ].flatten()
             known = wanted >= 0
             if known.any():
                 features = self.normalise(torch.cat(found, -1).flatten(0, 1))
