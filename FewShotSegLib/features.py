@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .backbones.base import Backbone
-from .errors import InputError
+from .errors import InputError, is_out_of_memory
 from .events import EventSink, ignore, make_event
 from .feature_store import FeatureStore, VolumeFeatures
 from .geometry import Volume
@@ -128,6 +128,7 @@ class FeatureSource:
     hits: int = 0
     upcoming: Sequence[Volume] = ()
     _announced: Sequence[Volume] = ()
+    _left_gpu: bool = False
 
     def __call__(self, volume: Volume, subject: str = "") -> VolumeFeatures:
         """The features of a volume. ``subject`` is what progress events call it.
@@ -157,7 +158,13 @@ class FeatureSource:
                 self.hits += 1
                 return features
             start = time.perf_counter()
-            self._run(volume, key, subject)
+            try:
+                self._run(volume, key, subject)
+            except RuntimeError as error:
+                if self._where.type == "cpu" or not is_out_of_memory(error):
+                    raise
+                self._leave_gpu()
+                self._run(volume, key, subject)
             features = self.store.stored(key)
             self.passes += 1
             self.seconds += time.perf_counter() - start
@@ -192,7 +199,24 @@ class FeatureSource:
                     )
                 writer.write(number, first, planes)
 
-            stream_features(backbone, image, windows, self.device, write, on_window)
+            stream_features(backbone, image, windows, self._where, write, on_window)
+
+    @property
+    def _where(self) -> torch.device:
+        """Where the backbone runs: on the device, until its memory was not enough."""
+        return torch.device("cpu") if self._left_gpu else self.device
+
+    def _leave_gpu(self) -> None:
+        """The backbone on the CPU from now on; adapters, which are small, stay where they are."""
+        self._left_gpu = True
+        self.model.backbone.to("cpu")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        message = (
+            "The GPU's memory is not enough for a window of this foundation model: its features "
+            "are computed on the CPU, which takes longer and changes no result."
+        )
+        self.events(make_event("warning", message=message))
 
     def _windows(self, volume: Volume) -> Windows:
         entry, shape = self.model.entry, self.preprocessing.place(volume.grid).shape
@@ -238,7 +262,7 @@ class FeatureSource:
                 windows=windows,
                 volumes=len(volumes),
                 bytes=needed,
-                device=self.device.type,
+                device=self._where.type,
             )
         )
         if needed > self.store.max_bytes:
