@@ -38,6 +38,7 @@ from .inputs import (
     require_no_input,
     with_known_values,
 )
+from .limits import SEED, require_path
 from .methods import choose_recipe, choose_tuning, default_settings
 from .model_files import DEFAULT_MODELS
 from .model_registry import Model, find_model
@@ -116,6 +117,9 @@ def adapt(
         InputError, ModelError, StorageError: see each message. Nothing has been written.
         Cancelled: the user stopped.
     """
+    SEED.check(seed)
+    if out is not None:
+        require_path(f"{os.fspath(out)}.partial")
     runtime = runtime or Runtime()
     clock = Clock(runtime.events)
     tuning = choose_tuning(method, decoder, preset)

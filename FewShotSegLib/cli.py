@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from . import __version__
 from .allocation import keep_freed_memory
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sink(make_event("started", command=args.command, version=__version__, pid=os.getpid()))
         for old in outdated_packages():
             sink(make_event("warning", message=f"{old} {_update(old)}"))
-        with signals():
+        with signals(), getattr(sink, "apart", nullcontext)():
             status = args.run(args, sink)
         sink(make_event("finished", seconds=round(time.monotonic() - start, 2)))
         return status
@@ -58,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FewShotSegError as error:
         return _fail(error, "failed", sink)
     except BrokenPipeError:
-        # The reader of our output went away; Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return FAILED
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, OSError):
@@ -83,9 +83,17 @@ def _update(old: Outdated) -> str:
 
 
 def _fail(error: Exception, kind: str, sink: EventSink) -> int:
-    sink(make_event(kind, message=str(error), kind=type(error).__name__))
+    try:
+        sink(make_event(kind, message=str(error), kind=type(error).__name__))
+    except BrokenPipeError:
+        _forget_stdout()
     print(f"fewshotseg: {indented(str(error))}", file=sys.stderr, flush=True)
     return FAILED
+
+
+def _forget_stdout() -> None:
+    """The reader of our output went away; Python would complain once more when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stopped(args: argparse.Namespace) -> Cancelled:

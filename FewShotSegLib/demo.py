@@ -25,6 +25,7 @@ from .evaluation import Scores, evaluate
 from .events import EventSink, make_event
 from .inputs import default_model
 from .json_fields import load_json
+from .limits import SEED, SUPPORTS
 from .model_registry import ModelEntry, find_model
 from .overlay import Panel, draw_overlay
 from .pairs import Pair, find_pairs, read_names
@@ -91,8 +92,8 @@ def run_demo(
     runtime, out = runtime or Runtime(), Path(out)
     warnings: list[str] = []
     runtime = replace(runtime, events=_noting(runtime.events, warnings))
-    if supports < 1:
-        raise InputError(f"The demo needs at least 1 support, not {supports}.")
+    SUPPORTS.check(supports)
+    SEED.check(seed)
     if model is not None:
         find_model(model)  # told before patients are made
     seconds: dict[str, float] = {}

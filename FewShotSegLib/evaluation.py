@@ -23,6 +23,7 @@ from .annotation_files import annotation_grid, mask_files, mask_name, read_annot
 from .annotation_grid import union
 from .errors import InputError
 from .geometry import Grid
+from .limits import TOLERANCE_MM as TOLERANCE_MM_RANGE
 
 TOLERANCE_MM = 2.0
 """How far apart two surfaces may lie and still agree, in mm; best set from the raters' spread."""
@@ -158,6 +159,7 @@ def evaluate_files(
         InputError: a file can't be read, the grids differ, the reference is empty, or the
             prediction is a folder without a mask of any of the structures.
     """
+    TOLERANCE_MM_RANGE.check(tolerance_mm)
     grid, owner = _common_grid(Path(reference), Path(prediction))
     truth = read_annotation(
         reference, grid, structures, what="reference", owner=owner, may_be_outside=False

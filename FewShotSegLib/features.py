@@ -19,6 +19,7 @@ from .errors import InputError, is_out_of_memory
 from .events import EventSink, ignore, make_event
 from .feature_store import FeatureStore, VolumeFeatures
 from .geometry import Volume
+from .limits import require_device
 from .model_registry import Model
 from .precision import at_speed
 from .preprocessing import Preprocessing
@@ -38,6 +39,7 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         InputError: the device does not exist here.
     """
+    require_device(name)
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:

@@ -40,6 +40,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/checksums.py
   FewShotSegLib/cli.py
   FewShotSegLib/cli_flags.py
+  FewShotSegLib/cli_texts.py
   FewShotSegLib/commands/__init__.py
   FewShotSegLib/commands/adapters.py
   FewShotSegLib/commands/benchmark.py
@@ -81,6 +82,7 @@ set(ENGINE_PYTHON_SCRIPTS
   FewShotSegLib/job_runner.py
   FewShotSegLib/json_fields.py
   FewShotSegLib/json_schema.py
+  FewShotSegLib/limits.py
   FewShotSegLib/locks.py
   FewShotSegLib/losses.py
   FewShotSegLib/method_list.py

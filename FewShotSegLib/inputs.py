@@ -15,6 +15,7 @@ from .annotation_files import read_annotation
 from .ct_offset import in_hounsfield, is_offset_ct
 from .errors import InputError
 from .geometry import Volume
+from .limits import require_path
 from .modality import modality_of
 from .model_files import DEFAULT_MODELS
 from .model_registry import Model
@@ -34,7 +35,8 @@ def read_support(
     Raises:
         InputError: either can't be read or used, or their grids differ.
     """
-    volume = read_image(image)
+    volume = read_image(require_path(image))
+    require_path(segmentation)
     annotation = read_annotation(segmentation, volume.grid, structures)
     return Support(volume, annotation, Path(image).name)
 
@@ -45,7 +47,7 @@ def as_volume(query: PathLike | Volume) -> Volume:
     Raises:
         InputError: it can't be read.
     """
-    return query if isinstance(query, Volume) else read_image(query)
+    return query if isinstance(query, Volume) else read_image(require_path(query))
 
 
 def name_of(query: PathLike | Volume) -> str:

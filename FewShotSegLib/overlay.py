@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
@@ -60,6 +61,7 @@ _ENDS = (("R", "L"), ("A", "P"), ("S", "I"))
 _OBLIQUE_DEGREES = 3.0
 
 
+@rc_context({"text.parse_math": False})  # a name such as $x^{$ is no formula
 def draw_overlay(
     path: str | Path,
     image: Volume,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 from tqdm import tqdm
@@ -39,8 +41,33 @@ _BAR_WITHOUT_REST = _BAR.replace("<{remaining}", "")
 _ENDS = ("finished", "failed", "cancelled")
 _QUICK = ("read", "write")
 """Phases without a bar of their own: they are over before anybody has read it."""
+_LEAST_COLUMNS = 20
 _LINE_SECONDS, _LINE_PERCENT = 20, 10
 """Where there is no bar: what must have passed, both of them, before another line is due."""
+
+
+def has_room(stream: IO[str]) -> bool:
+    """Whether a stream is a terminal that a bar fits on. Some say that they have no columns."""
+    if not stream.isatty():
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns >= _LEAST_COLUMNS
+    except (OSError, ValueError, AttributeError):
+        return True  # it can't be asked
+
+
+class _Clearing:
+    """A stream before whose lines the bar goes."""
+
+    def __init__(self, stream: IO[str], clear: Callable[[], None]) -> None:
+        self._stream, self._clear = stream, clear
+
+    def write(self, text: str) -> int:
+        self._clear()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Progress:
@@ -60,6 +87,7 @@ class Progress:
         self._line: tuple[float, float] = (clock(), 0.0)
         self._begun: tuple[float, float] | None = None
         self._bar: tqdm | None = None
+        self._shown = False
         self._said = ""
         self._timed: set[str] = set()
         self._note = ""
@@ -100,6 +128,22 @@ class Progress:
         self.stream.write(printable(text) + "\n")
         self.stream.flush()
 
+    def clear(self) -> None:
+        """Make room for a line of somebody else's; the bar comes back with its next step."""
+        if self._bar is not None and self._shown:
+            self._bar.clear()
+            self._shown = False
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Inside, whatever Python prints (warnings of libraries too) finds the bar gone."""
+        before = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = (_Clearing(stream, self.clear) for stream in before)
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
@@ -111,7 +155,7 @@ class Progress:
         label = _LABELS.get(phase, phase) + (
             f": {printable(subject, lines=False)}" if subject else ""
         )
-        if self.stream.isatty():
+        if has_room(self.stream):
             self._open_bar(label, phase)
         elif label != self._said:
             self.say(label)
@@ -127,6 +171,7 @@ class Progress:
             bar_format=_BAR_WITHOUT_REST if phase == "benchmark" else _BAR,
             unit_scale=phase in ("download", "import"),
         )
+        self._shown = True
 
     def _workload(self, event: dict[str, Any]) -> None:
         """What a benchmark is about to run."""
@@ -149,6 +194,7 @@ class Progress:
             self.say(text)
         else:
             self._bar.write(printable(text), file=self.stream)
+            self._shown = True
             self._bar.set_postfix_str(self._note)
 
     def _advance(self, phase: str, done: int, total: int | None, note: str) -> None:
@@ -157,6 +203,7 @@ class Progress:
             if total and phase not in (*_QUICK, "benchmark"):
                 self._advance_in_lines(100 * done / total, note)
             return
+        self._shown = True
         self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .adapters.base import Adapter
 from .events import EventSink, ignore
+from .limits import EPOCHS, FACTOR, SIZE_WEIGHT
 from .prediction import model_probabilities
 from .query import Query
 from .size_prior import SizePrior, bounds_tensors, size_penalty
@@ -48,6 +49,12 @@ class RefinementSettings:
     alone_factor: float = 0.1
     supported_factor: float = 0.5
     size_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        EPOCHS.check(self.epochs)
+        FACTOR.check(self.alone_factor)
+        FACTOR.check(self.supported_factor)
+        SIZE_WEIGHT.check(self.size_weight)
 
 
 def refine(

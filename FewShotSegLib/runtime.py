@@ -13,6 +13,7 @@ from .errors import Cancelled
 from .events import EventSink, ignore, make_event
 from .feature_store import DEFAULT_MAX_BYTES, FeatureStore
 from .features import FeatureSource, choose_device
+from .limits import CACHE_BYTES, require_device, require_path
 from .model_files import own_folder
 from .model_registry import Model
 from .preprocessing import Preprocessing
@@ -35,6 +36,12 @@ class Runtime:
     cache_bytes: int = DEFAULT_MAX_BYTES
     events: EventSink = ignore
     cancel: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        require_device(self.device)
+        CACHE_BYTES.check(self.cache_bytes)
+        if self.cache is not None:
+            require_path(self.cache)
 
     def check(self) -> None:
         """Raise :class:`Cancelled` if the user stopped the work."""

@@ -30,6 +30,7 @@ from .inputs import (
     require_no_input,
     with_known_values,
 )
+from .limits import SEED, require_path
 from .model_files import own_folder
 from .prediction import (
     model_probabilities,
@@ -128,9 +129,11 @@ def segment(
         InputError, ModelError, StorageError: see each message. Nothing has been written.
         Cancelled: the user stopped.
     """
+    SEED.check(seed)
     runtime = runtime or Runtime()
     clock = Clock(runtime.events, name_of(query))
     if out is not None:
+        require_path(out)
         check_output_name(out)
         require_no_input(out, [query, *paths_of(supports)])
         require_writable(out)

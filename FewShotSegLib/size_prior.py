@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
+from .limits import GAMMA, PRIOR_ML, SPREAD_ML
 
 if TYPE_CHECKING:  # the Slicer side measures priors before torch is installed
     import torch
@@ -60,12 +61,11 @@ class SizePrior:
     apart: float | None = None
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.mean) and self.mean > 0):
-            raise InputError(f"A prior volume must be above 0 ml, not {self.mean / 1000:g}.")
-        if not 0 <= self.deviation < math.inf or self.count < 0:
-            raise InputError("The spread of a prior, and its number of supports, are 0 or more.")
-        if not 0 <= self.gamma < math.inf:
-            raise InputError(f"The tolerance gamma must be 0 or more, not {self.gamma:g}.")
+        PRIOR_ML.check(self.mean / 1000)
+        SPREAD_ML.check(self.deviation / 1000)
+        if self.count < 0:
+            raise InputError("The number of supports of a prior is 0 or more.")
+        GAMMA.check(self.gamma)
 
     def bounds(self, query_cut_off: bool = False) -> tuple[float, float]:
         """The tolerated sizes in mm^3. A bound that is not trusted is 0 or infinite."""
@@ -103,8 +103,7 @@ class PriorChange:
         if self.mean_ml is not None:
             prior = _known(prior, self.mean_ml, prior.gamma, prior.deviation)
         if self.deviation_ml is not None:
-            if not 0 <= self.deviation_ml < float("inf"):
-                raise InputError(f"A spread must be 0 ml or more, not {self.deviation_ml:g}.")
+            SPREAD_ML.check(self.deviation_ml)
             deviation = self.deviation_ml * 1000
             prior = replace(prior, deviation=deviation)
             gamma = max(DEFAULT_GAMMA, spread_gamma(prior.mean, deviation, max(1, prior.count)))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .adapters.base import Adapter
+from .errors import InputError
 from .feature_store import VolumeFeatures
 from .upsampling import upsample
 
@@ -23,7 +24,7 @@ Box = tuple[slice, slice, slice]
 def select_levels(strides: Sequence[int], features: str) -> tuple[int, ...]:
     """Which of a backbone's levels are adapted: ``multi`` all, ``last`` the finest alone."""
     if features not in ("multi", "last"):
-        raise ValueError(f"features '{features}' is neither multi nor last")
+        raise InputError(f"The features are 'multi' or 'last', not '{features}'.")
     return tuple(range(len(strides))) if features == "multi" else (0,)
 
 

@@ -22,6 +22,7 @@ from .at_once import differentiable_at_once
 from .checkpoint import Checkpoint
 from .errors import InputError
 from .events import EventSink, ignore, make_event
+from .limits import COUNT, EPOCHS, LEARNING_RATE, PART, SIZE_WEIGHT, WARM_UP, WEIGHT
 from .losses import cross_entropy_loss, soft_dice_loss
 from .precision import at_speed
 from .query import Query
@@ -62,13 +63,16 @@ class TrainingSettings:
     size_from: float = 0.5
 
     def __post_init__(self) -> None:
-        whole = (self.epochs, self.steps_per_epoch, self.crops, self.crop_size, self.patience)
-        if min(whole) < 1 or self.warm_up < 0:
-            raise InputError("Epochs, steps, crops, crop size and patience must be 1 or more.")
-        if self.learning_rate is not None and self.learning_rate <= 0:
-            raise InputError("The learning rate must be above 0.")
-        if not 0 <= self.size_from <= 1 or self.size_weight < 0:
-            raise InputError("The size weight lambda must be 0 or more; its start within 0..1.")
+        EPOCHS.check(self.epochs)
+        for count in (self.steps_per_epoch, self.crops, self.crop_size, self.patience):
+            COUNT.check(count)
+        WARM_UP.check(self.warm_up)
+        if self.learning_rate is not None:
+            LEARNING_RATE.check(self.learning_rate)
+        for weight in (self.weight_decay, self.cross_entropy, self.plateau):
+            WEIGHT.check(weight)
+        SIZE_WEIGHT.check(self.size_weight)
+        PART.check(self.size_from)
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in an adapter file."""
@@ -215,8 +219,10 @@ def fit(
         stopped = recipe.settled(history, settings) if supports else record.get("size_loss") == 0.0
         if query is not None and supports:  # the size term needs its time as well
             stopped &= epoch >= settings.size_from * settings.epochs + settings.patience
-        # A query's tiles are measured anew after these epochs: nothing else need be kept of it.
-        if checkpoint is not None and (query is None or (epoch + 1) % SWEEP_EVERY == 0):
+        # A query's tiles are measured anew after these epochs, and before the first that needs
+        # them: nothing else need be kept of it.
+        fresh = query is None or not query.measured or (epoch + 1) % SWEEP_EVERY == 0
+        if checkpoint is not None and fresh:
             checkpoint.save(adapter, optimizer, history)
         events(make_event("epoch", phase=phase, epoch=epoch + 1, epochs=settings.epochs, **record))
         if stopped and epoch + 1 < settings.epochs:

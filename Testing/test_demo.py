@@ -226,7 +226,7 @@ class FolderTests(DemoTestCase):
     def test_too_few(self) -> None:
         with self.assertRaisesRegex(InputError, "3 annotated.*3 support.*are 4"):
             self.run_demo(self.data, supports=3)
-        with self.assertRaisesRegex(InputError, "at least 1 support"):
+        with self.assertRaisesRegex(InputError, "number of supports must be"):
             self.run_demo(self.data, supports=0)
         self.assertFalse(self.out.exists())
 

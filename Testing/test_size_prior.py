@@ -122,7 +122,7 @@ class Bounds(unittest.TestCase):
             with self.subTest(mean), self.assertRaisesRegex(InputError, "above 0 ml"):
                 SizePrior(mean)
         for gamma in (-0.1, math.nan):
-            with self.subTest(gamma), self.assertRaisesRegex(InputError, "gamma must be 0 or more"):
+            with self.subTest(gamma), self.assertRaisesRegex(InputError, "gamma must be from 0"):
                 SizePrior(1000.0, gamma=gamma)
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from FewShotSegLib.adapters import ADAPTERS
 from FewShotSegLib.adapters.base import Adapter
+from FewShotSegLib.errors import InputError
 from FewShotSegLib.feature_store import VolumeFeatures
 from FewShotSegLib.sampling import draw_crops
 from FewShotSegLib.support_set import PreparedSupport
@@ -152,7 +153,7 @@ class Boxes(unittest.TestCase):
     def test_levels_by_name(self) -> None:
         self.assertEqual(select_levels((1, 2, 4, 8), "multi"), (0, 1, 2, 3))
         self.assertEqual(select_levels((1, 2, 4, 8), "last"), (0,))
-        with self.assertRaisesRegex(ValueError, "'first'"):
+        with self.assertRaisesRegex(InputError, "'first'"):
             select_levels((1, 2), "first")
 
 

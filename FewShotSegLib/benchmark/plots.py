@@ -24,6 +24,7 @@ LEAST_MARK, GROWTH = 4.0, 2.0
 """Size in points of a mark of the fewest shots, and how much larger that of the next is."""
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # a name such as $x^{$ is no formula
 def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
     """Write ``shots.png``, ``parameters.png``, ``time.png`` and ``transduction.png``.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -16,6 +17,7 @@ from .trainer import TERMS
 MAX_LEGEND = 20
 
 
+@rc_context({"text.parse_math": False})  # a name such as $x^{$ is no formula
 def draw_curve(history: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Path) -> None:
     """Write a PNG of the epochs' records, as in the ``epoch`` events.
 

@@ -18,6 +18,7 @@ from .. import __version__
 from ..atomic import require_writable, write_json
 from ..errors import Cancelled, InputError
 from ..events import EventSink, ignore, make_event
+from ..limits import SEED, STEPS
 from ..model_registry import find_model
 from ..runtime import Runtime
 from .assembly import Assembly, read_assembly
@@ -78,6 +79,9 @@ def pretrain(
         InputError, StorageError: see each message.
         Cancelled: the user stopped; the checkpoint holds what was done.
     """
+    SEED.check(seed)
+    if steps is not None:
+        STEPS.check(steps)
     runtime, out = runtime or Runtime(), Path(out)
     with ExitStack() as stack:
         ranks = stack.enter_context(process_group(runtime.device))
