@@ -99,7 +99,9 @@ class Regressions(TrainedWorld):
         (folder / "broken.json").write_text("{", encoding="utf-8")
         self.addCleanup((folder / "broken.json").unlink)
         self.assertEqual(find_model().entry.id, "embedded-ct")
-        self.assertEqual(run("models").status, 2)
+        ran = run("models")
+        self.assertEqual(ran.status, 0)
+        self.assertIn("broken.json", ran.out.partition("Can't be used")[2])
 
     def test_results_for_programs_come_as_events(self) -> None:
         drawn = str(self.supports[0].segmentation)
