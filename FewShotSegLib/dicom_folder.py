@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .file_names import require_usable_name
+from .file_names import children, require_usable_name
 from .image_files import quiet
 from .image_process import read_apart
 from .modality import MODALITIES
@@ -53,13 +53,8 @@ def read_folder(folder: Path) -> Series:
         InputError: there is no series or more than one, or its slices don't make a volume.
     """
     require_usable_name(folder)
-    try:
-        for file in folder.iterdir():
-            require_usable_name(file)
-    except OSError as error:
-        raise InputError(
-            f"The folder {folder} can't be opened ({error.strerror}); check its permissions."
-        ) from error
+    for file in children(folder):
+        require_usable_name(file)
     image, said = read_apart("dicom", folder)
     return Series(image, **said)
 
@@ -222,7 +217,7 @@ def _require_all_listed(folder: Path, files: Sequence[str], header: sitk.ImageFi
     uid += b"\0" * (len(uid) % 2)
     wanted = _CLASS_IN_FILE + struct.pack("<H", len(uid)) + uid
     listed = {Path(file).name for file in files}
-    for file in sorted(folder.iterdir()):
+    for file in sorted(children(folder)):
         if file.name in listed or not file.is_file():
             continue
         with file.open("rb") as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from .errors import InputError
 
@@ -22,7 +23,32 @@ def require_usable_name(path: str | os.PathLike[str]) -> None:
             " or folder."
         ) from None
     if "\0" in name:
-        raise InputError(f"The name {shown(path)} has a character that no file's name can have.")
+        raise InputError(
+            f"The name {shown(path)} has a character that no file's name can have; check the path."
+        )
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder; False too where the system won't tell (a name too long)."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
+def children(folder: str | os.PathLike[str]) -> list[Path]:
+    """What a folder has in it, unsorted.
+
+    Raises:
+        InputError: it can't be opened.
+    """
+    try:
+        return list(Path(folder).iterdir())
+    except OSError as error:
+        raise InputError(
+            f"The folder {shown(folder)} can't be opened ({error.strerror}); check the path and "
+            "its permissions."
+        ) from error
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .file_names import require_usable_name
+from .file_names import is_folder, require_usable_name
 from .geometry import Grid
 from .image_headers import (
     READERS,
@@ -63,7 +63,7 @@ def require_file(path: Path) -> None:
     """
     require_usable_name(path)
     try:
-        found, folder = path.is_file(), path.is_dir()
+        found, folder = path.is_file(), is_folder(path)
     except OSError as error:  # a name too long, a folder that is closed to us
         raise InputError(f"{path} can't be opened ({error.strerror}); check the path.") from error
     if not found:

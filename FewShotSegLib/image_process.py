@@ -23,6 +23,7 @@ from .errors import InputError
 SECONDS, BYTES_A_SECOND = 60.0, 1e6
 """The time limit: as long as Python may take to start on a busy computer, and the time in which a
 slow network brings the files."""
+GRACE = 5.0
 
 _CHILD = "FewShotSegLib.image_child"
 
@@ -60,7 +61,7 @@ def read_apart(kind: str, path: Path) -> tuple[sitk.Image, dict[str, Any]]:
         process.kill()
 
     # The child ends itself at the limit; this is for one that can't.
-    timer = threading.Timer(limit + 5, end)
+    timer = threading.Timer(limit + GRACE, end)
     timer.daemon = True
     timer.start()
     try:
@@ -90,12 +91,19 @@ def send(stream: IO[bytes], image: sitk.Image | None, **said: Any) -> None:
             "spacing": image.GetSpacing(),
             "origin": image.GetOrigin(),
             "direction": image.GetDirection(),
-            "metadata": {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()},
+            "metadata": {
+                _text(key): _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys()
+            },
         }
     stream.write(json.dumps(said).encode() + b"\n")
     if image is not None:
         stream.write(memoryview(np.ascontiguousarray(array)).cast("B"))
     stream.flush()
+
+
+def _text(text: str) -> str:
+    """What is no UTF-8 in a header can't be given back to ITK."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _answer(stream: IO[bytes]) -> tuple[sitk.Image | None, dict[str, Any]] | None:

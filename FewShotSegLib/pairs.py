@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .annotation_files import parse_structures
 from .errors import InputError
+from .file_names import children, is_folder, require_usable_name
 from .json_fields import load_json
 from .volume_files import extension_of
 
@@ -52,7 +53,8 @@ def find_pairs(folder: str | os.PathLike[str]) -> list[Pair]:
         InputError: there is no such folder, no pair in it, or more than one way to pair.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    require_usable_name(folder)
+    if not is_folder(folder):
         raise InputError(f"There is no folder {folder}; check the path.")
     images = _only_folder(folder, IMAGE_FOLDERS)
     segmentations = _only_folder(folder, SEGMENTATION_FOLDERS)
@@ -115,7 +117,7 @@ def _values(labels: Mapping[str, object]) -> dict[int, str]:
 
 def _only_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The one sub-folder with one of these names, if any."""
-    found = [child for child in folder.iterdir() if child.is_dir() and child.name.lower() in names]
+    found = [child for child in children(folder) if child.is_dir() and child.name.lower() in names]
     if len(found) > 1:
         raise InputError(
             f"{folder} has the folders {_named(found)}, any of which could be meant; give a folder "
@@ -126,11 +128,14 @@ def _only_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 def _files(folder: Path) -> list[Path]:
     """The image files of a folder, by name; hidden ones (such as macOS's ``._``) are none."""
-    return sorted(
+    files = sorted(
         file
-        for file in folder.iterdir()
+        for file in children(folder)
         if file.is_file() and extension_of(file) and not file.name.startswith(".")
     )
+    for file in files:
+        require_usable_name(file)
+    return files
 
 
 def _stem(file: Path) -> str:
@@ -172,7 +177,7 @@ def _match(images: list[Path], segmentations: list[Path]) -> list[Pair]:
 def _cases(folder: Path) -> list[Pair]:
     """Pairs in a sub-folder each, unsorted."""
     pairs = []
-    for case in folder.iterdir():
+    for case in children(folder):
         if not case.is_dir() or case.name.startswith("."):
             continue
         images, segmentations = _told_apart(_files(case))

@@ -9,7 +9,7 @@ import numpy as np
 
 from .dicom_folder import read_folder
 from .errors import InputError
-from .file_names import require_usable_name
+from .file_names import is_folder, require_usable_name
 from .geometry import Grid, Volume
 from .image_files import EXTENSIONS, array_of, extension_of, grid_of, read_file, skewed
 from .image_headers import not_numbers, require_usable_grid
@@ -44,7 +44,7 @@ def read_image(path: str | Path) -> Volume:
     path = Path(path)
     require_usable_name(path)
     modality, notes = None, ()
-    if path.is_dir():
+    if is_folder(path):
         series = read_folder(path)
         image, modality = series.image, series.modality
         notes = (series.note,) if series.note else ()

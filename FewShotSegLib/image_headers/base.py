@@ -18,6 +18,8 @@ MAX_TEXT = 1 << 24
 """Bytes of the longest header that is text; a segmentation of 500 segments has some 300 kB."""
 MAX_DEFLATED = 1032
 """How much smaller deflate makes anything at most."""
+MAX_PLAIN = 500
+"""Characters of the longest field that ITK is given in this process; its own buffers are fixed."""
 GZIP_MAGIC = b"\x1f\x8b"
 
 

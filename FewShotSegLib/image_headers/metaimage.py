@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from .base import (
     MAX_DEFLATED,
+    MAX_PLAIN,
     MAX_TEXT,
     Header,
     cut_short,
@@ -101,7 +102,8 @@ def _fields(path: Path) -> tuple[dict[str, str], bool, int]:
                 break
         else:
             raise cut_short(path, "it ends within its header")
-        return fields, fields.keys() <= _KNOWN, stream.tell()
+        plain = all(len(value) <= MAX_PLAIN and value.isprintable() for value in fields.values())
+        return fields, plain and fields.keys() <= _KNOWN, stream.tell()
 
 
 def _require_data(path: Path, fields: Mapping[str, str], claimed: int, end: int) -> bool:

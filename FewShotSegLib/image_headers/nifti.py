@@ -35,6 +35,8 @@ _BYTES = {
 }
 """Bytes a voxel by the code of its type."""
 _FLOATS = {16: "f4", 64: "f8", 32: "f4", 1792: "f8"}
+_LEAST_SLOPE = 1e-15
+"""ITK takes a slope below 2e-16 for none at all."""
 _TO_MM = {1: 1000.0, 3: 0.001}
 """By the code of the unit of length; all others are millimetres, or not said."""
 
@@ -159,7 +161,8 @@ def _require_known_scale(path: Path, slope: float, intercept: float) -> None:
     unscaled = slope == 0 or math.isnan(slope)
     if unscaled and (intercept == 0 or math.isnan(intercept)):
         return
-    if unscaled or not (math.isfinite(slope) and math.isfinite(intercept)):
+    finite = math.isfinite(slope) and math.isfinite(intercept)
+    if unscaled or not finite or abs(slope) < _LEAST_SLOPE:
         raise InputError(
             f"{path} says that its values are scaled by {slope:g} and shifted by {intercept:g},"
             " which means nothing; correct scl_slope and scl_inter in its header, or export it"
@@ -180,12 +183,13 @@ def _grids(path: Path, raw: bytes, order: str, shape: Sequence[int]) -> tuple[Gr
     affines = []
     if sform_code > 0:
         affines.append(LPS_TO_RAS @ np.vstack([scale * rows, [0, 0, 0, 1]]))
-    if qform_code > 0:
+    if qform_code > 0 and (pixdim[1:4] > 0).all():  # by the definition it has no meaning otherwise
         affines.append(LPS_TO_RAS @ _qform(pixdim, quaternion, scale))
     if not affines:
+        if (pixdim[1:4] <= 0).any():
+            spacing = " x ".join(f"{s:.4g}" for s in pixdim[1:4])
+            raise misplaced(path, f"its voxels would be {spacing} mm")
         affines.append(np.diag([*(scale * pixdim[1:4]), 1.0]))
-        if (pixdim[1:4] < 0).any():
-            raise misplaced(path, "it has a negative spacing and no directions")
     grids, problems = [], []
     for affine in affines:
         try:

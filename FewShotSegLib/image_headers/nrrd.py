@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from .base import (
     MAX_DEFLATED,
+    MAX_PLAIN,
     MAX_TEXT,
     Header,
     cut_short,
@@ -46,8 +47,8 @@ _BYTES = {name: size for size, names in _TYPES.items() for name in names}
 _KNOWN = {
     *("content", "type", "dimension", "space", "space dimension", "space directions"),
     *("space origin", "space units", "sizes", "spacings", "thicknesses", "axis mins", "axis maxs"),
-    *("centers", "centerings", "kinds", "labels", "units", "encoding", "endian", "data file"),
-    *("min", "max", "old min", "old max", "byte skip", "sample units", "measurement frame"),
+    *("centers", "centerings", "kinds", "units", "encoding", "endian", "data file"),
+    *("min", "max", "old min", "old max", "byte skip", "measurement frame"),
 }
 """Fields whose use is known here. All others of the definition are left to ITK."""
 _SAME = {"datafile": "data file", "axismins": "axis mins", "axismaxs": "axis maxs"}
@@ -56,6 +57,28 @@ _TO_LPS = {
     "left-anterior-superior": (1, -1, 1),
     "left-posterior-superior": (1, 1, 1),
 }
+_SPACES = {
+    *_TO_LPS,
+    *("ras", "las", "lps", "scanner-xyz", "3d-right-handed", "3d-left-handed"),
+}
+_WORDS = {
+    "kinds": {
+        "domain",
+        "space",
+        "list",
+        "vector",
+        "point",
+        "rgb-color",
+        "rgba-color",
+        "none",
+        "???",
+    },
+    "centers": {"cell", "node", "none", "???"},
+    "centerings": {"cell", "node", "none", "???"},
+}
+"""The words of fields that have a word an axis."""
+_NUMBERS = ("thicknesses", "axis maxs", "min", "max", "old min", "old max", "space dimension")
+_QUOTED = re.compile(r'("[\w .%/-]*"\s*)*')
 _SHORT = {"ras": "right-anterior-superior", "las": "left-anterior-superior"}
 _OTHER_UNITS = re.compile(
     r"k?m|[cdnuµμ]m|(kilo|centi|micro|nano)?(met(er|re)s?)|microns?|in|inch(es)?"
@@ -83,6 +106,7 @@ def read_header(path: Path) -> Header:
             f"{path} has voxels of the type {fields['type']!r:.40}, which can't be read here; save"
             " it as integers or as 32-bit floating point numbers."
         )
+    understood &= _plain(fields)
     understood &= _require_data(path, fields, require_room(path, sizes, value_bytes), end)
     if value_bytes > 1 and fields["encoding"].lower() in ("raw", "gzip", "gz", "bzip2", "bz2"):
         if fields.get("endian", "").lower() not in ("little", "big"):
@@ -125,6 +149,25 @@ def _fields(path: Path, raw: bytes) -> tuple[dict[str, str], bool]:
             raise unreadable(path, f"its header has {name!r:.60} {what}")
         fields[name] = value.strip()
     return fields, fields.keys() <= _KNOWN
+
+
+def _plain(fields: Mapping[str, str]) -> bool:
+    """Whether the fields that say nothing here are at least of the kind that they should be."""
+    if any(len(value) > MAX_PLAIN or not value.isprintable() for value in fields.values()):
+        return False
+    if fields.get("space", "lps").lower() not in _SPACES:
+        return False
+    for field, words in _WORDS.items():
+        if not set(fields.get(field, "").lower().split()) <= words:
+            return False
+    try:
+        [float(word) for field in _NUMBERS for word in fields.get(field, "").split()]
+    except ValueError:
+        return False
+    if not all(_QUOTED.fullmatch(fields.get(field, "")) for field in ("units", "space units")):
+        return False
+    frame = fields.get("measurement frame", "none none none")
+    return not _VECTOR.sub("", frame).strip() and len(_VECTOR.findall(frame)) == 3
 
 
 def _require_data(path: Path, fields: Mapping[str, str], claimed: int, end: int) -> bool:
