@@ -24,7 +24,6 @@ from .image_headers import (
     READERS,
     Header,
     read_header,
-    require_sound_voxels,
     require_usable_grid,
     unreadable,
 )
@@ -141,8 +140,7 @@ def _read(path: Path, header: Header) -> sitk.Image:
             )
         if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
             raise InputError(f"{path} has complex values; save its magnitude as the image.")
-        if header.reader == "NiftiImageIO":
-            require_sound_voxels(path)
+        header.verify()
         try:
             image = reader.Execute()
         except RuntimeError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import InputError
 from . import metaimage, nifti, nrrd
 from .base import Header, require_usable_grid, unreadable
-from .nifti import not_numbers, require_sound_voxels
+from .nifti import not_numbers
 
 READERS: dict[str, Callable[[Path], Header]] = {
     ".nii.gz": nifti.read_header,
@@ -29,7 +29,6 @@ __all__ = [
     "Header",
     "not_numbers",
     "read_header",
-    "require_sound_voxels",
     "require_usable_grid",
     "unreadable",
 ]

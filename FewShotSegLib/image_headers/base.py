@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -20,6 +22,7 @@ MAX_DEFLATED = 1032
 """How much smaller deflate makes anything at most."""
 MAX_PLAIN = 500
 """Characters of the longest field that ITK is given in this process; its own buffers are fixed."""
+CHUNK = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -33,12 +36,14 @@ class Header:
         grids: where the header may mean the voxels to lie (a NIfTI file can say it twice); none
             where it is not 3-D.
         understood: every field is one that was checked here. Of others only ITK knows what they do.
+        verify: raises InputError where the voxels themselves are damaged and ITK would not see it.
     """
 
     reader: str
     sizes: tuple[int, ...]
     grids: tuple[Grid, ...] = ()
     understood: bool = True
+    verify: Callable[[], None] = lambda: None
 
 
 def unreadable(path: Path, why: str) -> InputError:
@@ -108,6 +113,34 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows; an allocation too large fails there
         return None
+
+
+def require_unpacked(path: Path, open_packed: Callable[[], IO[bytes]], claimed: int) -> None:
+    """ITK takes whatever comes out of damaged compressed data for voxels.
+
+    Args:
+        open_packed: opens the unpacked voxels. claimed: how many bytes there should be.
+
+    Raises:
+        InputError: they end early, or fail their checksum.
+    """
+    size = 0
+    try:
+        with open_packed() as stream:
+            while chunk := stream.read(CHUNK):
+                size += len(chunk)
+    except (EOFError, OSError, zlib.error) as error:
+        raise damaged_packing(path) from error
+    if size < claimed:
+        raise cut_short(path)
+
+
+def damaged_packing(path: Path) -> InputError:
+    """Compressed data that can't be unpacked whole."""
+    return InputError(
+        f"{path} is damaged or cut short (its compressed data end early or fail their"
+        " checksum); copy or export it again."
+    )
 
 
 def data_file(path: Path, name: str) -> Path:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from ..errors import InputError
 from .base import (
+    CHUNK,
     MAX_DEFLATED,
     MAX_PLAIN,
     MAX_TEXT,
@@ -20,6 +25,7 @@ from .base import (
     misplaced,
     numbers,
     require_room,
+    require_unpacked,
     unreadable,
     whole_numbers,
 )
@@ -71,7 +77,8 @@ def read_header(path: Path) -> Header:
     channels = fields.get("ElementNumberOfChannels", "1")
     (channels,) = whole_numbers(path, "ElementNumberOfChannels", channels, 1, 1)
     claimed = require_room(path, [*sizes, channels], value_bytes)
-    understood &= _require_data(path, fields, claimed, end)
+    found, verify = _require_data(path, fields, claimed, end)
+    understood &= found
     grids = ()
     placed = _affine(path, fields, dimension)
     while len(sizes) > 3 and sizes[-1] == 1:
@@ -80,7 +87,7 @@ def read_header(path: Path) -> Header:
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = placed[:3, :3], placed[:3, -1]
         grids = (grid_from(path, sizes, affine),)
-    return Header("MetaImageIO", tuple(sizes), grids, understood)
+    return Header("MetaImageIO", tuple(sizes), grids, understood, verify)
 
 
 def _fields(path: Path) -> tuple[dict[str, str], bool, int]:
@@ -106,8 +113,10 @@ def _fields(path: Path) -> tuple[dict[str, str], bool, int]:
         return fields, plain and fields.keys() <= _KNOWN, stream.tell()
 
 
-def _require_data(path: Path, fields: Mapping[str, str], claimed: int, end: int) -> bool:
-    """Whether it is known where the voxels are.
+def _require_data(
+    path: Path, fields: Mapping[str, str], claimed: int, end: int
+) -> tuple[bool, Callable[[], None]]:
+    """Whether it is known where the voxels are, and what verifies them.
 
     Raises:
         InputError: the file is too small for them.
@@ -124,7 +133,9 @@ def _require_data(path: Path, fields: Mapping[str, str], claimed: int, end: int)
         flags[field] = text in _TRUE
     name = fields["ElementDataFile"]
     if name.upper().startswith("LIST") or "%" in name:
-        return False
+        if flags["CompressedData"]:
+            raise unreadable(path, "its voxels are compressed, and spread over several files")
+        return False, lambda: None
     local = name.upper() == "LOCAL"
     file = path if local else data_file(path, name)
     (skip,) = whole_numbers(path, "HeaderSize", fields.get("HeaderSize", "0"), 1, -1)
@@ -135,9 +146,46 @@ def _require_data(path: Path, fields: Mapping[str, str], claimed: int, end: int)
         )
         if there < size or claimed > there * MAX_DEFLATED + 1024:
             raise cut_short(path)
+        if local and ("CompressedDataSize" not in fields or size == 0):
+            raise unreadable(path, "its header does not say how long its compressed data are")
+        if skip != 0 or not flags["BinaryData"]:
+            raise unreadable(path, "its header has compressed data after or in something else")
+        opened = partial(_open_deflated, file, end if local else 0, size or there)
+        return True, partial(require_unpacked, path, opened, claimed)
     elif flags["BinaryData"] and there < claimed:
         raise cut_short(path)
-    return skip == 0 and flags["BinaryData"]
+    return skip == 0 and flags["BinaryData"], lambda: None
+
+
+@contextmanager
+def _open_deflated(file: Path, start: int, size: int) -> Iterator[IO[bytes]]:
+    with open(file, "rb") as stream:
+        stream.seek(start)
+        yield _Inflated(stream, size)
+
+
+class _Inflated:
+    """Reads one zlib stream of ``size`` bytes, unpacked, to its checksum."""
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream, self._left, self._zlib = stream, size, zlib.decompressobj()
+
+    def read(self, count: int) -> bytes:
+        """Up to so many bytes; none at the end.
+
+        Raises:
+            EOFError, zlib.error: the stream ends early, or is damaged.
+        """
+        while not self._zlib.eof:
+            packed = self._zlib.unconsumed_tail
+            if not packed:
+                packed = self._stream.read(min(self._left, CHUNK))
+                self._left -= len(packed)
+                if not packed:
+                    raise EOFError
+            if data := self._zlib.decompress(packed, count):
+                return data
+        return b""
 
 
 def _affine(path: Path, fields: Mapping[str, str], dimension: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -16,9 +17,11 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import LPS_TO_RAS, Grid
 from .base import (
+    CHUNK,
     GZIP_MAGIC,
     Header,
     cut_short,
+    damaged_packing,
     grid_from,
     misplaced,
     require_room,
@@ -28,7 +31,6 @@ from .base import (
 
 _SIZE, _NIFTI2_SIZE = 348, 540
 _FIRST_VOXEL = 352
-_CHUNK = 1 << 20
 _BYTES = {
     **{2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8},
     **{32: 8, 1792: 16, 128: 3, 2304: 4},  # complex, and colours
@@ -66,10 +68,11 @@ def read_header(path: Path) -> Header:
     spatial = fields.sizes
     while len(spatial) > 3 and spatial[-1] == 1:
         spatial = spatial[:-1]
-    return Header("NiftiImageIO", spatial, grids, understood=raw[348] == 0)
+    verify = partial(_require_sound_voxels, path)
+    return Header("NiftiImageIO", spatial, grids, understood=raw[348] == 0, verify=verify)
 
 
-def require_sound_voxels(path: Path) -> None:
+def _require_sound_voxels(path: Path) -> None:
     """ITK reads zeros for NaN, infinity and whatever is missing of a NIfTI file, without a word.
 
     Raises:
@@ -82,7 +85,7 @@ def require_sound_voxels(path: Path) -> None:
         wanted = math.prod(fields.sizes) * bytes_a_voxel
         _read(path, stream, fields.start - _FIRST_VOXEL)
         # To the very end, so that gzip's checksum is compared too.
-        while chunk := _read(path, stream, _CHUNK):
+        while chunk := _read(path, stream, CHUNK):
             voxels = chunk[: max(wanted - size, 0)]
             size += len(chunk)
             if fields.type_code in _FLOATS:
@@ -113,10 +116,7 @@ def _read(path: Path, stream: IO[bytes], count: int) -> bytes:
     try:
         return stream.read(count)
     except (EOFError, OSError, zlib.error) as error:
-        raise InputError(
-            f"{path} is damaged or cut short (its compressed data end early or fail their"
-            " checksum); copy or export it again."
-        ) from error
+        raise damaged_packing(path) from error
 
 
 def _fields(path: Path, raw: bytes) -> _Fields:

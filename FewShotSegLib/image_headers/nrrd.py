@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -22,6 +27,7 @@ from .base import (
     misplaced,
     numbers,
     require_room,
+    require_unpacked,
     unreadable,
     whole_numbers,
 )
@@ -107,12 +113,14 @@ def read_header(path: Path) -> Header:
             " it as integers or as 32-bit floating point numbers."
         )
     understood &= _plain(fields)
-    understood &= _require_data(path, fields, require_room(path, sizes, value_bytes), end)
+    claimed = require_room(path, sizes, value_bytes)
+    found, verify = _require_data(path, fields, claimed, end)
+    understood &= found
     if value_bytes > 1 and fields["encoding"].lower() in ("raw", "gzip", "gz", "bzip2", "bz2"):
         if fields.get("endian", "").lower() not in ("little", "big"):
             raise unreadable(path, "its header does not say whether it is little or big 'endian'")
     spatial, grids = _placed(path, fields, sizes)
-    return Header("NrrdImageIO", tuple(sizes[a] for a in spatial), grids, understood)
+    return Header("NrrdImageIO", tuple(sizes[a] for a in spatial), grids, understood, verify)
 
 
 def _header_bytes(path: Path) -> tuple[bytes, int]:
@@ -170,8 +178,10 @@ def _plain(fields: Mapping[str, str]) -> bool:
     return not _VECTOR.sub("", frame).strip() and len(_VECTOR.findall(frame)) == 3
 
 
-def _require_data(path: Path, fields: Mapping[str, str], claimed: int, end: int) -> bool:
-    """Whether it is known where the voxels are.
+def _require_data(
+    path: Path, fields: Mapping[str, str], claimed: int, end: int
+) -> tuple[bool, Callable[[], None]]:
+    """Whether it is known where the voxels are, and what verifies them.
 
     Raises:
         InputError: the file is too small for them.
@@ -180,10 +190,11 @@ def _require_data(path: Path, fields: Mapping[str, str], claimed: int, end: int)
     if name is None and path.suffix.lower() == ".nhdr":
         raise unreadable(path, "its header names no file with the voxels")
     if name is not None and (name.startswith("LIST") or "%" in name):
-        return False
+        return False, _nothing
     file = path if name is None else data_file(path, name)
     (skip,) = whole_numbers(path, "byte skip", fields.get("byte skip", "0"), 1, -1)
-    there = file.stat().st_size - (end if name is None else 0) - max(skip, 0)
+    start = end if name is None else 0
+    there = file.stat().st_size - start - max(skip, 0)
     encoding = fields["encoding"].lower()
     if encoding == "raw":
         if there < claimed:
@@ -192,11 +203,30 @@ def _require_data(path: Path, fields: Mapping[str, str], claimed: int, end: int)
         # An empty block of 20 bytes and a little on top: this is about files that claim a terabyte.
         if claimed > there * MAX_DEFLATED + 1024:
             raise cut_short(path)
-    elif encoding not in ("bzip2", "bz2", "txt", "text", "ascii", "hex"):
+        return skip >= 0, partial(require_unpacked, path, partial(_open_gzip, file, start), claimed)
+    elif encoding in ("bzip2", "bz2"):
+        return False, partial(require_unpacked, path, partial(_open_bzip2, file, start), claimed)
+    elif encoding not in ("txt", "text", "ascii", "hex"):
         raise unreadable(path, f"its encoding {encoding!r:.40} is none of NRRD's")
-    else:
-        return False
-    return skip >= 0
+    return encoding == "raw" and skip >= 0, _nothing
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextmanager
+def _open_gzip(file: Path, start: int) -> Iterator[IO[bytes]]:
+    with open(file, "rb") as stream:
+        stream.seek(start)
+        yield gzip.GzipFile(fileobj=stream)
+
+
+@contextmanager
+def _open_bzip2(file: Path, start: int) -> Iterator[IO[bytes]]:
+    with open(file, "rb") as stream:
+        stream.seek(start)
+        yield bz2.BZ2File(stream)
 
 
 def _placed(
