@@ -220,7 +220,7 @@ class AmountTest(FetchingTestCase):
 
 
 class PaceTest(FetchingTestCase):
-    """How long a server is listened to. The limits are shortened; nothing hangs on the clock."""
+    """How long a server is listened to. The limits are shortened, far above a drop's pause."""
 
     def drip(self, before: bytes) -> Talk:
         gone = threading.Event()
@@ -240,7 +240,7 @@ class PaceTest(FetchingTestCase):
             b"",
         ):
             server = OddServer(self, self.drip(before))
-            with self.subTest(before), mock.patch.object(fetching, "PACE_SECONDS", 0.5):
+            with self.subTest(before), mock.patch.object(fetching, "PACE_SECONDS", 2.0):
                 self.assert_refused("sends next to nothing", server.url, FetchError)
                 self.assertEqual(server.calls, 1)
 
@@ -265,7 +265,7 @@ class PaceTest(FetchingTestCase):
     def test_no_thread_stays_once_a_server_has_spoken(self) -> None:
         server = OddServer(self, says(f"Content-Length: {len(CONTENT)}", body=CONTENT))
         fetch(server.url, self.path)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 600
         while time.monotonic() < end and any(
             thread.name == "FewShotSeg download" for thread in threading.enumerate()
         ):
