@@ -182,7 +182,7 @@ class TrainedAdapter:
         data, header = read_checked_header(content, str(path))
         # Numbers as they stand there: the hash of the content tells 1 from 1.0.
         structures = [
-            Structure(**{**s, "color": tuple(s["color"]) if s.get("color") else None})
+            Structure(**{**s, "color": tuple(s["color"]) if s["color"] else None})
             for s in data["structures"]
         ]
         used = [header.channels[level] for level in select_levels(header.channels, header.features)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from .annotation import Structure, require_structures
@@ -166,6 +166,26 @@ def read_checked_header(data: bytes, name: str) -> tuple[dict[str, Any], Adapter
         version = shown(metadata.get("version"))[1:-1]
         raise InputError(f"{name} was written by a newer FewShotSeg ({version}). Update this one.")
     try:
-        return metadata, from_json(AdapterHeader, metadata, "")
+        fields = from_json(AdapterHeader, metadata, "")
     except InputError as error:
         raise InputError(f"{damaged} ({str(error).rstrip('.')}). {advice}") from error
+    return _completed(metadata, fields), fields
+
+
+def _completed(metadata: dict[str, Any], fields: AdapterHeader) -> dict[str, Any]:
+    """With what a file leaves to its default, so that whoever shows it finds every field.
+
+    Numbers stay as they are written: 1 is not 1.0 to the hash of an adapter's content.
+    """
+    priors = {
+        name: {**prior.to_json(), **metadata["priors"][name]}
+        for name, prior in fields.priors.items()
+    }
+    pairs = zip(fields.structures, metadata["structures"], strict=True)
+    return {
+        "trained_parameters": fields.trained_parameters,
+        **metadata,
+        "model": {"title": fields.model.title, **metadata["model"]},
+        "priors": priors,
+        "structures": [{**asdict(known), **given} for known, given in pairs],
+    }

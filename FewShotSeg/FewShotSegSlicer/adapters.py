@@ -157,7 +157,7 @@ def provenance(data: dict[str, Any], names: Sequence[str]) -> list[str]:
     """What an adapter came from: each support's name and the sizes of its structures."""
     lines = []
     for name, support in zip(names, data["supports"], strict=False):
-        sizes = ", ".join(f"{k} {v / 1000:.1f} ml" for k, v in support["sizes_mm3"].items())
+        sizes = ", ".join(f"{k} {v / 1000:.1f} ml" for k, v in support.get("sizes_mm3", {}).items())
         lines.append(f"{name} ({sizes})")
     return lines
 

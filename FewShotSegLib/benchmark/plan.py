@@ -22,6 +22,7 @@ from ..json_schema import Check, from_json
 from ..methods import choose_tuning, default_settings
 from ..model_files import DEFAULT_MODEL
 from ..pairs import find_pairs, read_names
+from ..plain_text import printable
 from ..training import TrainingSettings
 
 ALL = "all"
@@ -123,7 +124,8 @@ def read_plan(path: str | os.PathLike[str], data: str | os.PathLike[str] | None 
     try:
         return _plan(fields, path.parent if data is None else Path(data))
     except FewShotSegError as error:
-        raise InputError(f"The plan {path}: {str(error).rstrip('.')}.") from error
+        text = printable(str(error).rstrip("."), lines=False)
+        raise InputError(f"The plan {path}: {text}.") from error
 
 
 def part_of(

@@ -16,6 +16,7 @@ from ..modality import MODALITIES
 from ..model_registry import same_class
 from ..network_arguments import network_arguments
 from ..pairs import find_pairs
+from ..plain_text import printable
 from ..preprocessing import Preprocessing
 from ..volume_files import extension_of
 from .landmarks import FROM_HU
@@ -143,7 +144,8 @@ def read_assembly(
     try:
         return _assembly(data, path.parent if folder is None else Path(folder), steps)
     except FewShotSegError as error:
-        raise InputError(f"The assembly {path}: {str(error).rstrip('.')}.") from error
+        text = printable(str(error).rstrip("."), lines=False)
+        raise InputError(f"The assembly {path}: {text}.") from error
 
 
 def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
