@@ -150,7 +150,10 @@ def adapt(
         foundation = find_model(DEFAULT_MODELS[modality])
         runtime.events(make_event("model", id=foundation.entry.id, modality=modality))
     require_known(modality, foundation)
-    preprocessing = foundation.entry.preprocessing[modality]
+    # Of the supports alone, and kept with the adapter: a query has the same spacing.
+    preprocessing = foundation.entry.preprocessing[modality].fitted(
+        [pair.volume.grid for pair in pairs]
+    )
     if preset == "published":
         require_published(features, preprocessing.intensity)
     source = runtime.source(foundation, preprocessing)

@@ -93,6 +93,8 @@ class PreprocessingFields:
         intensity: ``"window"`` (low and high are fixed values, such as HU), ``"percentiles"``
             (low and high are percentiles of the volume; for MR) or ``"identity"``.
         low, high: see ``intensity``; values between them are mapped to [0, 1] and cut off there.
+        most_voxels: of a model grid: where volumes have more, their spacing is made coarser. None
+            keeps the spacing whatever the field of view.
     """
 
     orientation: str
@@ -100,8 +102,11 @@ class PreprocessingFields:
     intensity: str
     low: int | float | None = None  # either as given: hashes are of what was written
     high: int | float | None = None
+    most_voxels: int | None = None
 
     def __post_init__(self) -> None:
+        if self.most_voxels is not None and not 10_000 <= self.most_voxels <= 10**9:
+            raise ModelError("most_voxels is a number of voxels from 10,000 to a billion.")
         axes = sorted(AXES.get(letter, (9, 0))[0] for letter in self.orientation)
         if axes != [0, 1, 2]:
             raise ModelError(f"Orientation {shown(self.orientation)} is not one of the kind 'RAS'.")

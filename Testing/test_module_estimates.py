@@ -9,7 +9,7 @@ import json
 import time
 
 import numpy as np
-from FewShotSegSlicer.estimates import estimate, remember
+from FewShotSegSlicer.estimates import estimate, model_voxels, remember
 from FewShotSegSlicer.logic_protocol import Progress
 from FewShotSegSlicer.task import Task
 from module_logic import LogicTestCase
@@ -43,6 +43,13 @@ class EstimateTest(LogicTestCase):
         told = estimate([LARGE], entry_of("btcv"), "CT", 1, "cpu")
         self.assertTrue(told.measured)
         self.assertLess(told.seconds, 60)
+
+    def test_a_model_grid_is_no_larger_than_the_entry_lets_it_be(self) -> None:
+        part = {"spacing": [1.0, 1.0, 2.0]}
+        affine = np.diag([2.0, 1.0, 1.0, 1.0])
+        for most, expected in ((None, 10_000), (4_000, 4_000), (40_000, 10_000)):
+            entry = {"preprocessing": {"MR": {**part, "most_voxels": most} if most else part}}
+            self.assertEqual(model_voxels((10, 20, 50), affine, entry, "MR"), expected)
 
 
 class TaskTest(LogicTestCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import unittest
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -341,6 +342,51 @@ class Intensities(OneThread):
         expected = torch.zeros(1, 1, 8, 6, 5)
         expected[0, 0, 7, 5, 0] = 0.5
         torch.testing.assert_close(image, expected)
+
+
+class FittedSpacing(unittest.TestCase):
+    """A grid that follows the field of view, so that a large one costs no more than others."""
+
+    FINE = Preprocessing("RAS", (1.0, 1.0, 1.5), "percentiles", 1, 99, most_voxels=1_000_000)
+
+    def grid(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Grid:
+        return make_grid("RAS", spacing, shape)
+
+    def test_a_small_field_of_view_keeps_the_spacing(self) -> None:
+        fitted = self.FINE.fitted([self.grid((100, 100, 100), (1.0, 1.0, 1.5))])
+        self.assertEqual(fitted.spacing, (1.0, 1.0, 1.5))
+        self.assertIsNone(fitted.most_voxels)
+
+    def test_eight_times_the_extent_is_twice_the_spacing(self) -> None:
+        for shape, spacing in (((200, 200, 200), (1.0, 1.0, 1.5)), ((50, 200, 75), (4, 1, 4))):
+            fitted = self.FINE.fitted([self.grid(shape, spacing)])
+            self.assertEqual(fitted.spacing, (2.0, 2.0, 3.0))
+
+    def test_the_largest_volume_has_no_more_voxels_than_asked(self) -> None:
+        rng = np.random.default_rng(0)
+        for _ in range(50):
+            shapes = rng.integers(20, 400, (3, 3)).tolist()
+            grids = [self.grid(tuple(shape), tuple(rng.uniform(0.5, 6, 3))) for shape in shapes]
+            fitted = self.FINE.fitted(grids)
+            sizes = [np.prod(fitted.place(grid).shape, dtype=float) for grid in grids]
+            # Rounding each side to whole voxels moves it by a percent or two.
+            self.assertLess(max(sizes), 1.06 * self.FINE.most_voxels)
+            factor = fitted.spacing[0]
+            if factor > 1:
+                finer = replace(fitted, spacing=tuple(s / 2**0.25 for s in fitted.spacing))
+                sizes = [np.prod(finer.place(grid).shape, dtype=float) for grid in grids]
+                self.assertGreater(max(sizes), 0.94 * self.FINE.most_voxels)
+
+    def test_without_a_limit_nothing_changes(self) -> None:
+        plain = replace(self.FINE, most_voxels=None)
+        self.assertIs(plain.fitted([self.grid((999, 999, 999), (1.0, 1.0, 1.0))]), plain)
+        self.assertNotIn("most_voxels", plain.to_json())
+
+    def test_it_travels_with_an_entry(self) -> None:
+        self.assertEqual(Preprocessing.from_json(self.FINE.to_json()), self.FINE)
+        for wrong in (0, 5.5, "many", 10**10):
+            with self.assertRaises(ModelError):
+                Preprocessing.from_json({**self.FINE.to_json(), "most_voxels": wrong})
 
 
 class Registry(unittest.TestCase):

@@ -93,9 +93,10 @@ def model_voxels(
 ) -> int:
     """Voxels of a volume on the model's grid."""
     parts = entry["preprocessing"]
-    spacing = (parts.get(modality) or next(iter(parts.values())))["spacing"]
+    part = parts.get(modality) or next(iter(parts.values()))
     extent = np.linalg.norm(affine[:3, :3], axis=0) * np.asarray(shape, float)
-    return int(np.prod(extent) / np.prod(spacing))
+    voxels = int(np.prod(extent) / np.prod(part["spacing"]))
+    return min(voxels, part.get("most_voxels") or voxels)
 
 
 def estimate(
