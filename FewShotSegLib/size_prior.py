@@ -66,6 +66,10 @@ class SizePrior:
         if self.count < 0:
             raise InputError("The number of supports of a prior is 0 or more.")
         GAMMA.check(self.gamma)
+        if self.pieces is not None and self.pieces < 1:
+            raise InputError(f"A structure is in 1 piece or more, not in {self.pieces}.")
+        if self.apart is not None and not 0 <= self.apart < math.inf:
+            raise InputError(f"Pieces are 0 mm or more apart, not {self.apart:g}.")
 
     def bounds(self, query_cut_off: bool = False) -> tuple[float, float]:
         """The tolerated sizes in mm^3. A bound that is not trusted is 0 or infinite."""
