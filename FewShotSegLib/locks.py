@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 from filelock import FileLock, Timeout
 
@@ -33,7 +33,7 @@ def lock_held(
         check: called many times a second while waiting; raises to stop.
         waiting: called once, where it takes longer than two seconds.
     """
-    lock, start, told = FileLock(path), time.monotonic(), False
+    lock, start, told = FileLock(path), monotonic(), False
     while True:
         try:
             lock.acquire(timeout=WAIT_SECONDS)
@@ -42,7 +42,7 @@ def lock_held(
             if not isinstance(error, Timeout):
                 raise failed(error) from error
             check()
-            if not told and time.monotonic() - start >= TELL_SECONDS:
+            if not told and monotonic() - start >= TELL_SECONDS:
                 told = True
                 waiting()
     try:

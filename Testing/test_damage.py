@@ -254,7 +254,7 @@ class Waiting(OneEntry):
 
         with (
             mock.patch.object(locks, "WAIT_SECONDS", 0.001),
-            mock.patch.object(locks.time, "monotonic", lambda: float(next(clock))),
+            mock.patch.object(locks, "monotonic", lambda: float(next(clock))),
             store.lock("a"),
             self.assertRaises(Cancelled),
             store.lock("a", check, lambda: told.append(1)),
