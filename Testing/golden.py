@@ -30,8 +30,10 @@ from FewShotSegLib.model_registry import Model, ModelEntry
 from FewShotSegLib.sliding_window import SIGMA, compute_importance_map
 
 FILE = Path(__file__).resolve().parent / "golden.json"
-TOLERANCE = 1e-6
-"""Of a level's standard deviation. Machines and versions differ by some 1e-10."""
+TOLERANCE = 1e-7
+"""Of a level's standard deviation. On one machine MONAI 1.4 with torch 2.10 and 1.6 with 2.13 agree
+to the last bit; other processors round otherwise, some 1e-12. The least change that was tried, an
+epsilon of 1.1e-5 in place of 1e-5, is 2e-6 off."""
 VALUES = 12
 """Single values of each level, beside its mean and deviation."""
 SMALL: dict[str, dict[str, Any]] = {

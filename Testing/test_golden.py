@@ -98,7 +98,6 @@ class Changes(OneThread):
         ("vista3d", "epsilon", set_everywhere(nn.InstanceNorm3d, eps=1.1e-5)),
         ("embedded-mr", "epsilon", set_everywhere(nn.BatchNorm3d, eps=1.1e-5)),
         ("btcv", "epsilon", set_everywhere(nn.LayerNorm, eps=1.1e-5)),
-        ("btcv", "GELU", set_everywhere(nn.GELU, approximate="tanh")),
         (
             "btcv",
             "merging",
