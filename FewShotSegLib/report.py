@@ -121,7 +121,11 @@ def make_report(
         "device": str(source.device),
         "seed": seed,
         "training_seed": trained.training.get("seed"),
-        "model": {"id": model.entry.id, "weights_sha256": model.weights_sha256},
+        "model": {
+            "id": model.entry.id,
+            "weights_sha256": model.weights_sha256,
+            "network": model.entry.network(),
+        },
         "adapter": {
             "method": trained.method,
             "features": trained.features,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .adapters.base import Adapter
+from .adapters.base import Adapter, statistics
 from .annotation import Annotation, Structure, name_key, require_structures
 from .errors import InputError
 from .feature_store import VolumeFeatures
@@ -206,4 +206,4 @@ def standardise(
             sample = np.array(flat[:, ::step], np.float32) * support.features.scales[level]
             samples.append(torch.from_numpy(sample))
         values = torch.cat(samples, 1)
-        adapter.standardise_by(number, values.mean(1), values.std(1))
+        adapter.standardise_by(number, *statistics(values))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adapters.base import Adapter
+from .adapters.base import Adapter, statistics
 from .backbones.base import Backbone
 from .errors import InputError
 from .model_registry import Model
@@ -121,7 +121,7 @@ class TunedNetwork(nn.Module):
                 sample.append(features.float().transpose(0, 1).flatten(1))
         for number, parts in enumerate(samples):
             values = torch.cat(parts, 1)
-            self.head.standardise_by(number, values.mean(1), values.std(1))
+            self.head.standardise_by(number, *statistics(values))
 
 
 class TunedModel(Model):

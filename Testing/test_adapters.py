@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv3d
 
 from FewShotSegLib.adapters import ADAPTERS, DEFAULT_METHOD
-from FewShotSegLib.adapters.base import RARE, Adapter
+from FewShotSegLib.adapters.base import RARE, Adapter, statistics
 from FewShotSegLib.adapters.linear_probe import LinearProbe
 from FewShotSegLib.adapters.spatial import HIDDEN, SPATIAL_LEVELS, PointwiseAdapter, SpatialAdapter
 from FewShotSegLib.tiles import box_scores
@@ -82,6 +82,21 @@ class Start(OneThread):
         adapter.standardise_by(0, torch.full((5,), 7.0), torch.zeros(5))
         scores = adapter.level_scores(0, torch.full((1, 5, 2, 2, 2), 7.0))
         torch.testing.assert_close(scores, torch.full_like(scores, RARE))
+
+
+class Statistics(OneThread):
+    """What features are standardised by."""
+
+    def test_mean_and_deviation(self) -> None:
+        mean, deviation = statistics(torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]]))
+        self.assertEqual(mean.tolist(), [3.0, 4.0])
+        self.assertAlmostEqual(float(deviation[0]), 7**0.5, places=6)
+        self.assertEqual(float(deviation[1]), 0)
+
+    def test_a_single_voxel_keeps_its_scale(self) -> None:
+        mean, deviation = statistics(torch.tensor([[5.0], [-2.0]]))
+        self.assertEqual(mean.tolist(), [5.0, -2.0])
+        self.assertEqual(deviation.tolist(), [1.0, 1.0])
 
 
 class KnownOrgan(OneThread):

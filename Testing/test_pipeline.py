@@ -617,8 +617,9 @@ class Reports(PipelineTestCase):
             self.assertAlmostEqual(found["prior"]["upper_ml"], 1.3 * prior.mean / 1000)
             self.assertEqual(found["prior"]["supports"], 2)
         self.assertEqual((report["seed"], report["training_seed"]), (3, 0))
-        digest = find_model(str(self.model)).weights_sha256
-        self.assertEqual(report["model"], {"id": "tiny", "weights_sha256": digest})
+        model = find_model(str(self.model))
+        expected = {"id": "tiny", "weights_sha256": model.weights_sha256}
+        self.assertEqual(report["model"], {**expected, "network": model.entry.network()})
         self.assertEqual(report["adapter"]["sha256"], self.trained.content_sha256())
         self.assertEqual(report["versions"]["fewshotseg"], FewShotSegLib.__version__)
         self.assertLessEqual({"torch", "monai", "python"}, set(report["versions"]))

@@ -14,6 +14,16 @@ RARE = -4.0
 """First bias of a structure that the foundation model does not know: a voxel is rarely in it."""
 
 
+def statistics(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (channels,) of features (channels, voxels).
+
+    A single voxel, which is all that a small volume has on the coarsest level, has no deviation:
+    it is 1, so that features keep their scale.
+    """
+    mean = values.mean(1)
+    return mean, values.std(1) if values.shape[1] > 1 else torch.ones_like(mean)
+
+
 class Adapter(nn.Module, ABC):
     """The trained phi of the paper, which replaces the class head of a frozen backbone.
 
@@ -58,13 +68,9 @@ class Adapter(nn.Module, ABC):
         return self.classifiers[level](self.adapt(level, (features - mean) / deviation))
 
     def standardise_by(self, level: int, mean: Tensor, deviation: Tensor) -> None:
-        """Keep the supports' feature statistics (channels,) of one level.
-
-        A single voxel, which a small volume has on the coarsest level, has no deviation (NaN); its
-        features keep their scale then.
-        """
+        """Keep the supports' feature statistics (channels,) of one level."""
         getattr(self, f"mean{level}").copy_(mean)
-        getattr(self, f"deviation{level}").copy_(deviation.nan_to_num(1.0).clamp(min=1e-3))
+        getattr(self, f"deviation{level}").copy_(deviation.clamp(min=1e-3))
 
     @torch.no_grad()
     def start_from(self, structure: int, weight: Tensor, bias: Tensor) -> None:
