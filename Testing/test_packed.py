@@ -432,6 +432,19 @@ class TrainingTest(OneThread):
                         means.append(trainer.reset_running()["loss"])
                 self.assertLess(means[-1], means[0])
 
+    def test_an_episode_that_teaches_nothing_stops_nothing(self) -> None:
+        # Two volumes show no two contrasts of one place.
+        recipe = make_recipe(episode=0.0, contrast=1.0)
+        plan = replace(recipe.training, episodes=6, same=0.0)
+        trainer = EpisodeTrainer(replace(recipe, training=plan), make_pack(), 0, CPU)
+        before = [p.clone() for p in trainer.network.backbone.parameters()]
+        for _ in trainer.run():
+            pass
+        self.assertEqual(trainer.done, 6)
+        self.assertEqual(trainer.reset_running(), {"loss": 0.0})
+        for a, b in zip(before, trainer.network.backbone.parameters(), strict=True):
+            self.assertTrue(torch.equal(a, b))
+
     def test_a_stopped_run_ends_with_the_same_weights(self) -> None:
         whole = self.run_to("whole")
         self.assertEqual(self.run_to("parts", stop_after=3).done, 3)

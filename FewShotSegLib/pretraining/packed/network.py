@@ -63,7 +63,8 @@ class EpisodeNetwork(nn.Module):
         shape = tuple(episode.images.shape[2:])
         found = gather(list(levels), episode.points, shape)
         terms: dict[str, Tensor] = {}
-        loss = torch.zeros((), device=episode.images.device)
+        # With a gradient even where none of the losses applies to this episode.
+        loss = 0 * self.gains.sum()
         if self.losses.episode:
             terms["episode"], terms["right"] = self._episode(found, episode, some)
             loss = loss + self.losses.episode * terms["episode"]
