@@ -232,6 +232,9 @@ class Model:
     def _checked_bytes(self) -> bytes:
         """The weights file, read once: what is hashed is what is loaded, whoever writes there.
 
+        That takes the file's size in memory once more while its tensors are made (0.25 GB for a
+        Swin UNETR).
+
         Raises:
             ModelError: see :attr:`weights_sha256`; or the file changed since that was told.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import tempfile
@@ -88,6 +89,31 @@ class LoadJsonTest(unittest.TestCase):
         self.assertEqual(parse_json(b'{"a": 1}', "It"), {"a": 1})
         with self.assertRaisesRegex(InputError, "^It can't be used: the field 'a' comes twice.$"):
             parse_json('{"a": 1, "a": 1}', "It")
+
+
+ROOT = Path(__file__).resolve().parents[1]
+APART = {
+    "json_fields.py": "the one way in",
+    "image_process.py": "what a child process of ours says",
+    "job_folders.py": "a marker of a few bytes, that is ours or is left alone",
+}
+
+
+class OneWayTest(unittest.TestCase):
+    def test_nothing_else_reads_json(self) -> None:
+        found = []
+        for folder in ("FewShotSegLib", "FewShotSeg"):
+            for path in sorted((ROOT / folder).rglob("*.py")):
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                    if not isinstance(node, ast.Call) or path.name in APART:
+                        continue
+                    name = ast.unparse(node.func)
+                    given = ast.unparse(node.args[0]) if node.args else ""
+                    # What was just made by ourselves, to have it as JSON has it.
+                    ours = given.startswith("json.dumps(") or path.name == "checksums.py"
+                    if name in ("json.load", "json.loads") and not ours:
+                        found.append(f"{path.name}:{node.lineno}")
+        self.assertEqual(found, [])
 
 
 if __name__ == "__main__":

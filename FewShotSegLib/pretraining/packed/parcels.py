@@ -16,6 +16,7 @@ from torch import Tensor
 from ...atomic import replacing
 from ...checksums import load_sealed, write_sealed
 from ...errors import InputError
+from ...json_fields import parse_json
 
 MOST_BYTES = 15 * 2**20
 KEYS = ("recipe", "step", "history")
@@ -73,7 +74,9 @@ def grow(folder: Path, checkpoint: Path) -> int:
         raise InputError(f"{path} is no part of a checkpoint, or is damaged.") from error
     if not facts or len(set(facts)) > 1 or int(facts[0][1]) != len(facts):
         raise InputError(f"The parts of one checkpoint are not all in {folder}.")
-    metadata = json.loads(facts[0][0])
+    metadata = parse_json(facts[0][0], f"What the parts in {folder} say")
+    if not isinstance(metadata, dict) or not str(metadata.get("step")).isdecimal():
+        raise InputError(f"The parts in {folder} are of no checkpoint.")
     with replacing(checkpoint) as partial:
         write_sealed(partial, safetensors.torch.save(tensors), metadata)
     return int(metadata["step"])
