@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from .annotation import MAX_VALUE, Annotation, Structure, name_key, require_structures
 from .annotation_grid import OtherGridError, Place, other_grid_text, paste
 from .errors import InputError
+from .file_names import is_folder
 from .geometry import Grid
 from .segment_fields import (
     Segment,
@@ -74,7 +75,7 @@ def read_annotation(
     """
     path, place = Path(path), Place(grid, may_be_outside)
     try:
-        if path.is_dir():
+        if is_folder(path):
             annotation, found = _read_masks(path, place, structures)
         else:
             image = read_file(path)
@@ -110,7 +111,7 @@ def annotation_grid(path: str | Path) -> tuple[Grid, bool]:
         InputError: it can't be read, or is a folder without masks.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         path = _some_masks(path)[0]
     image = read_file(path)
     return grid_of(image), _is_segmentation(path, image)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
+from tiny_model import TrainedWorld, run
 
 from FewShotSegLib.errors import InputError
 from FewShotSegLib.geometry import Volume
@@ -122,16 +123,18 @@ class TiltTest(StackTestCase):
     places = np.arange(14) * 2.5
 
     def test_a_linear_field_is_given_back_exactly(self) -> None:
-        for tilt in (10, 17, 25, -20):
-            for name, axes in (("straight", STRAIGHT), ("turned", TURNED)):
-                with self.subTest(tilt=tilt, axes=name):
-                    volume = self.read(ramp, self.places, tilt, axes)
-                    self.assert_ramp(volume, self.places, 0.5)
-                    self.assertEqual(volume.grid.shape[0::2], (COLUMNS, 14))
-                    lean = np.tan(np.radians(abs(tilt))) * self.places[-1] / PIXEL[1]
-                    self.assertEqual(volume.grid.shape[1], ROWS + int(np.ceil(lean)))
-                    self.assertRegex(volume.notes[0], f"tilted by {abs(tilt)}.0 degrees.*resampled")
-                    self.assertEqual(volume.modality, "CT")
+        for tilt, name, axes in (
+            *((10, "straight", STRAIGHT), (25, "straight", STRAIGHT), (-20, "straight", STRAIGHT)),
+            *((17, "turned", TURNED), (25, "turned", TURNED)),
+        ):
+            with self.subTest(tilt=tilt, axes=name):
+                volume = self.read(ramp, self.places, tilt, axes)
+                self.assert_ramp(volume, self.places, 0.5)
+                self.assertEqual(volume.grid.shape[0::2], (COLUMNS, 14))
+                lean = np.tan(np.radians(abs(tilt))) * self.places[-1] / PIXEL[1]
+                self.assertEqual(volume.grid.shape[1], ROWS + int(np.ceil(lean)))
+                self.assertRegex(volume.notes[0], f"tilted by {abs(tilt)}.0 degrees.*resampled")
+                self.assertEqual(volume.modality, "CT")
 
     def test_a_ball_stays_where_it_is(self) -> None:
         for tilt in (10, 25):
@@ -189,6 +192,21 @@ class SpacingTest(StackTestCase):
         volume = self.read(ramp, places)
         self.assertEqual(volume.notes, ())
         self.assertEqual(volume.grid.shape, (COLUMNS, ROWS, 10))
+
+
+class PipelineTest(TrainedWorld):
+    def test_a_tilted_query_is_segmented_on_the_regular_grid(self) -> None:
+        series, out = self.folder / "series", self.folder / "out.nii.gz"
+        series.mkdir()
+        # Values below -200 tell CT.
+        write_series(series, lambda ras: ramp(ras) - 1000, np.delete(np.arange(12) * 2.5, 4), 15)
+        ran = run(*self.segment_arguments(self.adapter, out, str(series)))
+        self.assertEqual(ran.status, 0, ran)
+        told = "The DICOM series has the slices of a gantry tilted by 15.0 degrees and unevenly"
+        self.assertIn(told, ran.err)
+        self.assertIn(told, (self.folder / "report.json").read_text("utf-8"))
+        self.assertTrue(read_image(out).grid.same_as(read_image(series).grid))
+        self.assertEqual(read_image(out).grid.shape[2], 12)
 
 
 class RefusedTest(StackTestCase):
