@@ -197,6 +197,14 @@ class EpisodeTest(OneThread):
             self.assertTrue(torch.equal(*episode.tasks))
             self.assertFalse(torch.equal(*episode.images))
 
+    def test_places_are_in_mm_of_the_volume(self) -> None:
+        for number in range(10):
+            episode = self.episodes.draw(number)
+            for labels, places in zip(episode.labels, episode.places, strict=True):
+                # Labels 1 to 3 lie where the volume's corner is: at most 16 x 16 x 32 mm.
+                inside = places[labels == 1] / torch.tensor([1.0, 1.0, 2.0])
+                self.assertTrue(bool(((inside > -0.51) & (inside < 7.51)).all()))
+
     def test_one_contrast_is_shared_where_none_is_changed(self) -> None:
         plan = replace(make_recipe().training, same=1.0, across=0.0, recontrast=0.0)
         quiet = Contrast(texture=0, noise=0, narrow=0)
@@ -240,38 +248,45 @@ class LossTest(unittest.TestCase):
     def test_ridge_is_that_of_the_textbook(self) -> None:
         rng = np.random.default_rng(0)
         known, asked = rng.normal(size=(40, 5)), rng.normal(size=(7, 5))
-        tasks = rng.integers(3, size=40)
-        wanted = np.eye(3)[tasks]
+        wanted = np.eye(3)[rng.integers(3, size=40)]
         gram = known.T @ known + 40 * 0.2 * np.eye(5)
-        expected = asked @ np.linalg.solve(gram, known.T @ (wanted - wanted.mean(0))) + wanted.mean(
-            0
-        )
-        found = ridge_scores(
-            torch.tensor(known, dtype=torch.float32),
-            torch.tensor(tasks),
-            torch.tensor(asked, dtype=torch.float32),
-            3,
-            torch.tensor(0.2),
-        )
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        weights = np.linalg.solve(gram, known.T @ (wanted - wanted.mean(0)))
+        given = [torch.tensor(a, dtype=torch.float32) for a in (known, wanted, asked)]
+        found = ridge_scores(*given, torch.tensor(0.2))
+        np.testing.assert_allclose(found, asked @ weights + wanted.mean(0), rtol=1e-4, atol=1e-5)
 
     def test_an_episode_is_solved_by_features_that_tell_and_not_by_others(self) -> None:
         torch.manual_seed(0)
         tasks = torch.randint(3, (2, 300))
         telling = nn.functional.one_hot(tasks, 3).float() + 0.1 * torch.randn(2, 300, 3)
         gains, ridge, scale = torch.ones(3), torch.tensor(0.01), torch.tensor(8.0)
-        loss, right = episode_loss(telling, tasks, gains, ridge, scale)
+        loss, right, none = episode_loss(telling, tasks, None, gains, ridge, scale)
+        self.assertIsNone(none)
         self.assertLess(float(loss), 0.05)
         self.assertGreater(float(right), 0.98)
-        loss, right = episode_loss(torch.randn(2, 300, 3), tasks, gains, ridge, scale)
+        noise = torch.randn(2, 300, 3)
+        loss, right, _ = episode_loss(noise, tasks, None, gains, ridge, scale)
         self.assertGreater(float(loss), 1.0)
         self.assertLess(float(right), 0.5)
+
+    def test_places_are_told_by_features_that_hold_them(self) -> None:
+        torch.manual_seed(0)
+        places = 50 + 20 * torch.randn(2, 300, 3)
+        tasks, one = torch.randint(3, (2, 300)), torch.tensor(1.0)
+        turned = places @ torch.tensor([[1.0, 2, 0], [0, 1, 0], [1, 0, -1]]) + 3
+        errors = [
+            float(episode_loss(f, tasks, places, torch.ones(3), one * 1e-4, one)[2])
+            for f in (turned, torch.randn(2, 300, 3))
+        ]
+        self.assertLess(errors[0], 1e-4)
+        # A guess at the middle is one deviation off, of which smooth L1 makes about 0.4.
+        self.assertAlmostEqual(errors[1], 0.4, delta=0.08)
 
     def test_a_structure_that_the_first_view_lacks_is_not_asked_for(self) -> None:
         tasks = torch.tensor([[0, 1] * 20, [0, 2] * 20])
         features = nn.functional.one_hot(tasks, 3).float()
         one = torch.tensor(1.0)
-        loss, _ = episode_loss(features, tasks, torch.ones(3), one * 0.01, one * 8)
+        loss, *_ = episode_loss(features, tasks, None, torch.ones(3), one * 0.01, one * 8)
         self.assertTrue(bool(loss.isfinite()))
 
     def test_contrast_prefers_the_same_voxel(self) -> None:
@@ -421,6 +436,7 @@ class TrainingTest(OneThread):
             ("batch", {"episode": 1.0}),
             ("instance", {"episode": 0.0, "template": 1.0}),
             ("batch", {"episode": 0.0, "contrast": 1.0}),
+            ("batch", {"episode": 0.0, "place": 1.0}),
         ):
             with self.subTest(norm=norm, **losses):
                 recipe = make_recipe(norm, **losses)

@@ -30,7 +30,9 @@ class Episode:
         points: (2, N) int64, places in a flattened view.
         tasks: (2, N) int64, the structure of each point in this episode; 0 is none of them.
         labels: (2, N) int64, the label of each point in its group's volumes.
+        places: (2, N, 3) float32, where the points lie in their volumes, in mm.
         group: the number of the volumes' group.
+        one: both views are of one volume.
         same: the views show the same places, so that equal points correspond.
     """
 
@@ -38,7 +40,9 @@ class Episode:
     points: Tensor
     tasks: Tensor
     labels: Tensor
+    places: Tensor
     group: int
+    one: bool
     same: bool
 
 
@@ -109,7 +113,14 @@ class Episodes:
             points,
             torch.stack([t.flatten()[p] for t, p in zip(tasks, points, strict=True)]),
             torch.stack([v.labels.flatten()[p] for v, p in zip(views, points, strict=True)]),
+            torch.stack(
+                [
+                    view.place.flatten(0, 2)[p] * torch.tensor(volume.spacing, device=device)
+                    for view, volume, p in zip(views, volumes, points, strict=True)
+                ]
+            ),
             which,
+            not across,
             same,
         )
 

@@ -43,19 +43,16 @@ def gather(levels: list[Tensor], points: Tensor, shape: tuple[int, ...]) -> list
     return found
 
 
-def ridge_scores(
-    known: Tensor, tasks: Tensor, asked: Tensor, classes: int, strength: Tensor
-) -> Tensor:
-    """Ridge regression from features to structures, in closed form, applied to other features.
+def ridge_scores(known: Tensor, wanted: Tensor, asked: Tensor, strength: Tensor) -> Tensor:
+    """Ridge regression in closed form, applied to other features.
 
     Args:
-        known: (N, D) standardised features. tasks: (N,) int64 below ``classes``.
+        known: (N, D) standardised features. wanted: (N, K), what is told from them.
         asked: (M, D). strength: of the ridge, () above 0.
 
     Returns:
-        (M, classes), about 1 for a voxel's structure and 0 for others.
+        (M, K).
     """
-    wanted = F.one_hot(tasks, classes).float()
     middle = wanted.mean(0)
     gram = known.T @ known / len(known)
     gram = gram + strength * torch.eye(gram.shape[0], device=gram.device)
@@ -64,32 +61,47 @@ def ridge_scores(
 
 
 def episode_loss(
-    features: Tensor, tasks: Tensor, gains: Tensor, strength: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Structures of each view found again in the other.
+    features: Tensor,
+    tasks: Tensor,
+    places: Tensor | None,
+    gains: Tensor,
+    strength: Tensor,
+    scale: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Structures, and places, of each view found again in the other.
 
     Args:
-        features: (2, N, D). tasks: (2, N). gains: (D,), what each standardised feature counts.
+        features: (2, N, D). tasks: (2, N). places: (2, N, 3), or None where the views have no
+            places in common. gains: (D,), what each standardised feature counts.
         strength: of the ridge. scale: of the scores before the softmax.
 
     Returns:
-        the cross-entropy, and the part of points that were told right.
+        the cross-entropy; the part of points that were told right; and the mean error of places in
+        deviations of the first view's, beyond one its root.
     """
     classes = int(tasks.max()) + 1
-    losses, right = [], []
+    losses, right, errors = [], [], []
     for a, b in ((0, 1), (1, 0)):
         mean, deviation = features[a].mean(0), features[a].std(0).clamp(min=1e-3)
         known, asked = ((features[x] - mean) / deviation for x in (a, b))
         asked = asked.clamp(-FARTHEST, FARTHEST)
-        told = ridge_scores(known * gains, tasks[a], asked * gains, classes, strength)
-        scores = scale * told
+        wanted = F.one_hot(tasks[a], classes).float()
+        if places is not None:
+            middle, spread = places[a].mean(0), places[a].std(0).clamp(min=1)
+            here, there = ((places[x] - middle) / spread for x in (a, b))
+            wanted = torch.cat([wanted, here], 1)
+        told = ridge_scores(known * gains, wanted, asked * gains, strength)
+        scores = scale * told[:, :classes]
         # A structure that no point of the first view shows can't be asked for.
         shown = torch.bincount(tasks[a], minlength=classes) > 0
         scores = scores.masked_fill(~shown, -1e4)
         fair = shown[tasks[b]]
         losses.append(F.cross_entropy(scores[fair], tasks[b][fair]))
         right.append((scores.argmax(1) == tasks[b])[fair].float().mean())
-    return (losses[0] + losses[1]) / 2, (right[0] + right[1]) / 2
+        if places is not None:
+            errors.append(F.smooth_l1_loss(told[:, classes:], there, beta=1.0))
+    error = (errors[0] + errors[1]) / 2 if errors else None
+    return (losses[0] + losses[1]) / 2, (right[0] + right[1]) / 2, error
 
 
 def contrast_loss(projected: Tensor, tasks: Tensor) -> Tensor:

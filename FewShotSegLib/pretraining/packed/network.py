@@ -16,7 +16,7 @@ from .losses import contrast_loss, episode_loss, gather
 from .pack import Pack
 from .recipe import Recipe
 
-TERMS = ("loss", "episode", "right", "template", "contrast")
+TERMS = ("loss", "episode", "right", "place", "template", "contrast")
 PROJECTED = 96
 ALL_LEVELS = 0.5
 """How often an episode is told from all feature levels; else from some, so that each carries."""
@@ -65,9 +65,13 @@ class EpisodeNetwork(nn.Module):
         terms: dict[str, Tensor] = {}
         # With a gradient even where none of the losses applies to this episode.
         loss = 0 * self.gains.sum()
-        if self.losses.episode:
-            terms["episode"], terms["right"] = self._episode(found, episode, some)
-            loss = loss + self.losses.episode * terms["episode"]
+        if self.losses.episode or self.losses.place:
+            told, terms["right"], place = self._episode(found, episode, some)
+            terms["episode"] = told
+            loss = loss + self.losses.episode * told
+            if place is not None:
+                terms["place"] = place
+                loss = loss + self.losses.place * place
         if self.project is not None and episode.same:
             features = self.normalise(torch.cat(found, -1).flatten(0, 1))
             projected = self.project(features).unflatten(0, (2, -1))
@@ -91,16 +95,20 @@ class EpisodeNetwork(nn.Module):
 
     def _episode(
         self, found: list[Tensor], episode: Episode, some: Sequence[bool]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         parts = [features for features, used in zip(found, some, strict=True) if used]
         gains = [
             gain.exp().expand(features.shape[-1])
             for features, gain, used in zip(found, self.gains, some, strict=True)
             if used
         ]
-        strength = self.log_ridge.exp().clamp(min=1e-4)
         return episode_loss(
-            torch.cat(parts, -1), episode.tasks, torch.cat(gains), strength, self.log_scale.exp()
+            torch.cat(parts, -1),
+            episode.tasks,
+            episode.places if self.losses.place and episode.one else None,
+            torch.cat(gains),
+            self.log_ridge.exp().clamp(min=1e-4),
+            self.log_scale.exp(),
         )
 
 

@@ -31,16 +31,19 @@ class Losses:
         template: structures that mean the same in several volumes, each a class of its own.
         contrast: a voxel is told from others by its features in a view of the same place in
             another contrast; pairs of one structure count as alike too, a little.
+        place: where a voxel lies in the volume, by the same kind of regression from one view to
+            another of the same volume; it needs no labels.
         ridge: where the ridge's strength begins; it is learned.
     """
 
     episode: float = 1.0
     template: float = 0.0
     contrast: float = 0.0
+    place: float = 0.0
     ridge: float = 0.1
 
     def __post_init__(self) -> None:
-        weights = (self.episode, self.template, self.contrast)
+        weights = (self.episode, self.template, self.contrast, self.place)
         if min(weights) < 0 or sum(weights) == 0 or self.ridge <= 0:
             raise InputError("the weights are 0 or more, one of them above 0; ridge is above 0")
 

@@ -100,8 +100,12 @@ class EpisodeTrainer:
             return episode
         return Episode(
             episode.images,
-            *(t.to(self.device) for t in (episode.points, episode.tasks, episode.labels)),
+            *(
+                t.to(self.device)
+                for t in (episode.points, episode.tasks, episode.labels, episode.places)
+            ),
             episode.group,
+            episode.one,
             episode.same,
         )
 
