@@ -114,8 +114,17 @@ def adapter_bytes(structures: tuple[str, ...] = ("bean", "pea"), **metadata: Any
         "version": "0.1.0",
         "model": {"id": "embedded-ct", "title": "", "weights_sha256": "0" * 64},
         "modality": "CT",
+        "preprocessing": {
+            **{"orientation": "RAS", "spacing": [3.0, 3.0, 3.0]},
+            **{"intensity": "window", "low": -175, "high": 250},
+        },
         "method": "adapter",
+        "features": "multi",
+        "channels": [8, 16, 32],
         "structures": [{"name": name, "value": n} for n, name in enumerate(structures, 1)],
+        "exclusive": True,
+        "priors": {name: {"mean": 1000.0} for name in structures},
+        "training": {},
         "supports": [{"shape": [4, 5, 6], "sizes_mm3": {name: 1000.0 for name in structures}}],
         **metadata,
     }

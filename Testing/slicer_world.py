@@ -157,11 +157,33 @@ def clear_scene() -> None:
     slicer.app.processEvents()
 
 
+def fresh_settings(test: unittest.TestCase) -> None:
+    """Nothing is set for a test: no model, no device, no speed that another one measured.
+
+    What was set before, by the person whose Slicer it is, is set again afterwards.
+    """
+    import qt
+
+    settings = qt.QSettings()
+    before = {
+        key: settings.value(key) for key in settings.allKeys() if key.startswith("FewShotSeg/")
+    }
+
+    def again() -> None:
+        settings.remove("FewShotSeg")
+        for key, value in before.items():
+            settings.setValue(key, value)
+
+    settings.remove("FewShotSeg")
+    test.addCleanup(again)
+
+
 class SceneTestCase(unittest.TestCase):
-    """With an empty scene, and errors in slots that fail the test."""
+    """With an empty scene, no settings, and errors in slots that fail the test."""
 
     def setUp(self) -> None:
         super().setUp()
+        fresh_settings(self)
         clear_scene()
         if not REAL:
             import qt
