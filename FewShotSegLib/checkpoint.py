@@ -6,6 +6,7 @@ It is sealed (``checksums``): a training never goes on from a damaged one.
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, recipe: str) -> None:
         self.path, self.recipe = Path(path), recipe
-        self._last = self._cost = 0.0
+        self._last, self._cost = -math.inf, 0.0  # the first epoch is kept, whatever the clock says
 
     def save(
         self,
