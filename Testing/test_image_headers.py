@@ -210,6 +210,7 @@ class RefusedTest(HeaderTestCase):
             ("no usable place", {"a": (80, "f", 1e6)}),
             ("no usable place", {"a": (80, "f", 1e-30)}),
             ("would be -0.7", {"a": (80, "f", -0.7)}),
+            ("longer than 1", {"a": (256, "f", 1.4)}),
         ):
             with self.subTest(telling, **patches):
                 self.assert_refused(telling, nifti(VALUES, place(), forms="q", **patches))

@@ -39,6 +39,8 @@ _BYTES = {
 _FLOATS = {16: "f4", 64: "f8", 32: "f4", 1792: "f8"}
 _LEAST_SLOPE = 1e-15
 """ITK takes a slope below 2e-16 for none at all."""
+_NOT_UNIT = 1e-3
+"""How much longer than 1 a quaternion may be: what writers of rounded numbers lose."""
 _TO_MM = {1: 1000.0, 3: 0.001}
 """By the code of the unit of length; all others are millimetres, or not said."""
 
@@ -183,9 +185,13 @@ def _grids(path: Path, raw: bytes, order: str, shape: Sequence[int]) -> tuple[Gr
     affines = []
     if sform_code > 0:
         affines.append(LPS_TO_RAS @ np.vstack([scale * rows, [0, 0, 0, 1]]))
-    if qform_code > 0 and (pixdim[1:4] > 0).all():  # by the definition it has no meaning otherwise
+    # By the definition a qform has no meaning without positive spacings and a unit quaternion.
+    unit = np.linalg.norm(quaternion[:3]) <= 1 + _NOT_UNIT
+    if qform_code > 0 and (pixdim[1:4] > 0).all() and unit:
         affines.append(LPS_TO_RAS @ _qform(pixdim, quaternion, scale))
     if not affines:
+        if not unit and qform_code > 0:
+            raise misplaced(path, "its directions are no rotation (a quaternion longer than 1)")
         if (pixdim[1:4] <= 0).any():
             spacing = " x ".join(f"{s:.4g}" for s in pixdim[1:4])
             raise misplaced(path, f"its voxels would be {spacing} mm")
