@@ -201,6 +201,7 @@ set(ENGINE_RESOURCES
   FewShotSegLib/Resources/Models/recipes/embedded-small.history.json
   FewShotSegLib/Resources/Models/recipes/embedded-small.json
   FewShotSegLib/Resources/Models/recipes/episodes-pack.json
+  FewShotSegLib/Resources/Models/recipes/episodes.json
   FewShotSegLib/Resources/Models/selfsup.json
   FewShotSegLib/Resources/Models/suprem_swinunetr.json
   FewShotSegLib/Resources/Models/suprem_unet.json

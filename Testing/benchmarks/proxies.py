@@ -104,8 +104,10 @@ def run(
     method = {"name": "x", "method": args.method, "untrained": args.untrained}
     shown = variant(entry.to_json(), modality, spacing, folder)
     plan = {"title": "proxies", "model": str(shown), "shots": [args.shots]}
-    write_json(folder / "plan.json", {**plan, "methods": [method], "tasks": [task]})
-    plan = read_plan(folder / "plan.json")
+    # Beside the model, so that two models can be scored at once.
+    path = shown.parent / f"plan-{args.method}-{args.shots}.json"
+    write_json(path, {**plan, "methods": [method], "tasks": [task]})
+    plan = read_plan(path)
     results, models = Results(folder / NAME), Models(folder / "untrained")
     todo = list(cells(plan, models))
     if not args.list:
