@@ -62,7 +62,7 @@ def main(folder: Path) -> int:
     else:
         if end["event"] == "finished":
             return 0
-    remove_job_folder(folder)
+    leash.remove_folder()
     return FAILED
 
 
@@ -123,6 +123,7 @@ class _Leash:
         self._folder = folder
         self._stopping = threading.Event()
         self._tight, self._lock = True, threading.Lock()
+        self._removed = False
         self._late = float("inf")
         self._parent, self._caller = os.getppid(), 0
         self._owner = owner_of(folder)
@@ -163,6 +164,11 @@ class _Leash:
         remove_job_folder(self._folder)
         os._exit(ORPHANED)
 
+    def remove_folder(self) -> None:
+        """Nobody will collect the results; this is no sign that the caller is gone."""
+        self._removed = True
+        remove_job_folder(self._folder)
+
     def _insist(self) -> None:
         time.sleep(PATIENCE_SECONDS)
         with self._lock:
@@ -173,13 +179,15 @@ class _Leash:
             if self._events is not None:
                 self._events(_end_of(Cancelled()))
                 self._events.drained(LOOK_SECONDS)
-            remove_job_folder(self._folder)
+            self.remove_folder()
             os._exit(FAILED)
 
     def _look(self) -> None:
         beat = 0.0
         while True:
             if not self._somebody_waits():
+                if self._removed:
+                    return
                 self.leave()
             if os.path.lexists(self._folder / CANCEL):
                 self.stop()

@@ -359,7 +359,7 @@ class PlanTest(BenchmarkCase):
             ({"colour": 1}, "unknown field 'colour'"),
             ({"methods": ["magic"]}, "no method 'magic'"),
             ({"methods": ["adapter", "adapter"]}, "'adapter' comes twice"),
-            ({"methods": [{"method": "adapter", "epochs": 0}]}, "must be 1 or more"),
+            ({"methods": [{"method": "adapter", "epochs": 0}]}, "from 1 to 1000000, not 0"),
             ({"methods": [{"method": "adapter", "refine": 1}]}, "true or false"),
             ({"methods": [{"method": "adapter", "decoder": "new"}]}, "whole backbone frozen"),
             (with_draw(queries=["a"]), "'a' comes twice"),

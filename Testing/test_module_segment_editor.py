@@ -8,6 +8,7 @@ import slicer_world  # before qt, which it puts in place
 import unittest
 from unittest import mock
 
+import qt
 import slicer
 from FewShotSegSlicer.widget_navigation import volume_on_screen
 from module_scenes import add_patient
@@ -67,7 +68,7 @@ class SegmentEditorTest(WalkTestCase):
         ):
             self.ui.editSupportButton.click()
         self.assertIn("Segment Editor can't be opened", shown.call_args.args[0])
-        self.assertEqual(shown.call_args.kwargs, {})
+        self.assertEqual(shown.call_args.kwargs, {"textFormat": qt.Qt.PlainText})
 
 
 if __name__ == "__main__":

@@ -504,9 +504,9 @@ class Transduction(PipelineTestCase):
     def test_priors_that_make_no_sense(self) -> None:
         refused = {
             "no structure 'beam' to set a prior for. There are: bean, pea": {"beam": 1},
-            "above 0 ml, not 0": {"bean": 0},
-            "above 0 ml, not -1": {"bean": -1},
-            "above 0 ml, not nan": {"bean": float("nan")},
+            r"above 0 ml and at most 1e\+09, not 0": {"bean": 0},
+            r"above 0 ml and at most 1e\+09, not -1": {"bean": -1},
+            r"above 0 ml and at most 1e\+09, not nan": {"bean": float("nan")},
         }
         for telling, priors in refused.items():
             for transductive in (True, False):

@@ -800,12 +800,14 @@ class BadAssemblies(World):
             ),
             "have the same name": lambda d: d["classes"].append("Pea"),
             "no data set annotates the class 'husk'": lambda d: d["classes"].append("husk"),
-            "architecture is one of": lambda d: d["architecture"].update(name="VNet"),
-            "can't be built": lambda d: d["architecture"].update(depth=3),
+            "'VNet' is not known; there are DynamicUNet": lambda d: d["architecture"].update(
+                name="VNet"
+            ),
+            "unknown field 'depth'; known are filters": lambda d: d["architecture"].update(depth=3),
             "no 1x1x1 head": lambda d: d.update(architecture={"name": "ObeliskUNet"}),
             "multiples of 4": lambda d: d["training"].update(crop=[16, 16, 10]),
-            "crop is a list": lambda d: d["training"].update(crop=16),
-            "steps is a number": lambda d: d["training"].update(steps="many"),
+            "'crop' of 'training' is a list": lambda d: d["training"].update(crop=16),
+            "'steps' of 'training' is a whole number": lambda d: d["training"].update(steps="many"),
             "learning_rate is in": lambda d: d["training"].update(learning_rate=-1),
             "anchors .* given together": lambda d: d["targets"].update(anchors=[]),
             "anchor 'husk'": lambda d: d["targets"].update(anchors=["husk"]),
