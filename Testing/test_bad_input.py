@@ -422,7 +422,7 @@ class Stopped(BadInputTestCase):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         with process:
             lines = []
