@@ -33,6 +33,9 @@ EXTENSIONS = tuple(READERS)
 MAX_DISAGREEMENT = 0.25
 """How far, in voxels, ITK's place of any voxel may be from the one that the header gives it."""
 
+MAX_TURN = 0.01
+"""How far any step from one voxel to the next may differ, in voxels."""
+
 
 def read_file(path: str | Path) -> sitk.Image:
     """Read a 3-D image file with one or several components a voxel, whole or not at all.
@@ -199,6 +202,10 @@ def _mm(grid: Grid) -> str:
 
 def _agree(one: Grid, other: Grid) -> bool:
     if one.shape != other.shape:
+        return False
+    # Two voxels don't show a turn by some degrees.
+    steps = np.abs(one.affine[:3, :3] - other.affine[:3, :3]).max(axis=0)
+    if (steps > MAX_TURN * np.asarray(other.spacing)).any():
         return False
     ends = [[0, n - 1] for n in one.shape]
     corners = np.array(np.meshgrid(*ends, indexing="ij")).reshape(3, -1)

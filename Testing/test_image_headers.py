@@ -211,6 +211,7 @@ class RefusedTest(HeaderTestCase):
             ("no usable place", {"a": (80, "f", 1e-30)}),
             ("would be -0.7", {"a": (80, "f", -0.7)}),
             ("longer than 1", {"a": (256, "f", 1.4)}),
+            ("a qfac that is not 1", {"a": (76, "f", -0.5)}),
         ):
             with self.subTest(telling, **patches):
                 self.assert_refused(telling, nifti(VALUES, place(), forms="q", **patches))

@@ -185,13 +185,16 @@ def _grids(path: Path, raw: bytes, order: str, shape: Sequence[int]) -> tuple[Gr
     affines = []
     if sform_code > 0:
         affines.append(LPS_TO_RAS @ np.vstack([scale * rows, [0, 0, 0, 1]]))
-    # By the definition a qform has no meaning without positive spacings and a unit quaternion.
+    # By the definition a qform has no meaning without positive spacings and a unit quaternion; and
+    # readers disagree on whether it mirrors where the number that says so is below 0 but not -1.
     unit = np.linalg.norm(quaternion[:3]) <= 1 + _NOT_UNIT
+    unit &= not pixdim[0] < 0 or pixdim[0] == -1
     if qform_code > 0 and (pixdim[1:4] > 0).all() and unit:
         affines.append(LPS_TO_RAS @ _qform(pixdim, quaternion, scale))
     if not affines:
         if not unit and qform_code > 0:
-            raise misplaced(path, "its directions are no rotation (a quaternion longer than 1)")
+            why = "a quaternion longer than 1, or a qfac that is not 1 or -1"
+            raise misplaced(path, f"its directions are no rotation ({why})")
         if (pixdim[1:4] <= 0).any():
             spacing = " x ".join(f"{s:.4g}" for s in pixdim[1:4])
             raise misplaced(path, f"its voxels would be {spacing} mm")
