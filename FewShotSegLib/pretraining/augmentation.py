@@ -22,6 +22,18 @@ NARROWEST = 0.35
 """The least part of a crop's side that a narrow field of view leaves."""
 
 
+def random_rotation(rng: np.random.Generator, degrees: float) -> np.ndarray:
+    """A (3, 3) turn about each axis in order, by up to so many degrees either way."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(rng.uniform(-1, 1, 3) * degrees)):
+        a, b = (i for i in range(3) if i != axis)
+        turn = np.eye(3)
+        turn[a, a] = turn[b, b] = math.cos(angle)
+        turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
+        matrix = matrix @ turn
+    return matrix
+
+
 def crop_index(
     rng: np.random.Generator,
     augmentation: Augmentation,
@@ -38,13 +50,7 @@ def crop_index(
     Returns:
         (I, J, K, 3) float32, in voxels of the volume.
     """
-    rotation = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(rng.uniform(-1, 1, 3) * augmentation.rotation)):
-        a, b = (i for i in range(3) if i != axis)
-        turn = np.eye(3)
-        turn[a, a] = turn[b, b] = math.cos(angle)
-        turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
-        rotation = rotation @ turn
+    rotation = random_rotation(rng, augmentation.rotation)
     low, high = np.log(augmentation.zoom)
     # Crops that span more of the volume show it smaller.
     span = 1 / math.exp(rng.uniform(low, high))

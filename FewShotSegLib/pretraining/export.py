@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from ..atomic import replacing, write_json
 from ..errors import InputError
+from ..preprocessing import Preprocessing
 from .assembly import Assembly
 from .network import PretrainingNetwork
 from .validation import OVERLAP
@@ -32,21 +35,54 @@ def export_model(
     """
     network = copy.deepcopy(network).cpu()
     network.fill_backbone_head()
-    name = assembly.model["id"]
-    weights = folder / f"{name}.safetensors"
     recipe = {"assembly": assembly.to_json(with_cases=False), "seed": seed, "steps": step}
+    return write_model(
+        folder,
+        _halved(network.backbone),
+        recipe,
+        model=assembly.model,
+        architecture={**assembly.architecture, "out_channels": len(assembly.classes)},
+        preprocessing=assembly.preprocessing,
+        window=assembly.training.crop,
+        classes={name: row for row, name in enumerate(assembly.classes)},
+    )
+
+
+def write_model(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    recipe: Mapping[str, Any],
+    *,
+    model: Mapping[str, Any],
+    architecture: Mapping[str, Any],
+    preprocessing: Mapping[str, Preprocessing],
+    window: Sequence[int],
+    classes: Mapping[str, int],
+) -> Path:
+    """Write a model's weights and its registry entry; returns the latter.
+
+    Args:
+        recipe: what the weights' metadata say of how they came about.
+        model: the entry's ``id``, title and the like. preprocessing: by modality.
+        classes: the row of the head of each class that the model knows.
+
+    Raises:
+        StorageError: they can't be written.
+    """
+    name = model["id"]
+    weights = folder / f"{name}.safetensors"
+    data = save(dict(tensors), {"pretraining": json.dumps(recipe)})
     with replacing(weights) as partial:
-        partial.write_bytes(save(_halved(network.backbone), {"pretraining": json.dumps(recipe)}))
-    data = weights.read_bytes()
-    modalities = sorted(assembly.preprocessing)
+        partial.write_bytes(data)
+    modalities = sorted(preprocessing)
     entry = {
-        **assembly.model,
+        **model,
         "modality": modalities,
-        "architecture": {**assembly.architecture, "out_channels": len(assembly.classes)},
-        "preprocessing": {m: assembly.preprocessing[m].to_json() for m in modalities},
-        "window": list(assembly.training.crop),
+        "architecture": architecture,
+        "preprocessing": {m: preprocessing[m].to_json() for m in modalities},
+        "window": list(window),
         "overlap": OVERLAP,
-        "classes": {name: row for row, name in enumerate(assembly.classes)},
+        "classes": classes,
         "activation": "sigmoid",
         "weights": weights.name,
         "sha256": hashlib.sha256(data).hexdigest(),

@@ -150,3 +150,24 @@ def _start_from(network: PretrainingNetwork, model: Model, classes: Sequence[str
         if known is not None:
             network.heads[0].weight[row, :, 0, 0, 0], network.heads[0].bias[row] = known
             network.taken_over[row] = True
+
+
+@torch.no_grad()
+def move_average(averaged: nn.Module, network: nn.Module, step: float, decay: float) -> None:
+    """Move averaged weights towards a network's; the first steps, which teach most, move farther.
+
+    Args:
+        averaged: of the same kind as ``network``; buffers that are no fractions are copied.
+        step: steps made before this one. decay: of the average, at most.
+    """
+    decay = min(decay, (step + 1) / (step + 10))
+    pairs = zip(
+        [*averaged.parameters(), *averaged.buffers()],
+        [*network.parameters(), *network.buffers()],
+        strict=True,
+    )
+    for mean, value in pairs:
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)

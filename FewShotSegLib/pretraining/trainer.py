@@ -20,7 +20,7 @@ from .assembly import Assembly
 from .cases import Case
 from .ddp import Ranks
 from .losses import crop_losses, mean_losses
-from .network import build_network
+from .network import build_network, move_average
 from .sampling import Sampler
 from .settings import TrainingPlan
 from .targets import Sample
@@ -157,17 +157,7 @@ class Trainer:
             group["lr"] = learning_rate(self.plan, step)
         nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
         self.optimizer.step()
-        decay = min(self.plan.average, (step + 1) / (step + 10))
-        pairs = zip(
-            [*self.averaged.parameters(), *self.averaged.buffers()],
-            [*self.network.parameters(), *self.network.buffers()],
-            strict=True,
-        )
-        for mean, value in pairs:
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
+        move_average(self.averaged, self.network, step, self.plan.average)
 
     def require_finite(self) -> None:
         """Tell a training that has diverged, before its state is kept.

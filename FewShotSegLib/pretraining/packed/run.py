@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
-from ...atomic import replacing, require_writable, write_json
+from ...atomic import require_writable, write_json
 from ...errors import InputError
 from ...events import EventSink, ignore, make_event
 from ...features import choose_device
+from ..export import write_model
 from ..state import NAME, restore_state, save_state
 from .pack import read_pack
 from .recipe import Recipe, read_recipe
@@ -24,7 +23,6 @@ from .trainer import EpisodeTrainer, kept_tensors, learning_rate
 
 SAVE_EVERY_SECONDS = 180.0
 RECORD = "pretraining.json"
-OVERLAP = 0.25
 FORMAT = 1
 """Part of every checkpoint's hash: raised when the same recipe would be trained in another way."""
 
@@ -140,29 +138,16 @@ def export(trainer: EpisodeTrainer, recipe: Recipe, pack: str, seed: int, out: P
     Raises:
         InputError: a weight is too large. StorageError: they can't be written.
     """
-    name = recipe.model["id"]
-    weights = out / f"{name}.safetensors"
-    facts = {"recipe": recipe.to_json(), "pack": pack, "seed": seed, "episodes": trainer.done}
-    with replacing(weights) as partial:
-        save_file(kept_tensors(trainer), partial, {"pretraining": json.dumps(facts)})
-    data = weights.read_bytes()
-    modalities = sorted(recipe.preprocessing)
-    entry = {
-        **recipe.model,
-        "modality": modalities,
-        "architecture": {**recipe.architecture, "out_channels": 1},
-        "preprocessing": {m: recipe.preprocessing[m].to_json() for m in modalities},
-        "window": [2 * n for n in recipe.training.crop],
-        "overlap": OVERLAP,
-        "classes": {},
-        "activation": "sigmoid",
-        "weights": weights.name,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "size": len(data),
-    }
-    path = out / f"{name}.json"
-    write_json(path, entry)
-    return path
+    return write_model(
+        out,
+        kept_tensors(trainer),
+        {"recipe": recipe.to_json(), "pack": pack, "seed": seed, "episodes": trainer.done},
+        model=recipe.model,
+        architecture={**recipe.architecture, "out_channels": 1},
+        preprocessing=recipe.preprocessing,
+        window=[2 * n for n in recipe.training.crop],
+        classes={},
+    )
 
 
 def _key(recipe: Recipe, pack: str, seed: int) -> str:

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import InputError
 from ...precision import at_speed
+from ..network import move_average
 from .episodes import Episode, Episodes
 from .network import ALL_LEVELS, TERMS, build_network
 from .pack import Pack
@@ -87,7 +88,7 @@ class EpisodeTrainer:
             group["lr"] = learning_rate(self.plan, self.done)
         nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
         self.optimizer.step()
-        self._average()
+        move_average(self.averaged, self.network, self.done / self.plan.batch, self.plan.average)
         for row, name in enumerate(TERMS):
             values = [t[name].detach() for t in terms if name in t]
             if values:
@@ -117,21 +118,6 @@ class EpisodeTrainer:
         some = rng.random(count) < 0.5
         some[rng.integers(count)] = True
         return some.tolist()
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        step = self.done / self.plan.batch
-        decay = min(self.plan.average, (step + 1) / (step + 10))
-        pairs = zip(
-            [*self.averaged.parameters(), *self.averaged.buffers()],
-            [*self.network.parameters(), *self.network.buffers()],
-            strict=True,
-        )
-        for mean, value in pairs:
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
 
     def reset_running(self) -> dict[str, float]:
         """The mean of each term since the last call.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
+from ..augmentation import random_rotation
 from .pack import PackedVolume
 
 
@@ -73,16 +73,10 @@ def crop_places(
         spacing: mm of the volume's voxels. size: mm of the crop's voxels.
     """
     d, spacing, crop = deformation, np.asarray(spacing, float), np.asarray(crop)
-    matrix = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(rng.uniform(-1, 1, 3) * d.rotation)):
-        a, b = (i for i in range(3) if i != axis)
-        turn = np.eye(3)
-        turn[a, a] = turn[b, b] = math.cos(angle)
-        turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
-        matrix = matrix @ turn
+    turn = random_rotation(rng, d.rotation)
     shear = rng.uniform(-1, 1, (3, 3)) * d.shear
     np.fill_diagonal(shear, rng.uniform(-1, 1, 3) * d.stretch)
-    matrix = matrix @ (np.eye(3) + shear) * size / spacing[:, None]
+    matrix = turn @ (np.eye(3) + shear) * size / spacing[:, None]
     centre = np.asarray(centre) + matrix @ (rng.uniform(-1, 1, 3) * d.jitter * crop)
     bent = torch.zeros(3, *crop, device=device)
     for knots, strength in ((d.knots, d.bend), (2 * d.knots, d.ripple)):
