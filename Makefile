@@ -57,7 +57,7 @@ soak: setup
 	FEWSHOTSEG_SOAK=1 $(BIN)/python -m pytest -q -m soak --hypothesis-seed=$(SEED) Testing
 
 wheel-check: setup
-	$(BIN)/python Testing/wheel_check.py --torch "$(TORCH)"
+	$(BIN)/python Testing/support/wheel_check.py --torch "$(TORCH)"
 
 golden: golden-lowest golden-newest
 
@@ -72,11 +72,12 @@ golden-lowest golden-newest:
 	    -r build/$@/versions.txt
 	@build/$@/bin/python -m pip list --disable-pip-version-check | \
 	    grep -E '^(torch|monai|numpy|einops) '
-	cd Testing && PYTHONPATH=.. ../build/$@/bin/python -m unittest $(GOLDEN)
+	cd Testing/engine && PYTHONPATH=../..:../support ../../build/$@/bin/python -m unittest $(GOLDEN)
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYTHONPATH=.:FewShotSeg $(BIN)/lint-imports
 
 clean:
 	rm -rf .venv demo-output build dist *.egg-info

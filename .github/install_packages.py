@@ -11,9 +11,9 @@ INDEX = "https://download.pytorch.org/whl/cpu"
 
 sys.path[:0] = [str(ROOT / "FewShotSeg"), str(ROOT)]
 try:
-    from FewShotSegSlicer.packages import constraints
+    from FewShotSegSlicer.machine.packages import constraints
 
-    from FewShotSegLib.requirements import missing_packages
+    from FewShotSegLib.core.requirements import missing_packages
 
     needed = missing_packages()
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 from FewShotSegSlicer import sample_data
 from FewShotSegSlicer.logic import FewShotSegLogic
-from FewShotSegSlicer.widget import PanelWidget
+from FewShotSegSlicer.panel.widget import PanelWidget
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest

@@ -4,15 +4,18 @@ The tests share their cores with whatever else runs: threads sleep while they wa
 """
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import random
-import sys
 from collections import Counter
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "support"))
 import soak_profile
 
 ENDS: Counter[str] = Counter()

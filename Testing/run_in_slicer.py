@@ -16,13 +16,13 @@ from pathlib import Path
 
 import slicer
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent / "module"
 
 
 def main() -> int:
     """Run the tests; the exit status."""
     names = [argument for argument in sys.argv[1:] if argument.startswith("test_")]
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE), str(HERE.with_name("support"))]
     suite = unittest.TestSuite(
         unittest.TestLoader().discover(str(HERE), f"{name}.py", str(HERE))
         for name in names or ["test_module*"]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .engine import add_engine_to_path
+from .machine.engine import add_engine_to_path
 
 add_engine_to_path()

@@ -9,9 +9,9 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from FewShotSegLib.errors import Cancelled, FewShotSegError, InputError
+from FewShotSegLib.core.errors import Cancelled, FewShotSegError, InputError
 
-from .logic_data import End, Epoch, Progress, Result
+from .interface.rows import End, Epoch, Progress, Result
 
 SETTINGS = {
     "train": (

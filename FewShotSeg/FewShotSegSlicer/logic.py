@@ -12,15 +12,12 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
-from FewShotSegLib.errors import InputError
-from FewShotSegLib.job_protocol import DevicesJob, DownloadJob, ImportJob
-from FewShotSegLib.requirements import missing_packages
+from FewShotSegLib.core.errors import InputError
+from FewShotSegLib.core.job_protocol import DevicesJob, DownloadJob, ImportJob
+from FewShotSegLib.core.requirements import missing_packages
 
-from . import results as shown
-from .adapters import AdapterShelf
 from .console import ConsoleApi
-from .job_folder import remove_abandoned
-from .logic_data import (
+from .interface.rows import (
     AdapterRow,
     Changed,
     DeviceRow,
@@ -34,19 +31,22 @@ from .logic_data import (
     StructureRow,
     TaskKind,
 )
-from .method_choice import method_rows
-from .models import DeviceShelf, ModelShelf
-from .parameter_node import FewShotSegParameterNode
-from .requirements import outdated_advice
-from .result_loader import read_result
-from .scene_state import SceneState
-from .segment_sizes import SegmentSizes
-from .structure_edits import StructureEdits
-from .structures import structure_rows
-from .support_edits import SupportEdits
-from .supports import likely_modality
-from .task import Task
-from .task_control import TaskControl, job_steps, nothing_to_load
+from .jobs.control import TaskControl, job_steps, nothing_to_load
+from .jobs.folder import remove_abandoned
+from .jobs.result_loader import read_result
+from .jobs.task import Task
+from .machine.methods import method_rows
+from .machine.models import DeviceShelf, ModelShelf
+from .machine.requirements import outdated_advice
+from .scene import results as shown
+from .scene.adapters import AdapterShelf
+from .scene.parameter_node import FewShotSegParameterNode
+from .scene.segment_sizes import SegmentSizes
+from .scene.state import SceneState
+from .scene.structure_edits import StructureEdits
+from .scene.structures import structure_rows
+from .scene.support_edits import SupportEdits
+from .scene.supports import likely_modality
 
 MAX_LOG_LINES = 2000
 
@@ -59,7 +59,7 @@ class FewShotSegLogic(
     ScriptedLoadableModuleLogic,
     VTKObservationMixin,
 ):
-    """See :class:`FewShotSegSlicer.logic_protocol.LogicProtocol`, which this keeps to."""
+    """See :class:`FewShotSegSlicer.interface.protocol.LogicProtocol`, which this keeps to."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleLogic.__init__(self, parent)

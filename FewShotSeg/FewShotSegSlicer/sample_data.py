@@ -9,9 +9,9 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from FewShotSegLib.json_fields import load_json
+from FewShotSegLib.core.json_fields import load_json
 
-from .widget_text import tell_error
+from .messages import tell_error
 
 CATEGORY = "FewShotSeg"
 NAME = "FewShotSegPhantoms"

@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import FewShotSegError, InputError
-from ..json_fields import is_number, json_object, load_json
-from ..json_schema import from_json
-from ..modality import MODALITIES
-from ..model_registry import same_class
-from ..network_arguments import network_arguments
-from ..pairs import find_pairs
-from ..plain_text import printable
-from ..preprocessing import Preprocessing
-from ..volume_files import extension_of
+from ..core.errors import FewShotSegError, InputError
+from ..core.json_fields import is_number, json_object, load_json
+from ..core.json_schema import from_json
+from ..core.modality import MODALITIES
+from ..core.network_arguments import network_arguments
+from ..core.plain_text import printable
+from ..io.pairs import find_pairs
+from ..io.volumes import extension_of
+from ..models.preprocessing import Preprocessing
+from ..models.registry import same_class
 from .landmarks import FROM_HU
 from .settings import Augmentation, Targets, TrainingPlan
 

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..annotation import Structure
-from ..annotation_files import read_annotation
-from ..atomic import replacing, write_json
-from ..checksums import Damaged, file_sums, require_json_seal, require_sums, seal_json
-from ..ct_offset import in_hounsfield
-from ..errors import InputError
-from ..geometry import Grid
-from ..json_fields import load_json
-from ..preprocessing import Placement
-from ..volume_files import array_of, grid_of, read_file, read_image
+from ..core.annotation import Structure
+from ..core.atomic import replacing, write_json
+from ..core.checksums import Damaged, file_sums, require_json_seal, require_sums, seal_json
+from ..core.ct_offset import in_hounsfield
+from ..core.errors import InputError
+from ..core.geometry import Grid
+from ..core.json_fields import load_json
+from ..io.annotations import read_annotation
+from ..io.volumes import array_of, grid_of, read_file, read_image
+from ..models.preprocessing import Placement
 from .assembly import Assembly, DataSet, Source
 from .landmarks import landmark_distance
 

@@ -10,8 +10,8 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..annotation_files import default_color
-from ..atomic import replacing
+from ..core.atomic import replacing
+from ..core.colors import default_color
 from .trainer import TERMS
 
 MAX_LEGEND = 20

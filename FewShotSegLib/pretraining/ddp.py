@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import InputError
-from ..features import choose_device
+from ..core.errors import InputError
+from ..features.extraction import choose_device
 
 PATIENCE = timedelta(hours=4)
 """How long a process waits for the others: they may still prepare their volumes."""

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..atomic import replacing, write_json
-from ..errors import InputError
-from ..preprocessing import Preprocessing
+from ..core.atomic import replacing, write_json
+from ..core.errors import InputError
+from ..models.preprocessing import Preprocessing
 from .assembly import Assembly
 from .network import PretrainingNetwork
 from .validation import OVERLAP

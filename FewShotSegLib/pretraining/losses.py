@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..losses import masked_mean, soft_dice_loss
+from ..training.losses import masked_mean, soft_dice_loss
 from .settings import Targets
 from .targets import Sample
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..backbones import ARCHITECTURES
-from ..backbones.base import Backbone
-from ..errors import InputError
-from ..model_registry import Model, find_model
+from ..core.errors import InputError
+from ..models.backbones import ARCHITECTURES
+from ..models.backbones.base import Backbone
+from ..models.registry import Model, find_model
 from .assembly import Assembly
 from .targets import output_channels
 

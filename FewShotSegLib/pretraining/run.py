@@ -15,12 +15,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .. import __version__
-from ..atomic import require_writable, write_json
-from ..errors import Cancelled, InputError
-from ..events import EventSink, ignore, make_event
-from ..limits import SEED, STEPS
-from ..model_registry import find_model
-from ..runtime import Runtime
+from ..core.atomic import require_writable, write_json
+from ..core.errors import Cancelled, InputError
+from ..core.events import EventSink, ignore, make_event
+from ..core.limits import SEED, STEPS
+from ..models.registry import find_model
+from ..pipeline.runtime import Runtime
 from .assembly import Assembly, read_assembly
 from .cases import Case, prepare_case
 from .curve import draw_curve

@@ -14,10 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..atomic import replacing
-from ..checksums import load_sealed, write_sealed
-from ..errors import InputError
-from ..json_fields import parse_json
+from ..core.atomic import replacing
+from ..core.checksums import load_sealed, write_sealed
+from ..core.errors import InputError
+from ..core.json_fields import parse_json
 
 NAME = "checkpoint.safetensors"
 

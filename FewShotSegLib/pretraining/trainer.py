@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import Cancelled, InputError
-from ..precision import at_speed
-from ..stopping import make_stoppable
+from ..compute.interruption import make_stoppable
+from ..compute.precision import at_speed
+from ..core.errors import Cancelled, InputError
 from .assembly import Assembly
 from .cases import Case
 from .ddp import Ranks

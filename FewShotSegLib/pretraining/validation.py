@@ -8,7 +8,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from ..precision import at_speed
+from ..compute.precision import at_speed
 from .assembly import Assembly
 from .cases import Case
 from .ddp import Ranks

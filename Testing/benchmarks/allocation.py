@@ -48,7 +48,7 @@ def run(work: str, memory: str) -> None:
 
     import torch
 
-    from FewShotSegLib.allocation import keep_freed_memory
+    from FewShotSegLib.compute.allocation import keep_freed_memory
 
     if memory == "kept" and not keep_freed_memory():
         raise SystemExit("This system's C library has no such setting.")
@@ -67,8 +67,8 @@ def window():
     """Features of one window of 96 voxels a side."""
     import torch
 
-    from FewShotSegLib.backbones.swin_unetr import SwinUNETRBackbone
-    from FewShotSegLib.precision import at_speed
+    from FewShotSegLib.compute.precision import at_speed
+    from FewShotSegLib.models.backbones.swin_unetr import SwinUNETRBackbone
 
     network = SwinUNETRBackbone(48, 14, downsample="monai-0.9").eval()
     network = network.to(memory_format=torch.channels_last_3d)
@@ -85,8 +85,8 @@ def tuning_step():
     """A step on two crops of 64 voxels a side, of the network of ``embedded-ct``."""
     import torch
 
-    from FewShotSegLib.model_registry import find_model
-    from FewShotSegLib.precision import at_speed
+    from FewShotSegLib.compute.precision import at_speed
+    from FewShotSegLib.models.registry import find_model
 
     network = find_model("embedded-ct").backbone.train()
     network.to(memory_format=torch.channels_last_3d)

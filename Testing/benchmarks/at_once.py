@@ -16,10 +16,10 @@ from unittest import mock
 import numpy as np
 import torch
 
-from FewShotSegLib import training
-from FewShotSegLib.adapters import ADAPTERS
-from FewShotSegLib.feature_store import VolumeFeatures
-from FewShotSegLib.support_set import PreparedSupport
+from FewShotSegLib.features.store import VolumeFeatures
+from FewShotSegLib.methods.adapters import ADAPTERS
+from FewShotSegLib.training import loop as training
+from FewShotSegLib.training.support_set import PreparedSupport
 
 CHANNELS, SIDE, STEPS = (16, 32, 64, 128, 192), 96, 10
 TURNS = 3

@@ -26,8 +26,10 @@ from unittest import mock
 import numpy as np
 import torch
 
-from FewShotSegLib import checksums, feature_store, feature_writer
-from FewShotSegLib.feature_store import FeatureStore
+from FewShotSegLib.core import checksums
+from FewShotSegLib.features import store as feature_store
+from FewShotSegLib.features import writer as feature_writer
+from FewShotSegLib.features.store import FeatureStore
 
 ENTRIES = {
     "embedded-ct": ((16, 32, 64, 128, 192), (1, 2, 4, 8, 16), (144, 144, 160)),

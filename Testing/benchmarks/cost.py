@@ -21,11 +21,11 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from FewShotSegLib.adapter_file import read_metadata
-from FewShotSegLib.pairs import find_pairs
-from FewShotSegLib.phantoms import make_phantom
-from FewShotSegLib.report import read_reports
-from FewShotSegLib.result_files import write_label_map
+from FewShotSegLib.io.pairs import find_pairs
+from FewShotSegLib.io.results import write_label_map
+from FewShotSegLib.phantoms.patients import make_phantom
+from FewShotSegLib.pipeline.adapter_file import read_metadata
+from FewShotSegLib.pipeline.report import read_reports
 
 ALLOWED_FACTOR, ALLOWED_SECONDS, ALLOWED_GB = 1.5, 60.0, 6.0
 

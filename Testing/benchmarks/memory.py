@@ -98,8 +98,9 @@ def run_measured(program: list[str], name: str) -> None:
 
 def run_command(arguments: list[str], every: int) -> int:
     """The command line, with a network that runs on one window in ``every``."""
-    from FewShotSegLib import backbones, cli
-    from FewShotSegLib.backbones.swin_unetr import SwinUNETRBackbone
+    from FewShotSegLib.cli import command_line as cli
+    from FewShotSegLib.models import backbones
+    from FewShotSegLib.models.backbones.swin_unetr import SwinUNETRBackbone
 
     class NowAndThen(SwinUNETRBackbone):
         """The real network now and then; in between, what it gave last."""
@@ -125,11 +126,11 @@ def prepare(folder: Path, spacing: tuple[float, ...], shape: tuple[int, ...]) ->
     from cost import save_image
     from safetensors.torch import save_file
 
-    from FewShotSegLib.backbones.swin_unetr import SwinUNETRBackbone
-    from FewShotSegLib.geometry import Volume
-    from FewShotSegLib.model_files import EMBEDDED_FOLDER
-    from FewShotSegLib.phantoms import make_phantom
-    from FewShotSegLib.result_files import write_label_map
+    from FewShotSegLib.core.geometry import Volume
+    from FewShotSegLib.core.model_folders import EMBEDDED_FOLDER
+    from FewShotSegLib.io.results import write_label_map
+    from FewShotSegLib.models.backbones.swin_unetr import SwinUNETRBackbone
+    from FewShotSegLib.phantoms.patients import make_phantom
 
     # Drawn coarsely and enlarged: their anatomy doesn't matter here, and costs minutes.
     coarse = tuple(n // 2 for n in shape)

@@ -26,21 +26,21 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from FewShotSegLib.atomic import write_json
-from FewShotSegLib.benchmark.cells import Models, cells
-from FewShotSegLib.benchmark.plan import read_plan
-from FewShotSegLib.benchmark.results import NAME, Results
-from FewShotSegLib.benchmark.run import run_benchmark
-from FewShotSegLib.model_registry import find_model
-from FewShotSegLib.pairs import find_pairs
-from FewShotSegLib.phantoms import write_phantoms
+from FewShotSegLib.core.atomic import write_json
+from FewShotSegLib.evaluation.benchmark.cells import Models, cells
+from FewShotSegLib.evaluation.benchmark.plan import read_plan
+from FewShotSegLib.evaluation.benchmark.results import NAME, Results
+from FewShotSegLib.evaluation.benchmark.run import run_benchmark
+from FewShotSegLib.io.pairs import find_pairs
+from FewShotSegLib.io.volumes import array_of, grid_of, read_file
+from FewShotSegLib.models.preprocessing import Preprocessing
+from FewShotSegLib.models.registry import find_model
+from FewShotSegLib.phantoms.patients import write_phantoms
 from FewShotSegLib.pipeline import Runtime
-from FewShotSegLib.preprocessing import Preprocessing
 from FewShotSegLib.pretraining.cases import nearest_to_model
 from FewShotSegLib.pretraining.packed.contrast import Contrast, disturb, stretch, synthesise
 from FewShotSegLib.pretraining.packed.pack import PackedVolume
 from FewShotSegLib.pretraining.packed.views import Deformation, crop_places, look_up
-from FewShotSegLib.volume_files import array_of, grid_of, read_file
 
 PLANS = Path(__file__).parent / "plans"
 SEED, DRAWS, SUPPORTS, QUERIES = 2026, 3, 5, 4

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from FewShotSegLib.upsampling import upsample
+from FewShotSegLib.compute.upsampling import upsample
 
 STRIDES, STRUCTURES, TIMES = (2, 4, 8, 16), 2, 20
 

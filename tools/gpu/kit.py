@@ -93,7 +93,10 @@ class Kit:
         # Not stopped at the first failure: each tells something of the machine.
         limit = 60 * self.args.test_minutes
         done = run(
-            [*command, "Testing/test_gpu.py"], environment, limit, self.args.out / "tests.txt"
+            [*command, "Testing/engine/test_gpu.py"],
+            environment,
+            limit,
+            self.args.out / "tests.txt",
         )
         last = (self.args.out / "tests.txt").read_text().strip().splitlines()[-1:]
         return {"last": last, **({} if done == 0 else {"failed": f"exit status {done}"})}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from FewShotSegLib.model_registry import find_model
-from FewShotSegLib.precision import at_speed
+from FewShotSegLib.compute.precision import at_speed
+from FewShotSegLib.models.registry import find_model
 from FewShotSegLib.pretraining.packed.network import build_backbone
 from FewShotSegLib.pretraining.packed.pack import read_pack
 from FewShotSegLib.pretraining.packed.recipe import read_recipe

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...errors import FewShotSegError
+from ...core.errors import FewShotSegError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,12 +12,12 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ...errors import FewShotSegError, InputError
-from ...json_fields import is_number, json_object, load_json
-from ...modality import MODALITIES
-from ...pairs import find_pairs
-from ...preprocessing import Preprocessing
-from ...volume_files import array_of, extension_of, grid_of, read_file, read_image
+from ...core.errors import FewShotSegError, InputError
+from ...core.json_fields import is_number, json_object, load_json
+from ...core.modality import MODALITIES
+from ...io.pairs import find_pairs
+from ...io.volumes import array_of, extension_of, grid_of, read_file, read_image
+from ...models.preprocessing import Preprocessing
 from ..cases import nearest_to_model
 from .pack import Group, PackedVolume, find_places, write_pack
 

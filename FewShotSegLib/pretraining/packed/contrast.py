@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...errors import InputError
+from ...core.errors import InputError
 
 FEW_GREYS = (3, 9)
 """Of how many grey values structures share one, where they do: as soft tissues do on CT."""

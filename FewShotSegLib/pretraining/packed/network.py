@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...backbones import ARCHITECTURES
-from ...backbones.base import Backbone
-from ...errors import InputError
+from ...core.errors import InputError
+from ...models.backbones import ARCHITECTURES
+from ...models.backbones.base import Backbone
 from .episodes import Episode
 from .losses import contrast_loss, episode_loss, gather
 from .pack import Pack

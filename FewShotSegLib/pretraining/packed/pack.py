@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...atomic import replacing
-from ...errors import InputError
-from ...json_fields import parse_json
+from ...core.atomic import replacing
+from ...core.errors import InputError
+from ...core.json_fields import parse_json
 
 FORMAT = 1
 MOST_PLACES = 48

@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ...atomic import replacing
-from ...checksums import load_sealed, write_sealed
-from ...errors import InputError
-from ...json_fields import parse_json
+from ...core.atomic import replacing
+from ...core.checksums import load_sealed, write_sealed
+from ...core.errors import InputError
+from ...core.json_fields import parse_json
 
 MOST_BYTES = 15 * 2**20
 KEYS = ("recipe", "step", "history")

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...backbones import ARCHITECTURES
-from ...errors import FewShotSegError, InputError
-from ...json_fields import json_object, load_json
-from ...json_schema import from_json
-from ...modality import MODALITIES
-from ...preprocessing import Preprocessing
+from ...core.errors import FewShotSegError, InputError
+from ...core.json_fields import json_object, load_json
+from ...core.json_schema import from_json
+from ...core.modality import MODALITIES
+from ...models.backbones import ARCHITECTURES
+from ...models.preprocessing import Preprocessing
 from .contrast import Contrast
 from .views import Deformation
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...atomic import require_writable, write_json
-from ...errors import InputError
-from ...events import EventSink, ignore, make_event
-from ...features import choose_device
+from ...core.atomic import require_writable, write_json
+from ...core.errors import InputError
+from ...core.events import EventSink, ignore, make_event
+from ...features.extraction import choose_device
 from ..export import write_model
 from ..state import NAME, restore_state, save_state
 from .pack import read_pack

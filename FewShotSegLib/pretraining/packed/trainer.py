@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...errors import InputError
-from ...precision import at_speed
+from ...compute.precision import at_speed
+from ...core.errors import InputError
 from ..network import move_average
 from .episodes import Episode, Episodes
 from .network import ALL_LEVELS, TERMS, build_network

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...errors import InputError
+from ...core.errors import InputError
 from ..augmentation import random_rotation
 from .pack import PackedVolume
 

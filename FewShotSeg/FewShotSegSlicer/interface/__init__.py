@@ -1,0 +1,1 @@
+"""What panel and logic owe each other: rows of data, and a protocol."""

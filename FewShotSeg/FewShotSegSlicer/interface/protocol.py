@@ -1,0 +1,197 @@
+"""What the panel needs of the logic: a protocol over the plain data of ``logic_data``.
+
+The panel is written against these two files alone, so that it can be tested with a stand-in.
+Names of methods follow Slicer, whose Python console is where they are called from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from .rows import (
+    AdapterRow,
+    DeviceRow,
+    End,
+    Epoch,
+    Estimate,
+    Listener,
+    MethodRow,
+    ModelRow,
+    PriorEdit,
+    Progress,
+    Result,
+    StructureRow,
+    SupportRow,
+    TaskKind,
+)
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+
+class LogicProtocol(Protocol):
+    """The logic as the panel sees it. Every call returns at once unless it says otherwise.
+
+    Errors that a user can act on are ``FewShotSegLib.core.errors.FewShotSegError``, one sentence.
+    """
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Be told of everything; call what is returned to stop. Called on the GUI thread only."""
+        ...
+
+    def close(self) -> None:
+        """Stop whatever runs, remove its files, and hear no more of the scene."""
+        ...
+
+    def getParameterNode(self) -> Any:
+        """The wrapped parameter node, see ``parameter_node``."""
+        ...
+
+    # foundation model and device (kept in QSettings)
+    def models(self) -> list[ModelRow]: ...
+    def model(self) -> str: ...
+    def setModel(self, model_id: str) -> None: ...
+    def addCheckpoint(self, entry_path: str) -> str:
+        """Copy a registry entry (.json) and its weights into the user's folder; returns the id."""
+        ...
+
+    def downloadModel(self, model_id: str) -> None:
+        """Start the task ``download``. The panel has asked for consent before."""
+        ...
+
+    def importModel(self, model_id: str, path: str) -> None:
+        """Start the task ``import``: the weights from a file, which is copied and stays as it is.
+        The panel has asked for consent before."""
+        ...
+
+    def removeModel(self, model_id: str) -> None: ...
+    def devices(self) -> list[DeviceRow]: ...
+    def device(self) -> str: ...
+    def setDevice(self, device_id: str) -> None: ...
+    def refreshDevices(self) -> None:
+        """Ask the background process; ``Changed("devices")`` comes when it has answered."""
+        ...
+
+    def missingPackages(self) -> list[str]:
+        """Requirements that training needs and this Python lacks, such as ``torch>=2.10``."""
+        ...
+
+    def outdatedPackages(self) -> list[str]:
+        """What is installed but too old, one sentence each, with what to do about it."""
+        ...
+
+    # support set
+    def supports(self) -> list[SupportRow]: ...
+    def addSupport(self, volume: Any, segmentation: Any = None) -> str:
+        """Add a row and return its id. Without a segmentation: the one that has the volume as
+        reference, else a new empty one with the class list as empty segments."""
+        ...
+
+    def addSceneSupports(self) -> int:
+        """Add every volume in the scene that has a segmentation; how many were added."""
+        ...
+
+    def addFolder(self, folder: str) -> int:
+        """Load the image and segmentation pairs of a folder and add them; how many. Slow: reads
+        files."""
+        ...
+
+    def removeSupport(self, support_id: str) -> None: ...
+    def tickSupport(self, support_id: str, ticked: bool) -> None: ...
+    def showSupport(self, support_id: str) -> None:
+        """Its volume into the slice views, centred on its segments; other supports hidden."""
+        ...
+
+    def prepareEditing(self, support_id: str) -> tuple[Any, Any]:
+        """Make sure that the row has a segmentation with one segment a class (right name, colour
+        and terminology; what is drawn stays); volume and segmentation nodes for Segment Editor."""
+        ...
+
+    # structures and priors
+    def structures(self) -> list[StructureRow]: ...
+    def addStructure(
+        self, name: str, color: tuple[float, float, float] | None = None, terminology: str = ""
+    ) -> str: ...
+    def renameStructure(self, structure_id: str, name: str) -> None: ...
+    def colorStructure(self, structure_id: str, color: tuple[float, float, float]) -> None: ...
+    def tickStructure(self, structure_id: str, ticked: bool) -> None: ...
+    def mergeStructures(self, structure_ids: list[str]) -> str:
+        """Make several rows one class (the first one's name stays); its id."""
+        ...
+
+    def splitStructure(self, structure_id: str) -> list[str]:
+        """Undo merging by hand."""
+        ...
+
+    def setPrior(self, structure_id: str, **edit: Unpack[PriorEdit]) -> None:
+        """Edit what is given; the rest stays."""
+        ...
+
+    def resetPrior(self, structure_id: str) -> None:
+        """Back to what the supports say."""
+        ...
+
+    # methods of training, the recommended one first
+    def methods(self) -> list[MethodRow]: ...
+
+    # adapters in the scene
+    def adapters(self) -> list[AdapterRow]: ...
+    def renameAdapter(self, adapter_id: str, name: str) -> None: ...
+    def saveAdapter(self, adapter_id: str, path: str) -> None: ...
+    def loadAdapter(self, path: str) -> str: ...
+    def deleteAdapter(self, adapter_id: str) -> None: ...
+
+    # tasks: one at a time
+    def blockers(self, kind: TaskKind) -> list[str]:
+        """What is missing before a task can start, one sentence each; empty: it can."""
+        ...
+
+    def estimate(self, kind: TaskKind) -> Estimate | None:
+        """For what :meth:`startTraining` or :meth:`startSegmentation` would run now."""
+        ...
+
+    def startTraining(self) -> None:
+        """Train on the ticked supports with the parameter node's settings."""
+        ...
+
+    def startSegmentation(self) -> None:
+        """Segment the parameter node's query with its current adapter."""
+        ...
+
+    def startPhantoms(self, folder: str, count: int = 4) -> None:
+        """Start the task ``phantoms``: made-up patients, written as files to a folder."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop the running task; ``End`` comes within seconds. Nothing happens without one."""
+        ...
+
+    def running(self) -> TaskKind | None: ...
+    def progress(self) -> Progress | None: ...
+    def epochs(self) -> list[Epoch]:
+        """Points of the running or last training."""
+        ...
+
+    def lastEnd(self) -> End | None: ...
+
+    # results
+    def results(self) -> list[Result]:
+        """Every one in the scene, newest first; a query may have several."""
+        ...
+
+    def showResult(self, result: Result, what: Literal["refined", "unrefined"]) -> None:
+        """Show it, and hide the other results of its query."""
+        ...
+
+    def deleteResult(self, result: Result) -> None:
+        """Take its nodes out of the scene. The panel has asked before."""
+        ...
+
+    def showUncertainty(self, result: Result, visible: bool) -> None: ...
+    def show3D(self, result: Result, visible: bool) -> None: ...
+
+    # log
+    def log(self) -> str:
+        """Everything since the module was loaded, as text to copy; it names no volume."""
+        ...

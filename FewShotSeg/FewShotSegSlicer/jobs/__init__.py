@@ -1,0 +1,1 @@
+"""Trainings and segmentations in the background process, from scene to scene."""

@@ -1,0 +1,93 @@
+"""What a running task and its end are called: one sentence a person can act on."""
+
+from __future__ import annotations
+
+from slicer.i18n import tr as _
+
+from FewShotSegLib.core.job_protocol import MISSING
+
+from ..machine.memory import total_memory
+from .process import Ended
+
+LAUNCHER_WORDS = "exit abnormally"
+"""What Slicer's launcher of Python says of a process that was killed; it ends well itself."""
+MUCH = 0.6
+"""Part of this computer's memory; a process that held more and was killed most likely ran out."""
+
+
+def phase_text(phase: str) -> str:
+    """A phase for a person."""
+    texts = {
+        "hand over": _("Copying the volumes"),
+        "start": _("Starting the background process"),
+        "read": _("Reading"),
+        "features": _("Foundation model"),
+        "prepare": _("Preparing the images"),
+        "train": _("Training"),
+        "segment": _("Segmenting"),
+        "refine": _("Transductive refinement"),
+        "write": _("Writing"),
+        "load": _("Loading the result"),
+        "download": _("Downloading"),
+        "import": _("Importing"),
+        "phantoms": _("Making patients"),
+        "stopping": _("Stopping"),
+    }
+    return texts.get(phase, phase)
+
+
+def end_words(kind: str, ended: Ended, stopping: str) -> tuple[str, str]:
+    """State and message of a process that did not finish.
+
+    Args:
+        stopping: why it was stopped (a sentence), or empty where nobody stopped it.
+    """
+    final = ended.final or {}
+    if stopping:
+        return "cancelled", stopping
+    if ended.state == "not started":
+        return "not started", _(
+            "The background process could not be started ({error}). Restart Slicer; if that does "
+            "not help, install Slicer again."
+        ).format(error=ended.error)
+    if final.get("event") == "failed":
+        return "failed", _failed_words(final)
+    if final.get("event") == "cancelled":
+        return "cancelled", _("Stopped.")
+    last = ended.lines[-1] if ended.lines else _("it said nothing")
+    if ended.state == "crashed" or LAUNCHER_WORDS in last:
+        return "crashed", _crashed_words(ended)
+    return "crashed", _(
+        "The background process ended unexpectedly with status {status} ({last}). The log says "
+        "more."
+    ).format(status=ended.status, last=last)
+
+
+def _failed_words(final: dict) -> str:
+    if final.get("kind") == "OutOfMemory":
+        return _(
+            "The memory is not enough for this volume and model. Close other programs, crop the "
+            "volume (module Crop Volume), or choose the CPU as device."
+        )
+    if final.get("kind") == MISSING:
+        return _(
+            "The Python package «{package}» is not installed. Press Install in the section "
+            "Foundation model, and try again."
+        ).format(package=final.get("package"))
+    message = final.get("message") or final.get("kind") or ""
+    if final.get("kind", "").endswith(("Error", "Cancelled")) and " " in message:
+        return message
+    return _("The background process failed: {message}. The log says more.").format(message=message)
+
+
+def _crashed_words(ended: Ended) -> str:
+    total = total_memory()
+    if total and ended.memory_bytes and ended.memory_bytes > MUCH * total:
+        return _(
+            "The background process was killed, most likely because the memory ran out (it held "
+            "{held:.1f} of {total:.1f} GB). Close other programs, or crop the volume."
+        ).format(held=ended.memory_bytes / 2**30, total=total / 2**30)
+    return _(
+        "The background process was killed or crashed. Nothing of the scene was changed. If it "
+        "happens again, memory may be short: close other programs. The log says more."
+    )

@@ -1,0 +1,1 @@
+"""This computer: models, methods, packages, estimates, the engine."""

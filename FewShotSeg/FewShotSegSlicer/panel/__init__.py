@@ -1,0 +1,1 @@
+"""The panel, a file a section."""

@@ -1,0 +1,163 @@
+"""The section «Adapter»: train one, watch it, and the list of those in the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from ..interface.protocol import LogicProtocol
+from ..interface.rows import AdapterRow, End, Epoch, Progress
+from ..messages import agree
+from .dialogs import open_file, save_file
+from .loss_plot import LossPlot
+from .method import MethodChoice
+from .progress import TaskView
+from .tools import Cell, Hint, Table, busy_with, gate, reporting
+
+NAME = 0
+WIDTHS = {1: 100, 2: 60, 3: 122}
+FILES = "FewShotSeg adapter (*.fseft)"
+
+
+class AdaptersSection:
+    """Training, and what was trained."""
+
+    KIND = "train"
+
+    def __init__(self, ui: Any, logic: LogicProtocol) -> None:
+        self.ui, self.logic = ui, logic
+        self.method = MethodChoice(ui, logic)
+        self.hint = Hint(ui.adapterHintIcon, ui.adapterHint)
+        self.status = Hint(ui.trainStatusIcon, ui.trainStatus)
+        self.task = TaskView(ui.trainProgress, ui.cancelTrainButton, self.status, logic)
+        self.plot = LossPlot()
+        ui.lossPlotFrame.layout().addWidget(self.plot)
+        self.table = Table(ui.adaptersTable, NAME, WIDTHS, rows=2)
+        self.table.on_edit(self.on_rename)
+        ui.adaptersTable.connect("itemSelectionChanged()", self.refresh_buttons)
+        ui.trainButton.connect("clicked()", self.on_train)
+        ui.loadAdapterButton.connect("clicked()", self.on_load)
+        ui.saveAdapterButton.connect("clicked()", self.on_save)
+        ui.deleteAdapterButton.connect("clicked()", self.on_delete)
+
+    def refresh(self) -> None:
+        """Show what the logic says."""
+        rows, running = self.logic.adapters(), busy_with(self.logic)
+        self.method.refresh()
+        titles = {row.id: row.title for row in self.logic.methods()}
+        self.table.fill([row.id for row in rows], [adapter_cells(row, titles) for row in rows])
+        obstacles = self.logic.blockers("train") if not running else []
+        self.hint.show(obstacles[0] if obstacles else "")
+        estimate = self.logic.estimate("train") if not obstacles and not running else None
+        busy = _("A task is running already.") if running else ""
+        gate(
+            self.ui.trainButton,
+            busy or "\n".join(obstacles),
+            estimate.text if estimate else _("Train an adapter on the ticked supports."),
+        )
+        self.task.refresh(running == self.KIND)
+        self.show_epochs()
+        self.refresh_buttons()
+
+    def show_epochs(self) -> None:
+        """Draw the running or last training."""
+        points = [point for point in self.logic.epochs() if point.phase == "train"]
+        self.plot.show_points(points)
+        self.ui.lossPlotFrame.setVisible(bool(points))
+
+    def refresh_buttons(self) -> None:
+        """Enable what makes sense for the selection."""
+        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        none = "" if self.table.selected() else _("Select an adapter in the table first.")
+        gate(self.ui.loadAdapterButton, busy, _("Add an adapter from a .fseft file."))
+        gate(
+            self.ui.saveAdapterButton,
+            none,
+            _("Save as a .fseft file, to use in other scenes. It names no patient."),
+        )
+        gate(self.ui.deleteAdapterButton, busy or none, _("Delete it from the scene."))
+
+    def selected(self) -> AdapterRow | None:
+        """The selected adapter."""
+        ids = self.table.selected()
+        return next((row for row in self.logic.adapters() if row.id in ids), None)
+
+    def on_progress(self, progress: Progress) -> None:
+        """Training went on."""
+        if progress.kind == self.KIND:
+            self.task.show(progress)
+
+    def on_epoch(self, _epoch: Epoch) -> None:
+        """Another point of the curve."""
+        self.show_epochs()
+
+    def on_end(self, end: End) -> None:
+        """Training ended, well or not."""
+        if end.kind == self.KIND:
+            self.task.end(end)
+            if end.adapter_id:
+                self.table.select([end.adapter_id])
+
+    def on_train(self) -> None:
+        """Start."""
+        with reporting():
+            self.logic.startTraining()
+
+    def on_rename(self, row_id: str, column: int, item: Any) -> None:
+        """A person typed another name."""
+        if column == NAME:
+            with reporting():
+                if item.text().strip():
+                    self.logic.renameAdapter(row_id, item.text().strip())
+                self.refresh()
+
+    def on_load(self) -> None:
+        """Add one from a file."""
+        path = open_file(self.ui.adapterSection, _("Load an adapter"), FILES)
+        if path:
+            with reporting():
+                adapter_id = self.logic.loadAdapter(path)
+                self.refresh()
+                self.table.select([adapter_id])
+
+    def on_save(self) -> None:
+        """Write one to a file."""
+        row = self.selected()
+        if row is None:
+            return
+        path = save_file(self.ui.adapterSection, _("Save the adapter"), f"{row.name}.fseft", FILES)
+        if path:
+            with reporting():
+                self.logic.saveAdapter(row.id, path)
+
+    def on_delete(self) -> None:
+        """Delete after asking: what was trained can't be brought back."""
+        row = self.selected()
+        if row is None:
+            return
+        question = _("Delete the adapter {name} from the scene?").format(name=row.name)
+        if agree(question, _("Delete an adapter")):
+            with reporting():
+                self.logic.deleteAdapter(row.id)
+
+
+def adapter_cells(row: AdapterRow, methods: Mapping[str, str]) -> tuple[Cell, ...]:
+    """One row of the list. ``methods``: their titles."""
+    method = methods.get(row.method, row.method)
+    tip = _(
+        "{method}\nFoundation model: {model}\nModality: {modality}\nSupports:\n{supports}"
+    ).format(
+        method=method,
+        model=row.model_id,
+        modality=row.modality,
+        supports="\n".join(row.supports) or _("not known"),
+    )
+    created = row.created.replace("T", " ")[:16]
+    return (
+        Cell(row.name, tip, editable=True),
+        Cell(", ".join(row.structures), tip + "\n" + ", ".join(row.structures)),
+        Cell(str(len(row.supports)), tip),
+        Cell(created, tip),
+    )

@@ -1,0 +1,180 @@
+"""A result: volumes against the expected ones, and what of it the views show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from ..interface.protocol import LogicProtocol
+from ..interface.rows import Result, ResultRow
+from ..messages import agree
+from ..scene.segments import SURFACE
+from ..text import ml_text, range_text
+from .tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
+
+NAME, REMARK = 0, 3
+WIDTHS = {0: 130, 1: 76, 2: 92}
+
+
+class ResultView:
+    """The result of one query; takes no room where there is none."""
+
+    def __init__(self, ui: Any, logic: LogicProtocol) -> None:
+        self.ui, self.logic = ui, logic
+        self.result: Result | None = None
+        self._newest = ""
+        self.hint = Hint(ui.resultHintIcon, ui.resultHint)
+        self.table = Table(ui.resultsTable, REMARK, WIDTHS, rows=2)
+        ui.resultCombo.connect("activated(int)", self.on_choice)
+        ui.deleteResultButton.connect("clicked()", self.on_delete)
+        ui.refinedRadio.connect("clicked()", self.on_kind)
+        ui.unrefinedRadio.connect("clicked()", self.on_kind)
+        ui.showUncertaintyCheckBox.connect("clicked()", self.on_uncertainty)
+        ui.outlineCheckBox.connect("clicked()", self.on_look)
+        ui.fillCheckBox.connect("clicked()", self.on_look)
+        ui.show3DButton.connect("clicked()", self.on_3d)
+
+    def refresh(self, query: Any) -> None:
+        """Show a result of the query, or without a query of all: a new one, else the chosen one."""
+        results = self.logic.results()
+        if query is not None:
+            results = [result for result in results if result.query is query]
+        shown, newest = self.result.id if self.result else "", results[0].id if results else ""
+        chosen = {result.id: result for result in results}.get(shown)
+        if newest != self._newest or chosen is None:
+            chosen = results[0] if results else None
+        self._newest, result = newest, chosen
+        new = result is not None and result.id != shown
+        self.result = result
+        self.ui.resultFrame.setVisible(result is not None)
+        if result is None:
+            return
+        names = {row.id: row.name for row in self.logic.adapters()}
+        entries = [(r.id, result_text(r, names.get(r.adapter_id, ""))) for r in results]
+        fill_combo(self.ui.resultCombo, entries, result.id)
+        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        gate(self.ui.deleteResultButton, busy, _("Delete this result from the scene."))
+        self.table.fill(
+            [row.name for row in result.rows], [result_cells(row) for row in result.rows]
+        )
+        self.hint.show(remarks(result), "warning")
+        if new:
+            self.ui.refinedRadio.setChecked(True)
+            self.ui.showUncertaintyCheckBox.setChecked(False)
+        self._refresh_controls(result)
+
+    def _refresh_controls(self, result: Result) -> None:
+        ui = self.ui
+        alive = "" if result.segmentation is not None else _("The result's node was deleted.")
+        changed = alive or (
+            "" if result.unrefined is not None else _("Refinement was off, or changed nothing.")
+        )
+        gate(ui.refinedRadio, alive, _("The result, its sizes steadied by the prior volumes."))
+        gate(ui.unrefinedRadio, changed, _("The result before the prior volumes were looked at."))
+        gate(
+            ui.showUncertaintyCheckBox,
+            "" if result.uncertainty is not None else _("Tick Uncertainty map, and segment again."),
+            _("Show over the image where the result is unsure."),
+        )
+        for control, tip in (
+            (ui.outlineCheckBox, _("Contours in the slice views")),
+            (ui.fillCheckBox, _("Fill in the slice views")),
+            (ui.show3DButton, _("Surfaces in the 3D view")),
+        ):
+            gate(control, alive, tip)
+        display = result.segmentation.GetDisplayNode() if result.segmentation else None
+        if display is not None:
+            ui.outlineCheckBox.setChecked(bool(display.GetVisibility2DOutline()))
+            ui.fillCheckBox.setChecked(bool(display.GetVisibility2DFill()))
+            # A node is visible in 3D from the first; something shows once it has surfaces.
+            made = result.segmentation.GetSegmentation().ContainsRepresentation(SURFACE)
+            ui.show3DButton.setChecked(bool(made and display.GetVisibility3D()))
+
+    def on_choice(self, _index: int = 0) -> None:
+        """Another result of this query; the others are hidden."""
+        chosen = current_id(self.ui.resultCombo)
+        found = [result for result in self.logic.results() if result.id == chosen]
+        if found and self.result is not None and chosen != self.result.id:
+            with reporting():
+                self.logic.showResult(found[0], "refined")
+                self.result = found[0]
+                self.ui.refinedRadio.setChecked(True)
+                self.ui.showUncertaintyCheckBox.setChecked(False)
+                self.refresh(found[0].query)
+
+    def on_delete(self) -> None:
+        """Delete after asking; the next newest takes its place."""
+        if self.result is None:
+            return
+        name = self.result.segmentation.GetName()
+        question = _("Delete the result {name} from the scene?").format(name=name)
+        if agree(question, _("Delete a result")):
+            query = self.result.query
+            with reporting():
+                self.logic.deleteResult(self.result)
+                self.refresh(query)
+                if self.result is not None:
+                    self.logic.showResult(self.result, "refined")
+
+    def on_kind(self) -> None:
+        """Refined or unrefined."""
+        if self.result is not None:
+            what = "unrefined" if self.ui.unrefinedRadio.checked else "refined"
+            with reporting():
+                self.logic.showResult(self.result, what)
+
+    def on_uncertainty(self) -> None:
+        """The uncertainty map over the image, or not."""
+        if self.result is not None:
+            with reporting():
+                self.logic.showUncertainty(self.result, self.ui.showUncertaintyCheckBox.checked)
+
+    def on_look(self) -> None:
+        """Contours and fill, of the refined and the unrefined result alike."""
+        if self.result is None:
+            return
+        for node in (self.result.segmentation, self.result.unrefined):
+            display = node.GetDisplayNode() if node is not None else None
+            if display is not None:
+                display.SetVisibility2DOutline(self.ui.outlineCheckBox.checked)
+                display.SetVisibility2DFill(self.ui.fillCheckBox.checked)
+
+    def on_3d(self) -> None:
+        """Surfaces in 3D, or not."""
+        if self.result is not None:
+            with reporting():
+                self.logic.show3D(self.result, self.ui.show3DButton.checked)
+
+
+def result_text(result: Result, adapter: str) -> str:
+    """One line for the list."""
+    parts = [result.created.replace("T", " ")[5:16], adapter]
+    return ", ".join([result.segmentation.GetName(), *(part for part in parts if part)])
+
+
+def remarks(result: Result) -> str:
+    """All that should be looked at, in full: cells of the table are short."""
+    notes = [line for row in result.rows for line in row.note.splitlines()]
+    return "\n".join(dict.fromkeys([*notes, *result.warnings]))
+
+
+def result_cells(row: ResultRow) -> tuple[Cell, ...]:
+    """One structure's volume against what was expected."""
+    volume = ml_text(row.volume_ml)
+    before = _("Without refinement: {volume} ml").format(volume=ml_text(row.unrefined_ml))
+    expected, tip = "–", _("No prior was used.")
+    if row.prior is not None and row.prior.enabled:
+        expected = range_text(row.prior.lower_ml, row.prior.upper_ml)
+        tip = _("Mean of the supports: {mean} ml").format(mean=ml_text(row.prior.mean_ml))
+    remark = " ".join(row.note.splitlines()) or (
+        "" if row.within else _("outside what was expected")
+    )
+    icon = None if row.within else qt.QStyle.SP_MessageBoxWarning
+    return (
+        Cell(row.name, color=row.color),
+        Cell(volume, before, bold=not row.within),
+        Cell(expected, tip),
+        Cell(remark, icon=icon),
+    )

@@ -1,0 +1,94 @@
+"""The section «Segment»: which volume, with which adapter; start, watch, stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from ..interface.protocol import LogicProtocol
+from ..interface.rows import End, Progress
+from .navigation import show_alone, volume_on_screen
+from .progress import TaskView
+from .results import ResultView
+from .tools import Hint, busy_with, current_id, fill_combo, gate, reporting
+
+
+class SegmentSection:
+    """Segment a query with a trained adapter."""
+
+    KIND = "segment"
+
+    def __init__(self, ui: Any, logic: LogicProtocol) -> None:
+        self.ui, self.logic = ui, logic
+        self.parameters: Any = None
+        self.hint = Hint(ui.segmentHintIcon, ui.segmentHint)
+        self.status = Hint(ui.segmentStatusIcon, ui.segmentStatus)
+        self.task = TaskView(ui.segmentProgress, ui.cancelSegmentButton, self.status, logic)
+        self.results = ResultView(ui, logic)
+        ui.adapterCombo.connect("activated(int)", self.on_adapter)
+        ui.segmentButton.connect("clicked()", self.on_segment)
+
+    def take_volume_on_screen(self) -> None:
+        """Where no query is chosen yet, take the volume on screen unless it's a support."""
+        if self.parameters is None or self.parameters.queryVolume is not None:
+            return
+        node = volume_on_screen()
+        if node is not None and not any(row.volume is node for row in self.logic.supports()):
+            self.parameters.queryVolume = node
+
+    def refresh(self) -> None:
+        """Show what the logic says."""
+        ui, running, rows = self.ui, busy_with(self.logic), self.logic.adapters()
+        if self.parameters is not None:
+            entries = [(row.id, row.name) for row in rows]
+            fill_combo(ui.adapterCombo, entries, self.parameters.adapterId)
+        obstacles = self.logic.blockers("segment") if not running else []
+        if obstacles:
+            self.hint.show(obstacles[0])
+        else:
+            self.hint.show(self.own_support_warning(), "warning")
+        estimate = self.logic.estimate("segment") if not obstacles and not running else None
+        busy = _("A task is running already.") if running else ""
+        gate(
+            ui.segmentButton,
+            busy or "\n".join(obstacles),
+            estimate.text if estimate else _("Segment this volume with this adapter."),
+        )
+        self.task.refresh(running == self.KIND)
+        query = self.parameters.queryVolume if self.parameters is not None else None
+        self.results.refresh(query)
+
+    def own_support_warning(self) -> str:
+        """What to know before segmenting a volume that was trained on; empty otherwise."""
+        query = self.parameters.queryVolume if self.parameters is not None else None
+        if query is None or not any(row.volume is query for row in self.logic.supports()):
+            return ""
+        return _(
+            "This volume is one of the supports: its result will look better than that of a new "
+            "volume, and says little."
+        )
+
+    def on_progress(self, progress: Progress) -> None:
+        """Segmenting went on."""
+        if progress.kind == self.KIND:
+            self.task.show(progress)
+
+    def on_end(self, end: End) -> None:
+        """Segmenting ended, well or not."""
+        if end.kind != self.KIND:
+            return
+        self.task.end(end)
+        if end.result is not None:
+            query = end.result.query
+            others = [row.segmentation for row in self.logic.supports() if row.volume is not query]
+            show_alone(query, others)
+
+    def on_adapter(self, _index: int = 0) -> None:
+        """A person chose an adapter."""
+        self.parameters.adapterId = current_id(self.ui.adapterCombo)
+
+    def on_segment(self) -> None:
+        """Start."""
+        with reporting():
+            self.logic.startSegmentation()

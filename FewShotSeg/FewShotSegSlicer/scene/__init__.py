@@ -1,0 +1,1 @@
+"""What lies in the MRML scene: state, supports, structures, segments, results."""

@@ -1,0 +1,130 @@
+"""Results in the scene as rows, and what of them is on screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from FewShotSegLib.core.errors import InputError
+
+from ..interface.rows import PriorRow, Result, ResultRow
+from .state import QUERY, REFINED, SEGMENTATION, UNCERTAINTY, UNREFINED, SceneState
+
+
+def result_of(state: SceneState, row: Mapping[str, Any]) -> Result:
+    """One row of the state as the panel sees it."""
+    return Result(
+        state.node_of(QUERY, row["id"]),
+        state.node_of(REFINED, row["id"]),
+        state.node_of(UNREFINED, row["id"]),
+        state.node_of(UNCERTAINTY, row["id"]),
+        tuple(
+            ResultRow(
+                line["name"],
+                tuple(line["color"]),
+                line["volume_ml"],
+                line["unrefined_ml"],
+                _prior(line["prior"]),
+                line["within"],
+                line["note"],
+            )
+            for line in row["table"]
+        ),
+        tuple(row["warnings"]),
+        row["seconds"],
+        row["adapter"],
+        row["id"],
+        row.get("created", ""),
+    )
+
+
+def list_results(state: SceneState) -> list[Result]:
+    """Every result, newest first; those whose segmentation is gone are left out."""
+    found = [result_of(state, row) for row in state.read()["results"]]
+    return [result for result in found if result.segmentation is not None]
+
+
+def delete_result(state: SceneState, result: Result) -> None:
+    """Take a result's nodes out of the scene, and its row.
+
+    Raises:
+        InputError: somebody put its segmentation into the support set. Nothing was deleted.
+    """
+    data = state.read()
+    nodes = [n for n in (result.segmentation, result.unrefined, result.uncertainty) if n]
+    if any(state.node_of(SEGMENTATION, row["id"]) in nodes for row in data["supports"]):
+        raise InputError(
+            _("This result is annotated as a support. Remove its row from the support set first.")
+        )
+    show_uncertainty(result, False)
+    data["results"] = [row for row in data["results"] if row["id"] != result.id]
+    state.write(data)
+    for node in nodes:
+        slicer.mrmlScene.RemoveNode(node)
+
+
+def _prior(report: Mapping[str, Any]) -> PriorRow:
+    """A prior as the engine reports it."""
+    low = report["lower_ml"] if report["lower_bound_trusted"] else None
+    return PriorRow(
+        report["mean_ml"],
+        report["sd_ml"],
+        report["supports"],
+        report["supports"] == 0,
+        report["gamma"],
+        False,
+        low if report["enabled"] else None,
+        report["upper_ml"] if report["enabled"] else None,
+        report["enabled"],
+    )
+
+
+def show_result(result: Result, what: str, others: Sequence[Result] = ()) -> None:
+    """Show the refined or the unrefined segmentation, and hide the other.
+
+    Args:
+        others: results of which those of the same query are hidden too.
+    """
+    for other in others:
+        if other.query is result.query and other.segmentation is not result.segmentation:
+            hide_result(other)
+    for node, name in ((result.segmentation, "refined"), (result.unrefined, "unrefined")):
+        if node is not None and node.GetDisplayNode() is not None:
+            same = result.unrefined is None and name == "refined"
+            node.GetDisplayNode().SetVisibility(name == what or same)
+
+
+def hide_result(result: Result) -> None:
+    """Take a result off all views; its nodes stay."""
+    show_uncertainty(result, False)
+    for node in (result.segmentation, result.unrefined):
+        if node is not None and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility(False)
+
+
+def show_uncertainty(result: Result, visible: bool) -> None:
+    """Put the uncertainty map over the query in the slice views, or take it away."""
+    if result.uncertainty is None:
+        return
+    own = result.uncertainty.GetID()
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if visible:
+            composite.SetBackgroundVolumeID(result.query.GetID())
+            composite.SetForegroundVolumeID(own)
+            composite.SetForegroundOpacity(0.5)
+        elif composite.GetForegroundVolumeID() == own:
+            composite.SetForegroundVolumeID(None)
+            composite.SetForegroundOpacity(0.0)
+
+
+def show_3d(result: Result, visible: bool) -> None:
+    """Show the refined segments in the 3D views; their surfaces are made when first wanted."""
+    node = result.segmentation
+    if node is None:
+        return
+    if visible:
+        node.CreateClosedSurfaceRepresentation()
+    node.GetDisplayNode().SetVisibility3D(bool(visible))

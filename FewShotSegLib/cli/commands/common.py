@@ -1,0 +1,72 @@
+"""What several commands share: text for people, signals, and flags that they have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ...core.errors import InputError
+from ...core.events import EventSink
+from ...core.plain_text import printable
+
+if TYPE_CHECKING:
+    from ...pipeline.runtime import Runtime
+
+
+def speaks() -> bool:
+    """Whether this is the only process, or the first of those that ``torchrun`` started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def say(args: argparse.Namespace, text: str) -> None:
+    """Text for a person; with ``--events`` standard output is for programs alone."""
+    if not args.events and speaks():
+        print(printable(text), flush=True)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def signals(handler: Callable[[int, Any], None] = _stop) -> Iterator[None]:
+    """A polite kill stops the work as Ctrl-C does, wherever it is; files are replaced atomically.
+
+    Ctrl-C is armed anew because shells let background jobs ignore it.
+    """
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before[number] = signal.signal(number, handler)
+        except ValueError:  # not the main thread: its owner decides
+            break
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def make_runtime(args: argparse.Namespace, sink: EventSink) -> Runtime:
+    """Device, cache and events as the flags say."""
+    from ...pipeline.runtime import Runtime
+
+    return Runtime(args.device, args.cache, int(args.cache_size * 2**30), sink)
+
+
+def parse_priors(texts: Sequence[str]) -> dict[str, float | None]:
+    """``NAME=ML`` and ``NAME=off`` by structure name."""
+    priors: dict[str, float | None] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            priors[name.strip()] = None if value.strip() == "off" else float(value)
+        except ValueError:
+            name = ""
+        if not name.strip():
+            raise InputError(f"--prior {text}: write NAME=ML, such as liver=1500, or NAME=off.")
+    return priors

@@ -1,0 +1,87 @@
+"""``models``, ``download``, ``import`` and ``remove``: foundation models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ...core.errors import Cancelled, InputError
+from ...core.events import EventSink, make_event
+from .common import say
+
+
+def models_command(args: argparse.Namespace, sink: EventSink) -> int:
+    """List the foundation models, or tell all of one."""
+    from ...models.registry import find_model, list_entries, unusable_entries
+    from ..describe_models import model_text, models_text
+
+    entries = [find_model(args.model).entry] if args.model else list_entries()
+    unusable = [] if args.model else unusable_entries()
+    data = [entry.to_json() for entry in entries]
+    faults = [{"path": str(fault.path), "reason": fault.reason} for fault in unusable]
+    sink(make_event("result", kind="models", path=None, models=data, unusable=faults))
+    if args.json:
+        say(args, json.dumps(data, indent=2))
+    else:
+        say(args, model_text(entries[0]) if args.model else models_text(entries, unusable))
+    return 0
+
+
+def download_command(args: argparse.Namespace, sink: EventSink) -> int:
+    """Show the licence and the size, ask, and fetch a model's weights."""
+    from ...models.download import announced_size, download, require_downloadable
+    from ...models.registry import find_model
+    from ..describe_models import licence_text
+
+    entry = find_model(args.model).entry
+    require_downloadable(entry)
+    size = None if args.events else announced_size(entry)
+    text = licence_text(entry, size)
+    say(args, text if size else f"{text}\n  size     unknown: the server does not tell")
+    if not args.accept_licence:
+        _require_consent(args, entry.licence)
+    _installed(args, sink, download(args.model, sink, size=size))
+    return 0
+
+
+def import_command(args: argparse.Namespace, sink: EventSink) -> int:
+    """Install a model's weights from a file."""
+    from ...models.download import import_weights
+    from ...models.registry import find_model
+    from ..describe_models import licence_text
+
+    say(args, licence_text(find_model(args.model).entry))
+    _installed(args, sink, import_weights(args.model, args.file, sink))
+    return 0
+
+
+def remove_command(args: argparse.Namespace, sink: EventSink) -> int:
+    """Delete a model's weights."""
+    from ...core.model_folders import remove_model
+
+    remove_model(args.model)
+    say(args, f"The weights of '{args.model}' are removed.")
+    return 0
+
+
+def _installed(args: argparse.Namespace, sink: EventSink, path: Path) -> None:
+    sink(make_event("result", kind="weights", path=str(path)))
+    say(args, str(path))
+
+
+def _require_consent(args: argparse.Namespace, licence: str) -> None:
+    """Ask a person; whoever can't be asked has to say so in the command.
+
+    Raises:
+        InputError: nobody can be asked. Cancelled: the answer is no.
+    """
+    if args.events or not (sys.stdin and sys.stdin.isatty()):
+        raise InputError(
+            f"Nobody can be asked here whether the licence ({licence}) is accepted. Read it, and "
+            "add --accept-licence."
+        )
+    print("Do you accept this licence, and download the weights? [y/N] ", end="", flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Cancelled("Nothing was downloaded.")

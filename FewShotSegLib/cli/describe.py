@@ -1,0 +1,124 @@
+"""Adapters and results as text for a terminal, and the table that all text is laid out in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..core.size_prior import SizePrior
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
+    """A header, a rule and rows, each column as wide as it needs.
+
+    Args:
+        right: one character a column, ``>`` for flush right; others are flush left.
+    """
+    widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
+    flags = right.ljust(len(header))
+    lines = []
+    for row in [header, ["-" * width for width in widths], *rows]:
+        cells = [
+            cell.rjust(width) if flag == ">" else cell.ljust(width)
+            for cell, width, flag in zip(row, widths, flags, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def adapter_text(data: Mapping[str, Any]) -> str:
+    """What an adapter's metadata say, for a person."""
+    training, settings = data["training"], data["training"].get("settings", {})
+    levels = len(data["channels"]) if data["features"] == "multi" else 1
+    decoder = f", decoder {data['decoder']}" if "decoder" in data else ""
+    lines = [
+        f"Method            {data['method']}{decoder} over {levels} feature level(s), "
+        f"{data['trained_parameters']:,} trained parameters",
+        f"Foundation model  {data['model']['title'] or data['model']['id']} "
+        f"[{data['model']['id']}], weights {data['model']['weights_sha256'][:12]}",
+        f"Images            {data['modality']}, {_preprocessing_text(data['preprocessing'])}",
+        f"Trained           {training.get('epochs', 0)} of {settings.get('epochs', 0)} epochs"
+        f"{' (stopped early)' if training.get('stopped_early') else ''}, seed "
+        f"{training.get('seed')}, on {len(data['supports'])} support(s), "
+        f"{training.get('seconds', {}).get('total', 0):.0f} s on {training.get('device', '?')}",
+        f"Written by        FewShotSeg {data['version']}, format {data['format']}",
+        "",
+    ]
+    rows = []
+    for structure in data["structures"]:
+        prior = data["priors"][structure["name"]]
+        rows.append([structure["name"], str(structure["value"]), *_prior_cells(prior)])
+    header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", "note"]
+    lines.append(table(header, rows, " >>>>>"))
+    return "\n".join(lines)
+
+
+def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
+    """The structures of one ``report.json`` entry: size, expectation, what transduction did, and
+    what of it is not as expected."""
+    rows = []
+    for name, found in structures.items():
+        prior = found["prior"]
+        expected = range_text(prior["lower_ml"], prior["upper_ml"])
+        change = found["transduction"]
+        before = f"{change['volume_before_ml']:.2f}" if change else "-"
+        notes = [] if found["within_prior"] else ["outside the expected range"]
+        notes += found.get("remarks", [])
+        if prior["enabled"] and prior["gamma"] >= 1:
+            notes.append(too_wide(prior["gamma"]))
+        rows.append(
+            [
+                name,
+                str(found["label"]),
+                f"{found['volume_ml']:.2f}",
+                before,
+                expected,
+                ", ".join(notes),
+            ]
+        )
+    header = ["structure", "label", "ml", "unrefined ml", "expected ml", "note"]
+    return table(header, rows, " >>>>")
+
+
+def range_text(lower_ml: float | None, upper_ml: float | None) -> str:
+    """The sizes that are expected, in ml; a bound of 0 can't act, so that it isn't one."""
+    if upper_ml is None:
+        return "-"
+    digits = 2 if upper_ml < 10 else 1
+    upper = f"{upper_ml:.{digits}f}"
+    return f"{lower_ml:.{digits}f} to {upper}" if lower_ml else f"up to {upper}"
+
+
+def too_wide(gamma: float) -> str:
+    """Why a prior has no lower bound although nothing was cut off."""
+    return f"no lower bound: the tolerance is {gamma:.0%} of the mean".replace("%", " %")
+
+
+def _prior_cells(prior: Mapping[str, Any]) -> list[str]:
+    """Supports, mean, deviation, expected range and a remark."""
+    low, high = (bound / 1000 for bound in SizePrior(**prior).bounds())
+    if not prior["enabled"]:
+        expected, remark = "prior off", ""
+    elif not prior["upper_trusted"]:
+        expected, remark = "-", "not known: cut off in every support"
+    elif prior["cut_off"]:
+        expected, remark = range_text(0, high), "may be less: cut off in a support"
+    else:
+        expected, remark = range_text(low, high), "" if low else too_wide(prior["gamma"])
+    return [
+        str(prior["count"]) if prior["count"] else "given",
+        f"{prior['mean'] / 1000:.2f}",
+        f"{prior['deviation'] / 1000:.2f}" if prior["count"] > 1 else "-",
+        expected,
+        remark,
+    ]
+
+
+def _preprocessing_text(data: Mapping[str, Any]) -> str:
+    spacing = " x ".join(f"{s:g}" for s in data["spacing"])
+    text = f"{data['orientation']} at {spacing} mm"
+    if data["intensity"] == "window":
+        return f"{text}, window {data['low']:g} to {data['high']:g}"
+    if data["intensity"] == "percentiles":
+        return f"{text}, percentiles {data['low']:g} to {data['high']:g}"
+    return f"{text}, intensities as they are"

@@ -1,0 +1,392 @@
+"""The flags of the ``fewshotseg`` command and what ``--help`` says; nothing here runs anything."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .. import __version__
+from ..core.errors import InputError
+from ..core.events import EventSink
+from ..core.limits import (
+    CACHE_GB,
+    EPOCHS,
+    GAMMA,
+    LEARNING_RATE,
+    MINUTES,
+    OFFSET,
+    SEED,
+    SIZE_WEIGHT,
+    STEPS,
+    SUPPORTS,
+    THREADS,
+    TOLERANCE_MM,
+    Range,
+    require_path,
+)
+from ..core.method_catalog import DECODERS, METHODS, PRESETS, WHITE_BOX
+from . import texts as cli_texts
+
+# Neither this nor anything it imports may load torch: --help and a wrong flag answer at once.
+
+Command = Callable[[argparse.Namespace, EventSink], int]
+Add = Callable[[str, str, str], argparse.ArgumentParser]
+
+
+def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+    """The parser of the whole command.
+
+    Args:
+        commands: what runs each, by its name; ``args.run`` of what was parsed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="fewshotseg",
+        description=cli_texts.OVERVIEW,
+        epilog=cli_texts.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fewshotseg {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, summary: str, text: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(
+            name,
+            help=summary,
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=commands[name])
+        sub.add_argument(
+            "--events",
+            action="store_true",
+            help="write progress and results as JSON lines to standard output, and nothing else",
+        )
+        return sub
+
+    _add_adapt(add)
+    _add_segment(add)
+    sub = add("evaluate", "score a segmentation against a reference", cli_texts.EVALUATE)
+    sub.add_argument(
+        "--reference", type=_path, required=True, metavar="SEG", help="the true segmentation"
+    )
+    sub.add_argument(
+        "--prediction", type=_path, required=True, metavar="SEG", help="the one to be scored"
+    )
+    _add_structures(sub, "score these (default: all that the reference annotates)")
+    sub.add_argument(
+        "--tolerance",
+        type=_within(TOLERANCE_MM),
+        default=2.0,
+        metavar="MM",
+        help="for surface Dice (default: %(default)s)",
+    )
+    sub.add_argument("--json", type=_path, metavar="FILE", help="write the scores here as well")
+    sub = add("models", "list the foundation models", cli_texts.MODELS)
+    sub.add_argument("model", nargs="?", metavar="ID", help="tell all that is known of this one")
+    sub.add_argument("--json", action="store_true", help="the registry entries as JSON")
+    sub = add("download", "fetch a foundation model's weights", cli_texts.DOWNLOAD)
+    _add_model_id(sub)
+    sub.add_argument(
+        "--accept-licence",
+        "--accept-license",
+        action="store_true",
+        help="you have read the licence and accept it: don't ask",
+    )
+    sub = add("import", "install a foundation model's weights from a file", cli_texts.IMPORT)
+    _add_model_id(sub)
+    sub.add_argument(
+        "file", type=_path, metavar="FILE", help="the weights as their makers publish them"
+    )
+    sub = add("remove", "delete a foundation model's weights", cli_texts.REMOVE)
+    _add_model_id(sub)
+    sub = add("inspect", "show what an adapter file holds", cli_texts.INSPECT)
+    sub.add_argument("file", type=_path, metavar="FILE.fseft")
+    sub.add_argument("--json", action="store_true", help="its whole metadata as JSON")
+    sub = add("demo", "run the whole job on made-up patients or your own folder", cli_texts.DEMO)
+    sub.add_argument(
+        "--data", type=_path, metavar="DIR", help="a folder of images and segmentations"
+    )
+    sub.add_argument(
+        "--out", type=_path, default="demo-output", metavar="DIR", help="default: %(default)s"
+    )
+    sub.add_argument(
+        "--supports", type=_within(SUPPORTS), default=3, metavar="N", help="default: 3"
+    )
+    _add_structures(sub, "learn these (default: all that are annotated)")
+    _add_model_and_seed(sub)
+    _add_runtime(sub)
+    _add_pretrain(add)
+    _add_benchmark(add)
+    return parser
+
+
+def _add_adapt(add: Add) -> None:
+    sub = add("adapt", "train an adapter on annotated volumes", cli_texts.ADAPT)
+    _add_support(sub, required=True, text="an annotated volume; once for each")
+    sub.add_argument(
+        "--out", type=_path, required=True, metavar="NAME.fseft", help="the adapter file to write"
+    )
+    _add_structures(sub, "which to learn, and their label values (default: all annotated)")
+    sub.add_argument(
+        "--method",
+        choices=tuple(METHODS),
+        default=next(iter(METHODS)),
+        metavar="NAME",
+        help="what is trained: on the frozen backbone adapter (the default), linear-probe or "
+        "adapter-1x1; or the backbone as well: " + ", ".join(WHITE_BOX),
+    )
+    sub.add_argument(
+        "--decoder",
+        choices=DECODERS,
+        help="with a method that trains the backbone: its decoder and bottleneck stay as they "
+        "are, are trained on, or are new (default: the method's own)",
+    )
+    sub.add_argument(
+        "--features",
+        choices=("multi", "last"),
+        help="adapt every feature level of the model, or the last alone as published "
+        "(default: multi; last with published settings)",
+    )
+    sub.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default=PRESETS[0],
+        help="the project's own training settings, or the paper's (default: own)",
+    )
+    _add_model_and_seed(sub)
+    sub.add_argument(
+        "--modality",
+        choices=("auto", "CT", "MR"),
+        default="auto",
+        help="what the images are (default: told from their header or values)",
+    )
+    _add_intensity_offset(sub)
+    sub.add_argument(
+        "--query",
+        type=_path,
+        metavar="IMAGE",
+        help="train jointly for this volume (eq. 3 as published)",
+    )
+    sub.add_argument("--epochs", type=_within(EPOCHS), metavar="N", help="at most so many")
+    sub.add_argument(
+        "--learning-rate", type=_within(LEARNING_RATE), metavar="X", help="the first step size"
+    )
+    sub.add_argument(
+        "--overlapping", action="store_true", help="a voxel may belong to several structures"
+    )
+    _add_priors(sub, gamma="from the supports' spread, 0.3 or more")
+    sub.add_argument(
+        "--resume", action="store_true", help="go on from an interrupted run with the same inputs"
+    )
+    _add_runtime(sub)
+
+
+def _add_segment(add: Add) -> None:
+    sub = add("segment", "segment volumes with an adapter", cli_texts.SEGMENT)
+    sub.add_argument(
+        "--adapter", type=_path, required=True, metavar="NAME.fseft", help="from 'adapt'"
+    )
+    sub.add_argument("query", type=_path, nargs="+", metavar="QUERY", help="the volumes to segment")
+    sub.add_argument(
+        "--out",
+        type=_path,
+        required=True,
+        metavar="SEG.nii.gz",
+        help="the label map (.nii.gz, .nii, .nrrd, .mha) or named segments (.seg.nrrd) to write; "
+        "a folder for QUERYSTEM_seg.nii.gz of each query",
+    )
+    sub.add_argument(
+        "--transductive",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="refine a copy of the adapter until each structure's size is plausible (default: on)",
+    )
+    sub.add_argument(
+        "--probabilities", action="store_true", help="write each structure's probability as well"
+    )
+    sub.add_argument(
+        "--largest-component",
+        action="store_true",
+        help="keep only the largest connected piece of each structure",
+    )
+    _add_intensity_offset(sub)
+    _add_support(sub, required=False, text="a support of the training, to steady the refinement")
+    _add_priors(sub, gamma="the adapter's")
+    sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
+    sub.add_argument("--seed", type=_within(SEED), default=0, metavar="N", help="default: 0")
+    _add_runtime(sub)
+
+
+def _add_pretrain(add: Add) -> None:
+    sub = add("pretrain", "train a foundation model on your own archive", cli_texts.PRETRAIN)
+    sub.add_argument(
+        "assembly", type=_path, metavar="ASSEMBLY.json", help="which data, classes and network"
+    )
+    sub.add_argument(
+        "--out",
+        type=_path,
+        required=True,
+        metavar="FOLDER",
+        help="for the model, its curve, the checkpoint and the prepared volumes",
+    )
+    sub.add_argument(
+        "--data",
+        type=_path,
+        metavar="FOLDER",
+        help="where the folders named in the assembly are (default: beside it)",
+    )
+    sub.add_argument(
+        "--steps",
+        type=_within(STEPS),
+        metavar="N",
+        help="in place of the assembly's number of steps",
+    )
+    sub.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in --out, if there is one"
+    )
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    sub.add_argument(
+        "--threads",
+        type=_within(THREADS),
+        metavar="N",
+        help="CPU threads (default: torch's choice)",
+    )
+    sub.add_argument("--seed", type=_within(SEED), default=0, metavar="N", help="default: 0")
+
+
+def _add_benchmark(add: Add) -> None:
+    sub = add("benchmark", "compare methods, with a table and plots", cli_texts.BENCHMARK)
+    sub.add_argument("plan", type=_path, metavar="PLAN.json", help="what is run on which cases")
+    sub.add_argument(
+        "--new",
+        type=_path,
+        metavar="DATA",
+        help="write a plan for this folder of annotated volumes, and stop",
+    )
+    _add_structures(sub, "of a new plan (default: those of the folder's labels.json)")
+    sub.add_argument("--model", metavar="ID", help="of a new plan (default: the embedded one)")
+    sub.add_argument(
+        "--data",
+        type=_path,
+        metavar="FOLDER",
+        help="where the folders named in the plan are (default: beside it)",
+    )
+    sub.add_argument(
+        "--out", type=_path, metavar="FOLDER", help="default: the plan's name without .json"
+    )
+    sub.add_argument(
+        "--minutes",
+        type=_within(MINUTES),
+        default=float("inf"),
+        metavar="N",
+        help="start no training after so many (default: all is run)",
+    )
+    sub.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="run these lines of the table alone"
+    )
+    sub.add_argument("--shots", nargs="+", metavar="K", help="run these numbers of shots alone")
+    sub.add_argument("--tasks", nargs="+", metavar="NAME", help="run these tasks alone")
+    sub.add_argument("--render", action="store_true", help="only draw what is known by now")
+    _add_runtime(sub)
+
+
+def _add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> None:
+    sub.add_argument(
+        "--support",
+        type=_path,
+        nargs=2,
+        action="append",
+        required=required,
+        metavar=("IMAGE", "SEG"),
+        help=text,
+    )
+
+
+def _add_intensity_offset(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--intensity-offset",
+        type=_within(OFFSET),
+        metavar="X",
+        help="add X to every value of the images, such as -1024 for CT that was stored without a "
+        "sign (default: such CT is recognised, which is told; 0 leaves all values as they are)",
+    )
+
+
+def _add_structures(sub: argparse.ArgumentParser, text: str) -> None:
+    sub.add_argument("--structures", metavar="VALUE=NAME,...", help=text)
+
+
+def _add_model_id(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", metavar="MODEL", help="its id; 'fewshotseg models' lists them")
+
+
+def _add_model_and_seed(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--model",
+        metavar="ID",
+        help="foundation model, by id ('fewshotseg models' lists them) or by the path of its "
+        "JSON entry (default: the embedded one for the images' modality)",
+    )
+    sub.add_argument("--seed", type=_within(SEED), default=0, metavar="N", help="default: 0")
+
+
+def _add_priors(sub: argparse.ArgumentParser, gamma: str) -> None:
+    sub.add_argument(
+        "--prior",
+        action="append",
+        default=[],
+        metavar="NAME=ML",
+        help="a structure's known volume in ml, or NAME=off; once for each",
+    )
+    sub.add_argument(
+        "--gamma",
+        type=_within(GAMMA),
+        metavar="X",
+        help=f"sizes within X times the expected one around it are plausible (default: {gamma})",
+    )
+    sub.add_argument(
+        "--lambda",
+        dest="size_weight",
+        type=_within(SIZE_WEIGHT),
+        default=0.1,
+        metavar="X",
+        help="weight of the size term in eq. 3, beside the loss of the supports: without these it "
+        "has nothing to be weighed against (default: %(default)s)",
+    )
+
+
+def _add_runtime(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    sub.add_argument("--cache", type=_path, metavar="DIR", help="where features are cached")
+    sub.add_argument(
+        "--cache-size",
+        type=_within(CACHE_GB),
+        default=20.0,
+        metavar="GB",
+        help="least recently used features beyond this are removed (default: %(default)s)",
+    )
+
+
+def _within(limits: Range) -> Callable[[str], float]:
+    """The type of a flag that is a number."""
+
+    def number(text: str) -> float:
+        try:
+            value = int(text) if limits.whole else float(text)
+        except ValueError:
+            value = text
+        return _checked(limits.check, value)
+
+    return number
+
+
+def _path(text: str) -> str:
+    return _checked(require_path, text)
+
+
+def _checked(check: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return check(value)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,1 @@
+"""The machine: precision, cores, memory, stopping in the middle of the work."""

@@ -1,0 +1,1 @@
+"""What both processes share: the standard library and numpy alone, no torch."""

@@ -1,0 +1,108 @@
+"""Structures, and which voxels of a volume belong to each."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .errors import InputError
+
+MAX_VALUE = 65535
+"""The largest label value: that of a 16-bit label map."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One anatomical class.
+
+    Attributes:
+        name: unique among the structures of an adapter; compared ignoring case.
+        value: its label value in a label map, 1 to 65535.
+        color: red, green, blue in 0..1, or None for the default of its value.
+        terminology: Slicer's terminology string (``category~type~modifier...``), or None.
+    """
+
+    name: str
+    value: int
+    color: tuple[float, float, float] | None = None
+    terminology: str | None = None
+
+
+def name_key(name: str) -> str:
+    """Names with one key are one name: case, spaces around it and how accents are composed (file
+    names come decomposed from some systems) make no difference."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
+
+
+def require_structures(structures: Sequence[Structure], what: str) -> None:
+    """Structures that a label map can hold and that can be told apart.
+
+    Args:
+        what: how messages begin, such as ``Structures '4=liver'``.
+
+    Raises:
+        InputError: a value is not 1 to 65535, a name is empty or has a NUL, or a value or a name
+            comes twice. Any of these would lose a structure without a word.
+    """
+    values: set[int] = set()
+    names: set[str] = set()
+    for structure in structures:
+        value, name = structure.value, structure.name
+        try:
+            fits = not isinstance(value, bool) and 1 <= operator.index(value) <= MAX_VALUE
+        except TypeError:
+            fits = False
+        if not fits:
+            raise InputError(f"{what}: the value {value} is not within 1 to {MAX_VALUE}.")
+        if not isinstance(name, str) or not name_key(name) or "\0" in name:
+            raise InputError(f"{what}: the structure with the value {value} has no usable name.")
+        if value in values:
+            raise InputError(f"{what}: the value {value} comes twice.")
+        if name_key(name) in names:
+            raise InputError(f"{what}: the name {name} comes twice.")
+        values.add(value)
+        names.add(name_key(name))
+
+
+def class_key(name: str) -> tuple[str, ...]:
+    """What a class's name means, whatever its order and punctuation: "Left kidney", "kidney_left"
+    and "kidney-left" are one. Empty where the name has no word."""
+    return tuple(sorted(re.findall(r"[^\W_]+", name.casefold())))
+
+
+@dataclass
+class Annotation:
+    """What somebody drew on one volume.
+
+    A structure without a mask was not annotated here: it is *unknown*, never background (the
+    task mask w of eq. 1).
+
+    Attributes:
+        masks: by structure name, a boolean array (i, j, k) on the volume's grid. Masks may overlap.
+        structures: the structures found in the file, in its order.
+    """
+
+    masks: dict[str, np.ndarray]
+    structures: list[Structure] = field(default_factory=list)
+
+    @property
+    def annotated(self) -> frozenset[str]:
+        """Names of the structures that were annotated."""
+        return frozenset(self.masks)
+
+    def mask(self, name: str) -> np.ndarray | None:
+        """A structure's mask, its name compared ignoring case; None where it was not annotated."""
+        key = name_key(name)
+        return next((mask for own, mask in self.masks.items() if name_key(own) == key), None)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Dice coefficient of two boolean arrays of one shape; NaN where both are empty."""
+    size = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2 * np.count_nonzero(np.logical_and(a, b)) / size if size else math.nan

@@ -1,0 +1,294 @@
+"""The plan of a benchmark: what is run on which cases. Documentation/benchmarks.md has the fields.
+
+Supports and queries are named one by one, so that what two people ran can be compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from ...core.annotation import Structure
+from ...core.errors import FewShotSegError, InputError
+from ...core.json_fields import json_object, load_json
+from ...core.json_schema import Check, from_json
+from ...core.model_folders import DEFAULT_MODEL
+from ...core.plain_text import printable
+from ...io.annotations import parse_structures
+from ...io.pairs import find_pairs, read_names
+from ...pipeline.inputs import default_model
+from ...training.loop import TrainingSettings
+from ...training.recipes import choose_tuning, default_settings
+
+ALL = "all"
+"""In place of a number of shots: every support of a draw."""
+DEFAULT_SHOTS = (1, 5, 10, ALL)
+DEFAULT_METHODS = ("linear-probe", "adapter-1x1", "ft-last", "ft", "scratch")
+"""After the adapter; those that take longest come last."""
+_NUMBERS = ("epochs", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table.
+
+    Attributes:
+        name: what the table calls it.
+        method, decoder, preset, features: as of :func:`pipeline.adapt`.
+        model: foundation model. untrained: its network with random weights in place of its own.
+        refine: segment with transduction as well, which gives a second line, NAME + TI.
+        shots: run for these alone; None is all of the plan's.
+        epochs, learning_rate: in place of the method's own.
+    """
+
+    name: str
+    method: str
+    decoder: str | None = None
+    preset: str = "own"
+    features: Literal["multi", "last"] | None = None
+    model: str = DEFAULT_MODEL
+    untrained: bool = False
+    refine: bool = False
+    shots: tuple[int | str, ...] | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """What it is trained with.
+
+        Raises:
+            InputError: a number is out of range.
+        """
+        given = {key: getattr(self, key) for key in _NUMBERS if getattr(self, key) is not None}
+        return replace(default_settings(self.method, self.preset, self.decoder), **given)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One choice of cases, by name. The first K supports are those of K shots."""
+
+    seed: Annotated[int, Check("a number from 0 on", lambda n: 0 <= n < 2**63)]
+    supports: tuple[str, ...]
+    queries: tuple[str, ...]
+
+    def shots(self, shots: int | str) -> int:
+        """How many supports these shots are."""
+        return len(self.supports) if shots == ALL else int(shots)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Structures on a data set.
+
+    Attributes:
+        folder: as :func:`pairs.find_pairs` reads it.
+        structures: learned together.
+        groups: names of structures by the name of the table that they share; by default all have
+            one, called as the task is.
+    """
+
+    name: str
+    folder: Path
+    structures: tuple[Structure, ...]
+    groups: dict[str, tuple[str, ...]]
+    draws: tuple[Draw, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole benchmark: every task, number of shots, method and draw."""
+
+    title: str
+    shots: tuple[int | str, ...]
+    methods: tuple[Method, ...]
+    tasks: tuple[Task, ...]
+
+
+def read_plan(path: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Plan:
+    """Read a plan, without a look at the data.
+
+    Args:
+        data: what the folders in it are relative to; by default where the file is.
+
+    Raises:
+        InputError: it can't be read, or a field is missing, unknown or wrong.
+    """
+    path = Path(path)
+    fields = load_json(path, "plan")
+    try:
+        return _plan(fields, path.parent if data is None else Path(data))
+    except FewShotSegError as error:
+        text = printable(str(error).rstrip("."), lines=False)
+        raise InputError(f"The plan {path}: {text}.") from error
+
+
+def part_of(
+    plan: Plan,
+    methods: Sequence[str] = (),
+    shots: Sequence[int | str] = (),
+    tasks: Sequence[str] = (),
+) -> Plan:
+    """The plan with some of its methods and tasks, by name, and numbers of shots; empty means all.
+
+    Raises:
+        InputError: the plan has no such method, task or number.
+    """
+    for chosen, known, what in (
+        (methods, [method.name for method in plan.methods], "method"),
+        (tasks, [task.name for task in plan.tasks], "task"),
+        (shots, plan.shots, "number of shots"),
+    ):
+        for item in chosen:
+            if item not in known:
+                raise InputError(
+                    f"The plan has no {what} '{item}'; it has {', '.join(map(str, known))}."
+                )
+    return replace(
+        plan,
+        shots=tuple(shots) or plan.shots,
+        methods=tuple(m for m in plan.methods if not methods or m.name in methods),
+        tasks=tuple(t for t in plan.tasks if not tasks or t.name in tasks),
+    )
+
+
+def draw_plan(
+    folder: str | os.PathLike[str],
+    structures: str | None = None,
+    *,
+    model: str | None = None,
+    shots: tuple[int | str, ...] = DEFAULT_SHOTS,
+    draws: int = 3,
+    queries: int = 10,
+    seed: int = 2024,
+) -> dict[str, Any]:
+    """A plan for a folder of annotated volumes, as JSON: cases are drawn, the usual methods named.
+
+    For each draw the cases are shuffled; the last of them are the queries, the others supports.
+
+    Args:
+        structures: as ``"4=parotid_right,5=parotid_left"``; None takes the folder's own list.
+        model: None is the embedded one for the first image's modality.
+
+    Raises:
+        InputError: an image can't be read, the folder has no list of structures, or too few cases.
+    """
+    pairs = find_pairs(folder)
+    names = [pair.name for pair in pairs]
+    structures = structures or read_names(folder)
+    if structures is None:
+        raise InputError(
+            f"{folder} has no labels.json; say which structures to segment, such as "
+            "--structures 1=NAME,2=NAME."
+        )
+    parse_structures(structures)
+    least = max(1 if count == ALL else int(count) for count in shots)
+    if len(names) < least + queries:
+        raise InputError(
+            f"{folder} has {len(names)} cases, too few for {least} shots and {queries} queries."
+        )
+    model = model or default_model(pairs[0].image)
+    drawn = []
+    for number in range(draws):
+        order = np.random.default_rng([seed, number]).permutation(len(names))
+        cases = [names[index] for index in order]
+        drawn.append(
+            {"seed": number, "supports": cases[:-queries], "queries": cases[len(cases) - queries :]}
+        )
+    return {
+        "title": f"{model} on {Path(folder).name}",
+        "model": model,
+        "shots": list(shots),
+        "methods": [{"method": "adapter", "refine": True}, *DEFAULT_METHODS],
+        "tasks": [
+            {
+                "name": Path(folder).name,
+                "data": os.path.abspath(folder),
+                "structures": structures,
+                "draws": drawn,
+            }
+        ],
+    }
+
+
+def _plan(data: Any, folder: Path) -> Plan:
+    data = json_object(data, "it", ("title", "shots", "methods", "tasks"), ("model",))
+    model = data.get("model", DEFAULT_MODEL)
+    if not isinstance(data["title"], str) or not isinstance(model, str):
+        raise InputError("'title' and 'model' are texts")
+    methods = [_method(item, model) for item in _list(data["methods"], "'methods'")]
+    _require_apart([method.name for method in methods], "methods")
+    tasks = [_task(item, folder) for item in _list(data["tasks"], "'tasks'")]
+    _require_apart([task.name for task in tasks], "tasks")
+    plan = Plan(data["title"], _shots(data["shots"], "'shots'"), tuple(methods), tuple(tasks))
+    for task in tasks:
+        for draw in task.draws:
+            most = max(draw.shots(shots) for shots in plan.shots)
+            if most > len(draw.supports):
+                raise InputError(
+                    f"a draw of '{task.name}' has {len(draw.supports)} supports for {most} shots"
+                )
+    return plan
+
+
+def _method(data: Any, model: str) -> Method:
+    data = {"method": data} if isinstance(data, str) else data
+    data = json_object(data, "a method", ("method",), None)
+    method = from_json(Method, {"name": data["method"], "model": model, **data}, "a method")
+    if method.shots is not None:
+        _shots(list(method.shots), "'shots' of a method")
+    choose_tuning(method.method, method.decoder, method.preset)
+    _ = method.settings  # refuses what is out of range
+    return method
+
+
+def _task(data: Any, folder: Path) -> Task:
+    data = json_object(data, "a task", ("name", "data", "structures", "draws"), ("groups",))
+    if not all(isinstance(data[key], str) for key in ("name", "data", "structures")):
+        raise InputError("'name', 'data' and 'structures' of a task are texts")
+    draws = tuple(_draw(item, data["name"]) for item in _list(data["draws"], "'draws'"))
+    structures = tuple(parse_structures(data["structures"]))
+    names = [structure.name for structure in structures]
+    groups = json_object(
+        data.get("groups", {data["name"]: names}), f"'groups' of '{data['name']}'", (), None
+    )
+    for group, members in groups.items():
+        for name in _list(members, f"the group '{group}'"):
+            if name not in names:
+                raise InputError(f"the group '{group}' has '{name}', which is no structure")
+    groups = {group: tuple(members) for group, members in groups.items()}
+    return Task(data["name"], folder / data["data"], structures, groups, draws)
+
+
+def _draw(data: Any, task: str) -> Draw:
+    where = f"a draw of '{task}'"
+    draw = from_json(Draw, data, where)
+    for names, key in ((draw.supports, "supports"), (draw.queries, "queries")):
+        _list(list(names), f"'{key}' of {where}")
+    _require_apart([*draw.supports, *draw.queries], f"cases of {where}")
+    return draw
+
+
+def _shots(data: Any, where: str) -> tuple[int | str, ...]:
+    for item in _list(data, where):
+        if item != ALL and (type(item) is not int or item < 1):
+            raise InputError(f'{where} are numbers from 1 on, or "{ALL}"')
+    _require_apart([str(item) for item in data], where)
+    return tuple(data)
+
+
+def _list(data: Any, where: str) -> list[Any]:
+    if not isinstance(data, list) or not data:
+        raise InputError(f"{where} is a list of one or more")
+    return data
+
+
+def _require_apart(names: list[str], what: str) -> None:
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice:
+        raise InputError(f"'{twice[0]}' comes twice among the {what}")

@@ -1,0 +1,207 @@
+"""Running what a plan asks for and the results don't have yet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import Cancelled, InputError, StorageError, in_words
+from ...core.events import ignore, make_event
+from ...io.pairs import Pair, find_pairs
+from ...pipeline import Runtime, adapt, read_support, segment
+from ...pipeline.adapter_file import TrainedAdapter
+from ...training.support_set import Support
+from ..metrics import dice
+from .cells import Cell, Models, cells
+from .forecast import Forecast, Timing
+from .plan import Plan, Task
+from .results import Results
+
+
+def run_benchmark(
+    plan: Plan,
+    results: Results,
+    todo: Sequence[Cell],
+    models: Models,
+    problems: list[str],
+    minutes: float = math.inf,
+    runtime: Runtime | None = None,
+) -> list[str]:
+    """Run every cell that lacks results. Labels of a query are read once its result is final.
+
+    A query that fails, whatever the reason, costs no other.
+
+    Args:
+        results: gets a row for each query. todo: cells of the plan.
+        problems: gets what could not be run and why, one sentence each.
+        minutes: no training starts after so many.
+
+    Returns:
+        a sentence for each query that failed; it has no row.
+
+    Raises:
+        InputError: a task's folder lacks a case. ModelError, StorageError: see each message.
+        Cancelled: the user stopped; the rows are kept.
+    """
+    runtime = runtime or Runtime()
+    quiet = replace(runtime, events=ignore)
+    end = time.monotonic() + minutes * 60
+    cases = {task.name: _cases(task) for task in plan.tasks}
+    forecast = Forecast(todo, results, cells(plan, models))
+    work = forecast.workload()
+    done, total = work["queries_done"], work["queries"]
+    runtime.events(make_event("workload", phase="benchmark", **work))
+    failed: list[str] = []
+    if done == total:
+        return failed
+    runtime.events(make_event("phase", phase="benchmark", total=total))
+    runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
+    supports, late = _Supports(cases), 0
+    for cell in todo:
+        missing = cell.missing(results)
+        if missing and time.monotonic() > end:
+            late += 1
+        if not missing or late:
+            continue
+        start = time.perf_counter()
+        try:
+            trained = adapt(
+                supports.of(cell),
+                structures=cell.task.structures,
+                model=models.name(cell.method),
+                method=cell.method.method,
+                decoder=cell.method.decoder,
+                features=cell.method.features,
+                preset=cell.method.preset,
+                seed=cell.draw.seed,
+                settings=cell.method.settings,
+                runtime=quiet,
+            )
+        except (Cancelled, StorageError):
+            raise
+        except Exception as error:
+            # A method without a meaning on this model must not cost the night's other rows.
+            told = in_words(error)
+            sentence = f"{cell.method.name} with {cell.shots} of {cell.task.name}: {told}"
+            problems.append(sentence)
+            if not isinstance(error, InputError):
+                failed.append(sentence)
+            forecast.skipped(cell)
+            runtime.events(make_event("warning", message=sentence))
+            continue
+        between = time.perf_counter()
+        for query in missing:
+            pair = cases[cell.task.name][query]
+            try:
+                row = _row(cell, query, pair, trained, models.name(cell.method), quiet)
+            except (Cancelled, StorageError):
+                raise
+            except Exception as error:
+                sentence = f"{cell.method.name} on {query} of {cell.task.name}: {in_words(error)}"
+                problems.append(sentence)
+                failed.append(sentence)
+                runtime.events(make_event("warning", message=sentence))
+                continue
+            results.add(row)
+            done += 1
+            runtime.events(make_event("result", kind="row", path=str(results.path), row=row))
+            runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
+        now = time.perf_counter()
+        forecast.finished(Timing(cell, between - start, (now - between) / len(missing)))
+        runtime.events(_cell_event(cell, results, now - start, forecast))
+    if late:
+        sentence = (
+            f"The {minutes:g} minutes are over; {late} cell{'s were' if late > 1 else ' was'} "
+            "not started. The same command goes on with them."
+        )
+        runtime.events(make_event("warning", message=sentence))
+    return failed
+
+
+def _cell_event(cell: Cell, results: Results, seconds: float, forecast: Forecast) -> dict[str, Any]:
+    """What a finished cell came to, over all of its queries, and what is left."""
+    found = [results.get(cell.setting, query) for query in cell.draw.queries]
+    rows = [row for row in found if row is not None]
+    means = {}
+    for field in ("dice", "dice_ti") if cell.method.refine else ("dice",):
+        known = [value for row in rows for value in row[field].values() if value is not None]
+        means[f"mean_{field}"] = round(mean(known), 6) if known else None
+    return make_event(
+        "cell",
+        phase="benchmark",
+        method=cell.method.name,
+        task=cell.task.name,
+        shots=cell.shots,
+        draw=cell.draw.seed,
+        **means,
+        seconds=round(seconds, 2),
+        remaining=forecast.remaining(),
+    )
+
+
+class _Supports:
+    """Supports as they are needed; those of the last task stay read."""
+
+    def __init__(self, cases: dict[str, dict[str, Pair]]) -> None:
+        self.cases, self._task = cases, ""
+        self._read: dict[str, Support] = {}
+
+    def of(self, cell: Cell) -> list[Support]:
+        """The supports of a cell, in the draw's order."""
+        if cell.task.name != self._task:
+            self._read, self._task = {}, cell.task.name
+        names = cell.draw.supports[: cell.shots]
+        for name in names:
+            if name not in self._read:
+                pair = self.cases[cell.task.name][name]
+                support = read_support(pair.image, pair.segmentation, cell.task.structures)
+                self._read[name] = replace(support, subject=name)
+        return [self._read[name] for name in names]
+
+
+def _cases(task: Task) -> dict[str, Pair]:
+    pairs = {pair.name: pair for pair in find_pairs(task.folder)}
+    for draw in task.draws:
+        for name in (*draw.supports, *draw.queries):
+            if name not in pairs:
+                raise InputError(f"{task.folder} has no case '{name}', which the plan names.")
+    return pairs
+
+
+def _row(
+    cell: Cell, query: str, pair: Pair, trained: TrainedAdapter, model: str, runtime: Runtime
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    result = segment(
+        trained, pair.image, transductive=cell.method.refine, model=model, runtime=runtime
+    )
+    seconds = time.perf_counter() - start
+    truth = read_support(pair.image, pair.segmentation, cell.task.structures).annotation.masks
+    row = {
+        "setting": cell.setting,
+        "task": cell.task.name,
+        "method": cell.method.name,
+        "shots": cell.shots,
+        "draw": cell.draw.seed,
+        "query": query,
+        "dice": _scores(truth, result.unrefined),
+    }
+    if cell.method.refine:
+        row["dice_ti"] = _scores(truth, result.masks)
+    return {
+        **row,
+        "parameters": trained.metadata()["trained_parameters"],
+        "train_seconds": trained.training["seconds"]["train"],
+        "query_seconds": round(seconds, 2),
+    }
+
+
+def _scores(truth: dict[str, np.ndarray], masks: dict[str, np.ndarray]) -> dict[str, float | None]:
+    scores = {name: float(dice(mask, masks[name])) for name, mask in truth.items()}
+    return {name: None if math.isnan(x) else round(x, 5) for name, x in scores.items()}

@@ -1,0 +1,79 @@
+"""The results of a benchmark as Markdown: a table a task, and what transduction changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+from ...core.plain_text import markdown
+from .plan import Plan, Task
+from .summary import Change, Summary, by_network, mean_changes
+
+
+def results_text(plan: Plan, summary: Summary, problems: Sequence[str] = ()) -> str:
+    """The whole page.
+
+    Args:
+        problems: what could not be run, one sentence each.
+    """
+    parts = [f"# {markdown(plan.title)}"]
+    parts += [_group_text(task, group, summary) for task in plan.tasks for group in task.groups]
+    changes = summary.changes()
+    if changes:
+        parts.append(_changes_text(changes))
+    missing, total = summary.missing()
+    if missing:
+        parts.append(
+            f"{missing} of {total} queries were not run; the same command goes on with them. Where "
+            "not all draws were run, brackets say of how many a mean is."
+        )
+    parts += [f"- {markdown(problem)}" for problem in problems]
+    return "\n\n".join(parts) + "\n"
+
+
+def _group_text(task: Task, group: str, summary: Summary) -> str:
+    queries = sorted({len(draw.queries) for draw in task.draws})
+    structures = markdown(", ".join(task.groups[group]))
+    shots = summary.shots(task)
+    lines = [
+        f"## {markdown(group)}",
+        "",
+        f"Mean Dice over {structures} and {' or '.join(map(str, queries))} queries, ± standard "
+        f"deviation over {len(task.draws)} draw{'s' * (len(task.draws) != 1)} of the supports.",
+        "",
+        "| method | trained parameters | " + " | ".join(f"K = {k}" for k in shots) + " |",
+        "|---|---:|" + "---|" * len(shots),
+    ]
+    for name, method, field in summary.lines():
+        scores = [summary.score(task, group, method, count, field) for count in shots]
+        counts = [score.parameters for score in scores if score is not None and score.draws]
+        texts = ["" if score is None else str(score) for score in scores]
+        parameters = f"{mean(counts):,.0f}" if counts else ""
+        lines.append(f"| {markdown(name)} | {parameters} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _changes_text(changes: Sequence[Change]) -> str:
+    changes, untrained = by_network(changes)
+    text = f"Mean change of Dice over {len(changes)} segmentations: {_mean(changes)}."
+    if untrained:
+        text += f" On random weights, over {len(untrained)} and not below: {_mean(untrained)}."
+    lines = [
+        "## What transduction changed",
+        "",
+        f"{text} By structure:",
+        "",
+        "| task | structure | mean change | better | worse |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for (task, structure), value in mean_changes(changes).items():
+        own = [c.change for c in changes if (c.task, c.structure) == (task, structure)]
+        better, worse = sum(x > 0 for x in own), sum(x < 0 for x in own)
+        lines.append(
+            f"| {markdown(task)} | {markdown(structure)} | {value:+.3f} | {better} | {worse} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(changes: Sequence[Change]) -> str:
+    return f"{mean(change.change for change in changes):+.3f}"

@@ -1,0 +1,1 @@
+"""Frozen features: preprocessing, the sliding window, the store on disk."""

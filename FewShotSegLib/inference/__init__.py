@@ -1,0 +1,1 @@
+"""A trained adapter over a whole volume; the soft size of a query."""

@@ -1,0 +1,1 @@
+"""Files in and out: images, annotations, results, on their exact grids. No torch."""

@@ -1,0 +1,1 @@
+"""What is trained: adapters on features, tunings of a backbone."""

@@ -1,0 +1,1 @@
+"""Foundation models: registry, downloads, networks."""

@@ -1,0 +1,349 @@
+"""Foundation models as data: one JSON entry each, weights beside it, loaded only when run.
+
+Entries are read from ``Resources/Models`` of this package and from ``models`` in the user's
+FewShotSeg folder (``FEWSHOTSEG_HOME``, by default ``~/.fewshotseg``); a path to any other entry
+works as well. ``Resources/Models/README.md`` documents the fields. Weights that aren't beside
+their entry are looked for in that same ``models`` folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..core.annotation import class_key
+from ..core.errors import InputError, ModelError, StorageError
+from ..core.json_fields import load_json
+from ..core.model_entry import CHECKSUMS, entry_fields
+from ..core.model_folders import (
+    DEFAULT_MODEL,
+    UnusableEntry,
+    file_sha256,
+    read_entries,
+    record_sha256,
+    recorded_sha256,
+    require_unchanged_by_others,
+    user_folder,
+    weights_path,
+)
+from ..core.network_arguments import network_arguments
+from ..core.requirements import outdated_packages
+from .backbones import ARCHITECTURES
+from .backbones.base import Backbone
+from .preprocessing import Preprocessing
+
+
+def same_class(a: str, b: str) -> bool:
+    """Whether two class names mean the same: "Left kidney", "kidney_left" and "kidney-left" do."""
+    return bool(class_key(a)) and class_key(a) == class_key(b)
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One foundation model of the registry. See ``Resources/Models/README.md`` for the fields."""
+
+    id: str
+    title: str
+    modality: tuple[str, ...]
+    architecture: dict[str, Any]
+    preprocessing: dict[str, Preprocessing]
+    classes: dict[str, int]
+    activation: str
+    weights: Path
+    window: tuple[int, int, int]
+    overlap: float
+    licence: str
+    citation: str
+    source_url: str
+    sha256: str | None
+    size: int | None
+    description: str = ""
+    background: int | None = field(default=None)
+    weights_url: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> ModelEntry:
+        """Read and check one entry.
+
+        Raises:
+            ModelError: not JSON, a field missing, unknown or out of range.
+        """
+        data = load_json(path, "model entry", ModelError, max_bytes=2**20)
+        fields = entry_fields(data, path)
+        return cls(
+            **{
+                **vars(fields),
+                "preprocessing": {
+                    modality: Preprocessing(**vars(part))
+                    for modality, part in fields.preprocessing.items()
+                },
+                "weights": weights_path(Path(path).parent, fields.weights),
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry for other programs; ``weights`` is the path on this machine."""
+        data = {**vars(self), "modality": list(self.modality), "weights": str(self.weights)}
+        data["preprocessing"] = {k: p.to_json() for k, p in self.preprocessing.items()}
+        return {**data, "window": list(self.window), "installed": self.weights.is_file()}
+
+    def build(self) -> Backbone:
+        """The network with random weights from torch's generator.
+
+        Raises:
+            ModelError: the architecture's options are wrong.
+        """
+        options = {k: v for k, v in self.architecture.items() if k != "name"}
+        try:
+            return ARCHITECTURES[self.architecture["name"]](**options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"The architecture of '{self.id}' can't be built: {_one_line(error)}. "
+                "Resources/Models/README.md lists what each architecture takes."
+            ) from error
+
+    def network(self) -> dict[str, Any]:
+        """What computes features with the weights: the architecture with every option, said in the
+        entry or not, and its revision; plain JSON.
+
+        Two entries with the same weights whose networks differ give different features.
+
+        Raises:
+            ModelError: the architecture's options are wrong.
+        """
+        try:
+            arguments = asdict(network_arguments(self.architecture))
+        except InputError as error:
+            raise ModelError(f"The entry of '{self.id}' can't be used: {error}.") from error
+        name = self.architecture["name"]
+        network = {"name": name, "revision": ARCHITECTURES[name].revision, **arguments}
+        return json.loads(json.dumps(network))
+
+    def class_named(self, name: str) -> str | None:
+        """The model's own name of a class that a person calls ``name``, or None if unknown."""
+        return next((known for known in self.classes if same_class(known, name)), None)
+
+
+class Model:
+    """A registry entry whose weights are checked and loaded when first needed."""
+
+    def __init__(self, entry: ModelEntry) -> None:
+        self.entry = entry
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the weights file, compared with the entry's, or with that of its first use.
+
+        Raises:
+            ModelError: the file is missing, or is not the one that the entry describes.
+        """
+        require_unchanged_by_others(self.entry.weights)
+        try:
+            digest = file_sha256(self.entry.weights)
+        except OSError as error:
+            raise self._missing(error) from error
+        self._require_the_described(digest)
+        return digest
+
+    def _missing(self, error: OSError) -> ModelError:
+        entry = self.entry
+        if entry.weights.exists():
+            return ModelError(
+                f"The weights of '{entry.id}' at {entry.weights} can't be read "
+                f"({error.strerror or error})."
+            )
+        get = f"Run: fewshotseg download {entry.id}. Or get" if entry.weights_url else "Get"
+        return ModelError(
+            f"The weights of '{entry.id}' are not here. {get} {entry.weights.name} from "
+            f"{entry.source_url} and put it into {entry.weights.parent}."
+        )
+
+    def _require_the_described(self, digest: str) -> None:
+        entry = self.entry
+        if entry.sha256 and digest != entry.sha256:
+            raise ModelError(
+                f"The weights of '{entry.id}' at {entry.weights} are damaged or another version "
+                "(their sha256 differs from the registry's). Get the file again."
+            )
+        if not entry.sha256 and entry.weights.parent == user_folder():
+            self._compare_with_first_use(digest)
+
+    @cached_property
+    def identity(self) -> str:
+        """64 hexadecimal digits for the weights and for how features are computed with them.
+
+        That is the hash of the weights until an architecture is revised: what was keyed by it
+        (rows of a benchmark, a pre-training that starts from the model) stays theirs.
+
+        Raises:
+            ModelError: as :attr:`weights_sha256`.
+        """
+        network = self.entry.network()
+        if network["revision"] == 1:
+            return self.weights_sha256
+        parts = json.dumps([self.weights_sha256, network], sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def _compare_with_first_use(self, digest: str) -> None:
+        """Weights without a published checksum stay what they were when they were first used."""
+        name = self.entry.weights.name
+        known = recorded_sha256(name)
+        if known and known != digest:
+            raise ModelError(
+                f"The weights of '{self.entry.id}' at {self.entry.weights} have changed since they "
+                "were first used here (their sha256 differs). Get the file again; if they were "
+                f"changed on purpose, remove the line of {name} from {CHECKSUMS} beside them."
+            )
+        if not known:
+            try:
+                record_sha256(name, digest)
+            except StorageError:
+                pass  # a folder that others keep and we may only read
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen network, in evaluation mode on the CPU.
+
+        Raises:
+            ModelError: the weights are missing, damaged or of another architecture.
+        """
+        entry = self.entry
+        state = _read_state(self._checked_bytes(), entry.weights)
+        backbone = entry.build()
+        backbone.import_state_dict(state)
+        del state
+        rows = len(backbone.head_weights()[0])
+        if max([*entry.classes.values(), entry.background or 0]) >= rows:
+            raise ModelError(
+                f"The entry of '{entry.id}' has a class beyond the {rows} rows of its head."
+            )
+        return backbone.eval().requires_grad_(False)
+
+    def _checked_bytes(self) -> bytes:
+        """The weights file, read once: what is hashed is what is loaded, whoever writes there.
+
+        That takes the file's size in memory once more while its tensors are made (0.25 GB for a
+        Swin UNETR).
+
+        Raises:
+            ModelError: see :attr:`weights_sha256`; or the file changed since that was told.
+        """
+        try:
+            data = self.entry.weights.read_bytes()
+        except OSError as error:
+            raise self._missing(error) from error
+        digest = hashlib.sha256(data).hexdigest()
+        self._require_the_described(digest)
+        if self.__dict__.setdefault("weights_sha256", digest) != digest:
+            raise ModelError(
+                f"The weights of '{self.entry.id}' at {self.entry.weights} changed while they were "
+                "in use. Start again once nobody writes there."
+            )
+        return data
+
+    def class_head(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Weights (channels[0],) and bias () that score a known class against the rest.
+
+        With a softmax head that is the class's row less the background's, so that a sigmoid of
+        the score is the probability of the class against background.
+
+        Returns:
+            None where the model does not know the class.
+        """
+        known = self.entry.class_named(name)
+        if known is None:
+            return None
+        weights, biases = self.backbone.head_weights()
+        row, background = self.entry.classes[known], self.entry.background
+        if background is None:
+            return weights[row].clone(), biases[row].clone()
+        return weights[row] - weights[background], biases[row] - biases[background]
+
+
+def list_entries() -> list[ModelEntry]:
+    """Every entry of the project's and the user's folders that can be used, the default first."""
+    return _read_entries()[0]
+
+
+def unusable_entries() -> list[UnusableEntry]:
+    """The files among the entries that :func:`list_entries` leaves out, and why."""
+    return _read_entries()[1]
+
+
+def find_model(name: str = DEFAULT_MODEL) -> Model:
+    """The model with an id, or described by the entry at a path that ends in ``.json``.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if name.endswith(".json"):
+        return Model(ModelEntry.read(Path(name)))
+    entries, unusable = _read_entries()
+    for entry in entries:
+        if entry.id == name:
+            return Model(entry)
+    for fault in unusable:
+        if fault.path.stem == name:
+            raise ModelError(fault.reason)
+    known = ", ".join(entry.id for entry in entries) or "none"
+    paths = ", ".join(str(fault.path) for fault in unusable)
+    others = f" These can't be used: {paths}." if unusable else ""
+    raise ModelError(
+        f"There is no model '{name}'. Known models: {known}.{others} Or give the path of an entry "
+        "(.json)."
+    )
+
+
+def _read_entries() -> tuple[list[ModelEntry], list[UnusableEntry]]:
+    found, unusable = read_entries(ModelEntry.read, lambda entry: entry.id)
+    entries = [entry for _, entry in found]
+    return sorted(entries, key=lambda entry: entry.id != DEFAULT_MODEL), unusable
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of an error: torch writes paragraphs, and advice to load pickles."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
+
+
+def _refuse_where_pickles_run_code(path: Path) -> None:
+    """What ``weights_only=True`` promises holds from our lowest torch on (see ``requirements``)."""
+    old = next((old for old in outdated_packages() if old.requirement.name == "torch"), None)
+    if old is not None:
+        raise ModelError(
+            f"The weights file {path} is not opened: {old} Update torch, or have the weights "
+            "converted to .safetensors on another machine."
+        )
+
+
+def _read_state(data: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors in the bytes of a weights file, unwrapped; no pickle can run code.
+
+    ``path`` says which kind of file it is, and what messages call it.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(data)
+        _refuse_where_pickles_run_code(path)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        raise ModelError(f"The weights file {path} can't be read: {_one_line(error)}.") from error
+    except Exception as error:  # pickle.UnpicklingError and whatever a damaged archive raises
+        raise ModelError(
+            f"The weights file {path} is not a plain state dict: {_one_line(error)}."
+        ) from error
+    for wrapper in ("state_dict", "net", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return state

@@ -1,0 +1,327 @@
+"""The ``.fseft`` file: one trained adapter as safetensors with JSON metadata.
+
+The file's header holds the key ``fewshotseg``, whose JSON is below, and ``sha256``, a hash of the
+file's every byte with zeros in its own place (``checksums``), which older files lack.
+
+=====================  ======================================================================
+``format``             1, or 2 where the backbone was trained as well, or 3 on an architecture
+                       that was revised; a reader refuses a higher one
+``version``            of the FewShotSeg that wrote it
+``model``              id, title and ``weights_sha256`` of the frozen backbone, and its
+                       ``network`` (the architecture's every option and revision); older files have
+                       none of that, they are of revision 1
+``modality``           which of the model's preprocessings was used, and ``preprocessing`` itself
+``method``             its name; ``features`` (``multi`` or ``last``), ``channels``; and
+                       ``decoder`` (``frozen``, ``tuned`` or ``new``) of a white-box method
+``structures``         name, value, colour and terminology of each, in the order of the scores
+``exclusive``          whether a voxel belongs to one structure at most
+``priors``             by structure name: mean and deviation in mm^3, count, gamma, cut_off,
+                       upper_trusted, enabled; pieces and apart where they are known
+``training``           the settings, seed, epochs run, stopped_early, final loss, seconds
+``supports``           for each: shape, spacing, modality, sizes, and a hash of its voxel values;
+                       no name, path, date or other identifier
+=====================  ======================================================================
+
+Tensors are the adapter's by name and, with ``backbone.`` before it, whatever a white-box method
+trained of the backbone: these alone, the rest is the foundation model's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..core.adapter_header import (
+    BLACK_BOX_FORMAT,
+    FORMAT,
+    KEY,
+    WHITE_BOX_FORMAT,
+    read_checked_header,
+    read_header,
+)
+from ..core.annotation import Structure
+from ..core.atomic import replacing
+from ..core.checksums import write_sealed
+from ..core.errors import InputError, ModelError
+from ..core.geometry import Volume
+from ..core.size_prior import SizePrior
+from ..inference.tiles import select_levels
+from ..methods.adapters import ADAPTERS, HEAD
+from ..methods.adapters.base import Adapter
+from ..methods.tuned_model import BACKBONE, TunedModel, count_tuned, split_state
+from ..methods.tunings import TUNINGS
+from ..models.preprocessing import Preprocessing
+from ..models.registry import Model, ModelEntry, find_model
+
+MEASURED = ("seconds", "backbone_seconds", "backbone_passes", "device")
+"""What ``training`` says of the run alone: another run of the same training differs in it."""
+
+
+@dataclass
+class TrainedAdapter:
+    """An adapter with everything that is needed to use it again. Fields as in the file.
+
+    Attributes:
+        network: how features were computed with the weights (:meth:`ModelEntry.network`); None in
+            files of before that was recorded.
+        tuned: what a white-box method trained of the backbone, by name; empty for adapters.
+        decoder: what it did to the decoder; None for adapters.
+    """
+
+    adapter: Adapter
+    method: str
+    features: str
+    channels: tuple[int, ...]
+    structures: list[Structure]
+    priors: dict[str, SizePrior]
+    model_id: str
+    weights_sha256: str
+    modality: str
+    preprocessing: Preprocessing
+    exclusive: bool = True
+    model_title: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    supports: list[dict[str, Any]] = field(default_factory=list)
+    version: str = __version__
+    tuned: dict[str, Tensor] = field(default_factory=dict)
+    decoder: str | None = None
+    network: dict[str, Any] | None = None
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The backbone's feature levels that the adapter uses, finest first."""
+        return select_levels(self.channels, self.features)
+
+    def metadata(self) -> dict[str, Any]:
+        """What the file's header says."""
+        white_box = {} if self.decoder is None else {"decoder": self.decoder}
+        return {
+            "format": self._format(),
+            "version": self.version,
+            "model": {
+                "id": self.model_id,
+                "title": self.model_title,
+                "weights_sha256": self.weights_sha256,
+                **({} if self.network is None else {"network": self.network}),
+            },
+            "modality": self.modality,
+            "preprocessing": self.preprocessing.to_json(),
+            "method": self.method,
+            "features": self.features,
+            "channels": list(self.channels),
+            "trained_parameters": self.adapter.trained_parameters() + count_tuned(self.tuned),
+            **white_box,
+            "structures": [asdict(structure) for structure in self.structures],
+            "exclusive": self.exclusive,
+            "priors": {name: prior.to_json() for name, prior in self.priors.items()},
+            "training": self.training,
+            "supports": self.supports,
+        }
+
+    def _format(self) -> int:
+        """The oldest format whose readers use the file rightly."""
+        if self.network is not None and self.network["revision"] > 1:
+            return FORMAT
+        return BLACK_BOX_FORMAT if self.decoder is None else WHITE_BOX_FORMAT
+
+    def content_sha256(self) -> str:
+        """A hash of the trained numbers and of all that they mean, in memory or on disk alike.
+
+        The same training gives the same hash, however long it took.
+        """
+        data = self.metadata()
+        data["training"] = {k: v for k, v in self.training.items() if k not in MEASURED}
+        digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
+        for key, value in sorted(self._tensors().items()):
+            digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The file's tensors."""
+        tuned = {BACKBONE + name: tensor for name, tensor in self.tuned.items()}
+        return {**self.adapter.state_dict(), **tuned}
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; what was there is replaced only once the new one is complete.
+
+        Raises:
+            InputError: a number in it is none.
+            StorageError: the disk is full or the place can't be written to.
+        """
+        tensors = {key: value.detach().cpu().contiguous() for key, value in self._tensors().items()}
+        try:
+            metadata = {KEY: json.dumps(self.metadata(), sort_keys=True, allow_nan=False)}
+        except ValueError as error:
+            raise InputError(
+                "This training left numbers that are none (NaN or infinite), which no file can "
+                "hold. Lower its learning rate, or check its supports."
+            ) from error
+        data = safetensors.torch.save(tensors)
+        with replacing(path) as partial:
+            write_sealed(partial, data, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainedAdapter:
+        """Read a file.
+
+        Raises:
+            InputError: it is missing, damaged, no adapter, or from a newer FewShotSeg.
+        """
+        content = _read(path)
+        data, header = read_checked_header(content, str(path))
+        # Numbers as they stand there: the hash of the content tells 1 from 1.0.
+        structures = [
+            Structure(**{**s, "color": tuple(s["color"]) if s["color"] else None})
+            for s in data["structures"]
+        ]
+        used = [header.channels[level] for level in select_levels(header.channels, header.features)]
+        white_box = header.method in TUNINGS
+        try:
+            own, tuned = split_state(safetensors.torch.load(content))
+            adapter = _loaded(HEAD if white_box else ADAPTERS[header.method], used, structures, own)
+            if white_box != bool(tuned):
+                raise ValueError("the backbone's tensors are missing or not of this method")
+            _require_finite(tuned)
+        except (KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+            raise InputError(
+                f"The adapter {path} is damaged. Train it again, or copy it again."
+            ) from error
+        return cls(
+            adapter=adapter.eval(),
+            method=header.method,
+            features=header.features,
+            channels=header.channels,
+            structures=structures,
+            # The header's keys are sorted; priors are in the structures' order.
+            priors={s.name: SizePrior(**data["priors"][s.name]) for s in structures},
+            model_id=header.model.id,
+            weights_sha256=header.model.weights_sha256,
+            modality=header.modality,
+            preprocessing=Preprocessing.from_json(data["preprocessing"]),
+            exclusive=header.exclusive,
+            model_title=header.model.title,
+            training=data["training"],
+            supports=data["supports"],
+            version=header.version,
+            tuned=tuned,
+            decoder=header.decoder,
+            network=data["model"].get("network"),
+        )
+
+    def find_model(self, name: str | None = None) -> Model:
+        """The foundation model that this adapter was trained on, or the one called ``name``.
+
+        Raises:
+            ModelError: it is not installed, its weights are not the ones of the training, or its
+                features are computed in another way than at the training.
+        """
+        model = find_model(name or self.model_id)
+        if model.weights_sha256 != self.weights_sha256:
+            raise ModelError(
+                f"This adapter was trained on '{self.model_id}' (weights "
+                f"{self.weights_sha256[:12]}), but '{model.entry.id}' here has weights "
+                f"{model.weights_sha256[:12]}. Use the same model, or train the adapter again."
+            )
+        self._require_network(model.entry)
+        return model
+
+    def _require_network(self, entry: ModelEntry) -> None:
+        """Check that features are computed as at the training: weights alone don't tell that."""
+        network = entry.network()
+        # Before networks were recorded, every architecture was of its first revision.
+        trained = self.network or {**network, "revision": 1}
+        if trained == network:
+            return
+        name = network["name"]
+        if trained.get("name") == name and trained["revision"] < network["revision"]:
+            raise ModelError(
+                f"This adapter was trained on features of '{entry.id}' that an earlier FewShotSeg "
+                f"computed otherwise (its {name} was mended since). Train the adapter again."
+            )
+        keys = sorted(
+            key for key in trained.keys() | network.keys() if trained.get(key) != network.get(key)
+        )
+        differences = ", ".join(
+            f"{key} was {trained.get(key)}, is {network.get(key)}" for key in keys
+        )
+        raise ModelError(
+            f"This adapter was trained on other features of these weights than '{entry.id}' here "
+            f"gives ({differences}). Use the entry of the training, or train the adapter again."
+        )
+
+    def tuned_model(self, model: Model) -> Model:
+        """Whose features the adapter reads: the model's own, or those of the trained backbone.
+
+        Args:
+            model: from :meth:`find_model`.
+        """
+        if self.decoder is None:
+            return model
+        return TunedModel(model, TUNINGS[self.method](self.decoder), self.tuned)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The header of an adapter file, once all of the file is known to be as it was written.
+
+    Raises:
+        InputError: as :meth:`TrainedAdapter.load`.
+    """
+    return read_header(_read(path), str(path))
+
+
+def _read(path: str | Path) -> bytes:
+    """A whole file, read once: what is checked is what is loaded."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no adapter file at {path}.")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"The adapter {path} can't be read ({error.strerror or error})."
+        ) from error
+
+
+def _loaded(
+    cls: type[Adapter],
+    channels: Sequence[int],
+    structures: Sequence[Structure],
+    state: Mapping[str, Tensor],
+) -> Adapter:
+    """An adapter with these tensors, which it is compared with before it takes any memory.
+
+    Raises:
+        ValueError: they are not its, or hold numbers that no training leaves.
+    """
+    with torch.device("meta"):
+        adapter = cls(channels, len(structures))
+    wanted = {name: (t.shape, t.dtype) for name, t in adapter.state_dict().items()}
+    if {name: (t.shape, t.dtype) for name, t in state.items()} != wanted:
+        raise ValueError("the tensors are not those of the method")
+    _require_finite(state)
+    if any((t == 0).any() for name, t in state.items() if name.startswith("deviation")):
+        raise ValueError("a deviation is 0")
+    adapter.load_state_dict(state, assign=True)
+    return adapter
+
+
+def _require_finite(state: Mapping[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{name} has numbers that are none")
+
+
+def content_hash(volume: Volume) -> str:
+    """A hash of a volume's voxel values, to recognise it without naming it."""
+    return hashlib.sha256(np.ascontiguousarray(volume.array.T)).hexdigest()[:16]

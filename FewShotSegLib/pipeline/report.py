@@ -1,0 +1,239 @@
+"""``report.json``: what a result rests on, beside the result, one part for each file."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import monai
+import numpy as np
+import torch
+
+from .. import __version__
+from ..compute.pieces import find_pieces
+from ..core.annotation import dice
+from ..core.atomic import write_json
+from ..core.errors import InputError
+from ..core.json_fields import load_json
+from ..core.size_prior import SizePrior, as_expected
+from ..core.transaction import Transaction, alone
+from ..features.extraction import FeatureSource
+from ..models.registry import Model
+from .adapter_file import TrainedAdapter
+from .remarks import change_remark, piece_remark
+
+if TYPE_CHECKING:
+    from .segmentation import Segmentation
+
+NAME = "report.json"
+TOLD_PIECES = 10
+"""How many of a structure's pieces, largest first, are listed."""
+FORMAT = "fewshotseg-report-1"
+HARDLY = 0.1
+"""Part of its smallest expected size below which a structure may well be absent."""
+
+
+def make_report(
+    result: Segmentation,
+    trained: TrainedAdapter,
+    priors: Mapping[str, SizePrior],
+    model: Model,
+    transductive: bool,
+    refinement: dict[str, Any] | None,
+    warnings: list[str],
+    seconds: dict[str, float],
+    source: FeatureSource,
+    seed: int,
+) -> dict[str, Any]:
+    """The report of one segmentation; JSON-ready. Volumes are ml on the original grid.
+
+    ``priors`` are those that were used: the adapter's, or the user's in their place.
+    """
+    voxel = result.grid.voxel_volume / 1000
+    structures, notes = {}, list(warnings)
+    for structure in result.structures:
+        name = structure.name
+        mask, before = result.masks[name], result.unrefined[name]
+        refined = (refinement or {}).get("structures", {}).get(name, {})
+        prior = priors[name]
+        low = refined.get("lower_bound_ml", prior.bounds()[0] / 1000)
+        high = refined.get("upper_bound_ml", prior.bounds()[1] / 1000)
+        volume = float(np.count_nonzero(mask)) * voxel
+        volume_before = float(np.count_nonzero(before)) * voxel
+        pieces = find_pieces(mask, result.grid)
+        trusted = refined.get("lower_bound_trusted", not prior.cut_off)
+        within = low is None or high is None or as_expected(volume, low, high)
+        structures[name] = {
+            "label": structure.value,
+            "volume_ml": round(volume, 4),
+            "prior": {
+                "mean_ml": round(prior.mean / 1000, 4),
+                "sd_ml": round(prior.deviation / 1000, 4),
+                "supports": prior.count,
+                "gamma": prior.gamma,
+                "lower_ml": low,
+                "upper_ml": _finite(high),
+                "lower_bound_trusted": trusted,
+                "upper_bound_trusted": prior.upper_trusted,
+                "enabled": prior.enabled,
+            },
+            "within_prior": within,
+            "pieces": {
+                "count": len(pieces.volumes),
+                "volumes_ml": [round(v / 1000, 4) for v in pieces.volumes[:TOLD_PIECES]],
+                "distances_mm": [round(d, 1) for d in pieces.distances[:TOLD_PIECES]],
+                "expected": prior.pieces,
+            },
+            "transduction": {
+                "volume_before_ml": round(volume_before, 4),
+                "changed_voxels": int(np.count_nonzero(mask ^ before)),
+                "dice_with_unrefined": _finite(dice(mask, before)),
+                **refined,
+            }
+            if transductive
+            else None,
+        }
+        entry = structures[name]
+        broken = piece_remark(name, pieces, prior)
+        changed = change_remark(name, volume_before, volume) if transductive else None
+        entry["remarks"] = [remark.brief for remark in (broken, changed) if remark is not None]
+        # Adapters that don't say in how many pieces a structure is can't make several unexpected.
+        unexpected = changed is not None or (broken is not None and prior.pieces is not None)
+        entry["as_expected"] = bool(mask.any()) and within and not unexpected
+        entry["warnings"] = _size_warnings(name, entry, refined, prior)
+        if broken is not None:
+            entry["warnings"].append(broken.sentence)
+        if changed is not None and not _hardly_found(refined, prior):
+            entry["warnings"].append(changed.sentence)
+        notes += entry["warnings"]
+    return {
+        "structures": structures,
+        "transductive": transductive,
+        "refined_epochs": (refinement or {}).get("epochs", 0),
+        "refined_with_supports": (refinement or {}).get("with_supports", False),
+        "warnings": notes,
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
+        "backbone_passes": source.passes,
+        "backbone_seconds": round(source.seconds, 3),
+        "device": str(source.device),
+        "seed": seed,
+        "training_seed": trained.training.get("seed"),
+        "model": {
+            "id": model.entry.id,
+            "weights_sha256": model.weights_sha256,
+            "network": model.entry.network(),
+        },
+        "adapter": {
+            "method": trained.method,
+            "features": trained.features,
+            "sha256": trained.content_sha256(),
+        },
+        "versions": {
+            "fewshotseg": __version__,
+            "torch": torch.__version__,
+            "monai": monai.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _size_warnings(
+    name: str, entry: Mapping[str, Any], refined: Mapping[str, Any], prior: SizePrior
+) -> list[str]:
+    """What a structure's size gives reason to say.
+
+    Args:
+        entry: of the report, so far. refined: what transduction says of the structure.
+    """
+    notes = []
+    volume, trusted = entry["volume_ml"], entry["prior"]["lower_bound_trusted"]
+    low, high = entry["prior"]["lower_ml"], entry["prior"]["upper_ml"]
+    if not entry["pieces"]["count"]:
+        notes.append(f"No voxel was found to be {name}.")
+    elif not entry["within_prior"]:
+        expected = f"{low:.1f} to {high:.1f}" if low else f"size of up to {high:.1f}"
+        notes.append(f"{name} is {volume:.1f} ml, outside the expected {expected} ml.")
+    if _hardly_found(refined, prior):
+        grown = refined["soft_size_before_ml"]
+        notes.append(
+            f"{name} was hardly found before transduction ({grown:.2f} ml); check that it is "
+            "in this image at all."
+        )
+    if prior.enabled and not trusted:
+        where = "this query" if refined.get("query_cut_off") else "a support"
+        what = "smallest expected volume is" if prior.upper_trusted else "expected volume is"
+        if not prior.upper_trusted:
+            where = "every support"
+        notes.append(
+            f"{name} reaches the border of the field of view of {where}, so that its {what} "
+            "not trusted."
+        )
+    return notes
+
+
+def _hardly_found(refined: Mapping[str, Any], prior: SizePrior) -> bool:
+    """Whether transduction made a structure of next to nothing."""
+    size, low = refined.get("soft_size_before_ml"), refined.get("lower_bound_ml")
+    return size is not None and prior.enabled and bool(low) and size < HARDLY * low
+
+
+def write_report(out: str | os.PathLike[str], report: dict[str, Any]) -> Path:
+    """Put one result's report into the ``report.json`` of its folder; others there are kept.
+
+    Returns:
+        the path of the file.
+
+    Raises:
+        InputError: a ``report.json`` of something else is in the way.
+    """
+    path = Path(out).parent / NAME
+    # Processes that write into one folder must not lose each other's parts.
+    with alone(path.parent):
+        write_json(path, _with(path, out, report))
+    return path
+
+
+def commit_with_report(
+    files: Transaction, out: str | os.PathLike[str], report: dict[str, Any]
+) -> Path:
+    """The same as part of a transaction in that folder, which is committed.
+
+    Raises:
+        InputError: a ``report.json`` of something else is in the way. StorageError.
+    """
+    path = files.folder / NAME
+    with alone(path.parent):
+        write_json(files.path(NAME), _with(path, out, report))
+        files.commit()
+    return path
+
+
+def _with(path: Path, out: str | os.PathLike[str], report: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "results": {**read_reports(path), Path(out).name: report}}
+
+
+def read_reports(path: Path) -> dict[str, Any]:
+    """The reports in a ``report.json``, by result file name; none if there is no such file.
+
+    Raises:
+        InputError: it is not one of ours.
+    """
+    if not path.exists():
+        return {}
+    try:
+        data = load_json(path, "report")
+        if data["format"] != FORMAT:
+            raise ValueError("another format")
+        return dict(data["results"])
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a FewShotSeg report and would be overwritten. Move it, or choose "
+            "another output folder."
+        ) from error
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None

@@ -1,0 +1,284 @@
+"""A query segmented with a trained adapter: the rooms in order, and the result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.annotation import Structure
+from ..core.atomic import require_writable
+from ..core.ct_offset import in_hounsfield
+from ..core.errors import InputError
+from ..core.events import make_event
+from ..core.geometry import Grid, Volume
+from ..core.limits import SEED, require_path
+from ..core.model_folders import own_folder
+from ..core.size_prior import PriorChange, override_priors
+from ..core.transaction import Transaction, recover
+from ..inference.prediction import (
+    model_probabilities,
+    original_masks,
+    original_probability,
+    original_uncertainty,
+)
+from ..inference.query_sizes import query_for
+from ..io.results import (
+    check_output_name,
+    probability_names,
+    write_label_map,
+    write_probability,
+    write_segments,
+)
+from ..models.preprocessing import Placement
+from ..training.loop import TrainingSettings
+from ..training.support_set import prepare_support
+from ..training.transduction import RefinementSettings, refine
+from .adapter_file import TrainedAdapter, content_hash
+from .inputs import (
+    PathLike,
+    SupportLike,
+    as_supports,
+    as_volume,
+    looks_like,
+    name_of,
+    paths_of,
+    require_no_input,
+    with_known_values,
+)
+from .report import NAME as REPORT
+from .report import commit_with_report, make_report, read_reports
+from .runtime import Clock, Runtime
+
+
+@dataclass
+class Segmentation:
+    """The result on one query.
+
+    Attributes:
+        structures: in the adapter's order.
+        masks: by structure name, boolean (i, j, k) on the query's original grid.
+        unrefined: the masks without transduction; the same where it changed nothing.
+        probabilities: by structure name, float32 (i, j, k); empty unless asked for.
+        grid: the query's own.
+        report: what ``report.json`` says of it.
+        uncertainty: (i, j, k) uint8 from 0 to 100, where a probability is one half; None unless
+            asked for.
+    """
+
+    structures: list[Structure]
+    masks: dict[str, np.ndarray]
+    unrefined: dict[str, np.ndarray]
+    probabilities: dict[str, np.ndarray]
+    grid: Grid
+    report: dict[str, Any] = field(default_factory=dict)
+    uncertainty: np.ndarray | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label map (i, j, k), uint8 or uint16; of overlapping structures the later wins."""
+        largest = max(structure.value for structure in self.structures)
+        labels = np.zeros(self.grid.shape, np.uint8 if largest < 256 else np.uint16)
+        for structure in self.structures:
+            labels[self.masks[structure.name]] = structure.value
+        return labels
+
+
+def segment(
+    adapter: TrainedAdapter | PathLike,
+    query: PathLike | Volume,
+    out: PathLike | None = None,
+    *,
+    transductive: bool = True,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+    supports: Sequence[SupportLike] = (),
+    model: str | None = None,
+    gamma: float | None = None,
+    priors_ml: Mapping[str, float | PriorChange | None] | None = None,
+    refinement: RefinementSettings | None = None,
+    largest_component: bool = False,
+    intensity_offset: float | None = None,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+) -> Segmentation:
+    """Segment one query with a trained adapter, which stays as it was.
+
+    Args:
+        adapter: from :func:`adapt`, or the path of its file.
+        query: an image file, DICOM folder or volume.
+        out: where to write the result, if anywhere: a label map, or named segments for
+            ``.seg.nrrd``; ``report.json`` and any probabilities go beside it.
+        transductive: refine a copy of the adapter until the sizes on the query are plausible.
+        probabilities: keep (and write) each structure's probability.
+        uncertainty: keep (without writing it) how undecided each voxel is.
+        supports: the training's supports, if at hand: their loss then holds the refinement.
+        model: another installation of the adapter's foundation model.
+        gamma, priors_ml: in place of the adapter's.
+        largest_component: keep only the largest connected component of each structure.
+        intensity_offset: added to the values of every image given; None recognises CT that was
+            stored 1024 too high, and says so.
+
+    Raises:
+        InputError, ModelError, StorageError: see each message. Nothing has been written.
+        Cancelled: the user stopped.
+    """
+    SEED.check(seed)
+    runtime = runtime or Runtime()
+    clock = Clock(runtime.events, name_of(query))
+    if out is not None:
+        require_path(out)
+        check_output_name(out)
+        require_no_input(out, [query, *paths_of(supports)])
+        require_writable(out)
+        own_folder("locks")  # needed at the end: told before the work
+        recover(Path(out).parent)
+        read_reports(Path(out).parent / REPORT)  # refuses one of somebody else's
+    trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
+    if out is not None and probabilities:
+        probability_names(out, trained.structures)  # refuses a name that no file can have
+    if out is not None and not trained.exclusive and not os.fspath(out).endswith(".seg.nrrd"):
+        raise InputError(
+            "This adapter's structures may overlap, which a label map can't hold. End the "
+            "output's name with .seg.nrrd."
+        )
+    priors = override_priors(trained.priors, gamma, priors_ml)
+    foundation = trained.find_model(model)
+    with clock.phase("read", 1):
+        volume = in_hounsfield(as_volume(query), trained.modality, intensity_offset)
+        pairs = as_supports(supports, trained.structures)
+        pairs = with_known_values(pairs, trained.modality, intensity_offset)
+    warnings = _query_warnings(trained, volume)
+    for warning in warnings:  # now, while stopping still saves something
+        runtime.events(make_event("warning", message=warning))
+    source = runtime.source(trained.tuned_model(foundation), trained.preprocessing)
+    source.upcoming = [volume, *(pair.volume for pair in pairs)]
+    with clock.phase("features", 1 + len(pairs)):
+        features = source(volume, name_of(query) or "query")
+        prepared = [prepare_support(pair, trained.structures, source) for pair in pairs]
+    placement = trained.preprocessing.place(volume.grid)
+    names = [structure.name for structure in trained.structures]
+
+    def on_tile(done: int, total: int) -> None:
+        runtime.check()
+        runtime.events(make_event("progress", phase="segment", done=done, total=total))
+
+    with clock.phase("segment", None):
+        scores = model_probabilities(
+            trained.adapter, features, trained.levels, source.device, on_tile
+        )
+        unrefined = _masks(scores, placement, trained, largest_component)
+    masks, refined_report = unrefined, None
+    if transductive:
+        with clock.phase("refine", None):
+            target = query_for(volume, features, source, trained.levels, runtime.check)
+            refined, refined_report = refine(
+                trained.adapter,
+                scores,
+                trained.levels,
+                target,
+                {name: priors[name] for name in names},
+                refinement or RefinementSettings(),
+                source.device,
+                prepared,
+                _settings_of(trained),
+                seed,
+                runtime.events,
+                runtime.check,
+            )
+            if refined is not scores:
+                scores = refined
+                masks = _masks(scores, placement, trained, largest_component)
+    result = Segmentation(
+        structures=trained.structures,
+        masks=dict(zip(names, masks, strict=True)),
+        unrefined=dict(zip(names, unrefined, strict=True)),
+        probabilities={
+            name: original_probability(score, placement)
+            for name, score in zip(names, scores, strict=True)
+            if probabilities
+        },
+        grid=volume.grid,
+        uncertainty=original_uncertainty(scores, placement) if uncertainty else None,
+    )
+    runtime.check()
+    written: list[tuple[str, str]] = []
+    with Transaction(Path(out).parent) if out is not None else nullcontext() as files:
+        if out is not None:
+            like = None if isinstance(query, Volume) else query
+            with clock.phase("write", None):
+                written = _write(result, out, like, files)
+        result.report = make_report(
+            result,
+            trained,
+            priors,
+            foundation,
+            transductive,
+            refined_report,
+            warnings,
+            clock.times,
+            source,
+            seed,
+        )
+        if out is not None:
+            written.append(("report", str(commit_with_report(files, out, result.report))))
+    for kind, path in written:
+        runtime.events(make_event("result", kind=kind, path=path))
+    for warning in result.report["warnings"][len(warnings) :]:
+        runtime.events(make_event("warning", message=warning))
+    return result
+
+
+def _write(
+    result: Segmentation, out: PathLike, query: PathLike | None, files: Transaction
+) -> list[tuple[str, str]]:
+    """Write a result's files; kind and path of each, as they will be.
+
+    Raises:
+        InputError: the extension is unknown. StorageError: one can't be written.
+    """
+    written = []
+    if result.probabilities:
+        structures = [s for s in result.structures if s.name in result.probabilities]
+        for name, file in probability_names(out, structures).items():
+            write_probability(files.path(file), result.probabilities[name], result.grid, like=query)
+            written.append(("probability", os.fspath(Path(out).with_name(file))))
+    path = files.path(Path(out).name)
+    if check_output_name(out) == ".seg.nrrd":
+        write_segments(path, result.masks, result.structures, result.grid)
+    else:
+        write_label_map(path, result.labels, result.grid, like=query)
+    return [*written, ("segmentation", os.fspath(out))]
+
+
+def _masks(
+    scores: torch.Tensor, placement: Placement, trained: TrainedAdapter, largest: bool
+) -> list[np.ndarray]:
+    return original_masks(scores, placement, trained.exclusive, largest)
+
+
+def _settings_of(trained: TrainedAdapter) -> TrainingSettings:
+    """How a copy's head is refined on features: as it was trained, if it was trained on them."""
+    on_features = trained.decoder is None and "preset" not in trained.training
+    return TrainingSettings(**(trained.training.get("settings", {}) if on_features else {}))
+
+
+def _query_warnings(trained: TrainedAdapter, volume: Volume) -> list[str]:
+    warnings = list(volume.notes)
+    if content_hash(volume) in {support.get("content") for support in trained.supports}:
+        warnings.append(
+            "This query is one of the adapter's supports: the result says nothing of how well it "
+            "works on new images."
+        )
+    looks = looks_like(volume)
+    if looks != trained.modality:
+        warnings.append(
+            f"The adapter was trained on {trained.modality}, but this query looks like {looks}."
+        )
+    return warnings

@@ -1,0 +1,1 @@
+"""Supports, crops, losses, the loop; transduction on a query."""

@@ -1,0 +1,155 @@
+"""Training on crops of the images themselves: for methods that change the backbone.
+
+A preprocessed image takes the place of a volume's features: it is what a backbone that does
+nothing would give, one level of stride 1. So supports, crops and targets are those of adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..compute.interruption import stoppable
+from ..compute.precision import at_speed
+from ..core.geometry import Volume
+from ..features.extraction import feature_key
+from ..features.store import VolumeFeatures
+from ..inference.tiles import Box
+from ..methods.tuned_model import TunedNetwork
+from ..models.preprocessing import Preprocessing
+from ..models.registry import Model
+from .augmentation import bend, disturb
+from .loop import Recipe, TrainingSettings
+from .losses import cross_entropy_loss, soft_dice_loss
+from .sampling import draw_crops
+from .support_set import PreparedSupport
+
+STANDARDISED_STEPS = 4
+"""Steps' crops that the first feature statistics are measured on."""
+
+
+class ImageSource:
+    """Gives the image of any volume on the model grid where its features would be.
+
+    Attributes:
+        model, preprocessing: what the image is prepared for.
+    """
+
+    def __init__(self, model: Model, preprocessing: Preprocessing) -> None:
+        self.model, self.preprocessing = model, preprocessing
+
+    def __call__(self, volume: Volume, subject: str = "") -> VolumeFeatures:
+        """The image (1, i, j, k), float32, as the only feature level."""
+        image, placement = self.preprocessing(volume)
+        key = "image-" + feature_key(volume, self.model, self.preprocessing)
+        return VolumeFeatures((image[0].numpy(),), (1.0,), (1,), placement.shape, key)
+
+
+class ImageRecipe(Recipe):
+    """Epochs on image crops, lightly augmented.
+
+    Args:
+        stride: the backbone's largest; crops are padded to multiples of it.
+        preprocessing: of the images.
+
+    Attributes:
+        precise: single precision even where half is faster.
+    """
+
+    precise = False
+
+    def __init__(self, stride: int, preprocessing: Preprocessing) -> None:
+        self.stride, self.spacing = stride, preprocessing.spacing
+        self.normalised = preprocessing.intensity != "identity"
+
+    def losses(
+        self,
+        adapter: TunedNetwork,
+        levels: Sequence[int],
+        supports: Sequence[PreparedSupport],
+        settings: TrainingSettings,
+        rng: np.random.Generator,
+        device: torch.device,
+        check: Callable[[], None],
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.losses`."""
+        drawn = self.draw(rng, supports, settings)
+        crops = [self.augment(rng, *crop_of(support, box)) for support, box in drawn]
+        images = self.batch([image for image, _ in crops]).to(device)
+        check()
+        with nullcontext() if self.precise else at_speed(device):
+            scores = adapter.scores(images.contiguous(memory_format=torch.channels_last_3d))
+        within = [
+            score[(slice(None), *(slice(0, n) for n in image.shape))]
+            for score, (image, _) in zip(scores, crops, strict=True)
+        ]
+        targets = [target.to(device) for _, target in crops]
+        masks = [support.annotated.to(device) for support, _ in drawn]
+        return self.combine(within, targets, masks)
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        supports: Sequence[PreparedSupport],
+        settings: TrainingSettings,
+    ) -> list[tuple[PreparedSupport, Box]]:
+        """The crops of a step."""
+        return draw_crops(rng, supports, settings.crops, settings.crop_size)
+
+    def augment(
+        self, rng: np.random.Generator, image: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """An image (i, j, k) and its targets (K, i, j, k), changed at random."""
+        image, target = bend(rng, image, target, self.spacing)
+        return disturb(rng, image, self.normalised), target
+
+    def combine(
+        self, scores: Sequence[Tensor], targets: Sequence[Tensor], masks: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Soft Dice and cross-entropy of a step's crops."""
+        return soft_dice_loss(scores, targets, masks), cross_entropy_loss(scores, targets, masks)
+
+    def batch(self, images: Sequence[Tensor]) -> Tensor:
+        """Images (i, j, k) as one batch (B, 1, I, J, K), padded at their ends as for features."""
+        largest = np.max([image.shape for image in images], axis=0)
+        size = [int(-(-n // self.stride) * self.stride) for n in largest]
+        return torch.cat(
+            [
+                F.pad(
+                    image[None, None],
+                    [n for a in (2, 1, 0) for n in (0, size[a] - image.shape[a])],
+                    mode="replicate",
+                )
+                for image in images
+            ]
+        )
+
+    def begin(
+        self,
+        network: TunedNetwork,
+        supports: Sequence[PreparedSupport],
+        settings: TrainingSettings,
+        seed: int,
+        device: torch.device,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Move a network to where it is trained, and measure its first features on some crops."""
+        rng = np.random.default_rng([seed, 2**31])
+        network.to(device=device, memory_format=torch.channels_last_3d)
+        crops = [
+            self.batch([crop_of(*place)[0] for place in self.draw(rng, supports, settings)])
+            for _ in range(STANDARDISED_STEPS)
+        ]
+        with stoppable(network, check):
+            network.standardise([images.to(device) for images in crops])
+
+
+def crop_of(support: PreparedSupport, box: Box) -> tuple[Tensor, Tensor]:
+    """The image (i, j, k) and the targets (K, i, j, k) in [0, 1] of a box, float32."""
+    image = torch.from_numpy(np.array(support.features.levels[0][(0, *box)], np.float32))
+    return image, support.targets[(slice(None), *box)].float() / 255

@@ -1,0 +1,57 @@
+"""Where training looks: crops around every annotated structure, and the background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..inference.tiles import Box
+from .support_set import PreparedSupport
+
+
+def draw_crops(
+    rng: np.random.Generator, supports: Sequence[PreparedSupport], crops: int, size: int
+) -> list[tuple[PreparedSupport, Box]]:
+    """The crops of one step, alternately on a structure and anywhere (1:1, as published).
+
+    Structures take turns, so that a small or rarely annotated one is seen as often as a large one;
+    among the supports that annotate it, one is drawn.
+
+    Args:
+        crops: how many. size: model voxels a side; less where a volume is smaller.
+
+    Raises:
+        InputError: no support annotates any structure.
+    """
+    taught = [
+        k for k in range(len(supports[0].centres)) if any(len(s.centres[k]) for s in supports)
+    ]
+    if not taught:
+        raise InputError("No support annotates a structure of this adapter; give one that does.")
+    first = int(rng.integers(len(taught)))
+    drawn = []
+    for number in range(crops):
+        if number % 2 == 0:
+            structure = taught[(first + number // 2) % len(taught)]
+            having = [support for support in supports if len(support.centres[structure])]
+            support = having[rng.integers(len(having))]
+            voxels = support.centres[structure]
+            # Off-centre, so that a structure's surroundings are learned on every side.
+            centre = voxels[rng.integers(len(voxels))] + rng.integers(-size // 4, size // 4 + 1, 3)
+        else:
+            support = supports[rng.integers(len(supports))]
+            centre = rng.integers(0, support.features.shape)
+        drawn.append((support, box_around(centre, size, support.features.shape)))
+    return drawn
+
+
+def box_around(centre: np.ndarray, size: int, shape: Sequence[int]) -> Box:
+    """A box of ``size`` voxels a side around a voxel, moved to lie within a volume."""
+    box = []
+    for middle, extent in zip(centre, shape, strict=True):
+        side = min(size, extent)
+        start = int(np.clip(middle - side // 2, 0, extent - side))
+        box.append(slice(start, start + side))
+    return tuple(box)

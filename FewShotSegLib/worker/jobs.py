@@ -1,0 +1,150 @@
+"""One job from its folder to its results: ``adapt`` and ``segment`` of the pipeline on arrays."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import singledispatch
+from pathlib import Path
+
+from .. import __version__
+from ..core.errors import Cancelled
+from ..core.events import EventSink, make_event
+from ..core.job_protocol import (
+    ADAPTER,
+    RESULTS,
+    DevicesJob,
+    DownloadJob,
+    ImportJob,
+    Job,
+    PhantomsJob,
+    SegmentJob,
+    TrainJob,
+    make_private,
+)
+from ..core.json_schema import from_json
+from ..pipeline.runtime import Runtime
+from .outputs import write_result, write_segmentation
+
+Cancel = Callable[[], bool]
+
+
+@singledispatch
+def run_job(job: Job, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    """Do a job; the path of its ``result.json``, which is written last.
+
+    Raises:
+        FewShotSegError: as :func:`FewShotSegLib.pipeline.adapt` and ``segment`` do.
+    """
+    raise TypeError(f"no job: {type(job).__name__}")
+
+
+@run_job.register
+def _train(job: TrainJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    from ..pipeline import adapt
+    from ..training.recipes import default_settings
+    from .inputs import read_support
+
+    own = default_settings(job.method, job.preset, job.decoder)
+    supports = [
+        read_support(folder, files, job.structures, f"Support {number}")
+        for number, files in enumerate(job.supports, 1)
+    ]
+    trained = adapt(
+        supports,
+        make_private(folder / RESULTS) / ADAPTER,
+        structures=job.structures,
+        model=job.model,
+        method=job.method,
+        decoder=job.decoder,
+        preset=job.preset,
+        features=job.features,
+        modality=job.modality,
+        seed=job.seed,
+        settings=from_json(type(own), {**asdict(own), **job.settings}, "'settings' of the job"),
+        priors_ml=job.priors,
+        exclusive=job.exclusive,
+        runtime=_runtime(job, events, cancel),
+    )
+    return write_result(folder, "train", adapter=ADAPTER, metadata=trained.metadata())
+
+
+@run_job.register
+def _segment(job: SegmentJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    from ..pipeline import segment
+    from .inputs import read_volume
+
+    start = time.monotonic()
+    result = segment(
+        folder / job.adapter,
+        read_volume(folder, job.query, "The query"),
+        transductive=job.transductive,
+        uncertainty=job.uncertainty,
+        model=job.model,
+        priors_ml=job.priors,
+        largest_component=job.largest_component,
+        seed=job.seed,
+        runtime=_runtime(job, events, cancel),
+    )
+    return write_segmentation(folder, result, round(time.monotonic() - start, 2))
+
+
+@run_job.register
+def _devices(job: DevicesJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    import monai
+    import torch
+
+    devices = []
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        devices.append(
+            {
+                "id": f"cuda:{number}",
+                "title": f"GPU {number}: {torch.cuda.get_device_name(number)}",
+                "free_bytes": free,
+                "total_bytes": total,
+            }
+        )
+    versions = {
+        "fewshotseg": __version__,
+        "torch": torch.__version__,
+        "monai": monai.__version__,
+        "python": platform.python_version(),
+    }
+    return write_result(folder, "devices", devices=devices, versions=versions)
+
+
+@run_job.register
+def _phantoms(job: PhantomsJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    from ..phantoms.patients import write_phantoms
+
+    def on_patient(done: int, total: int) -> None:
+        if cancel():
+            raise Cancelled("Stopped; the patients made so far stay.")
+        events(make_event("progress", phase="phantoms", done=done, total=total))
+
+    events(make_event("phase", phase="phantoms", total=job.count))
+    write_phantoms(job.folder, job.count, job.seed, on_patient=on_patient)
+    return write_result(folder, "phantoms", patients=job.folder)
+
+
+@run_job.register
+def _download(job: DownloadJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    from ..models.download import download
+
+    path = download(job.model, events, cancel)
+    return write_result(folder, "download", path=str(path))
+
+
+@run_job.register
+def _import(job: ImportJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    from ..models.download import import_weights
+
+    path = import_weights(job.model, job.file, events, cancel)
+    return write_result(folder, "import", path=str(path))
+
+
+def _runtime(job: TrainJob | SegmentJob, events: EventSink, cancel: Cancel) -> Runtime:
+    return replace(Runtime(job.device, events=events, cancel=cancel), cache=job.cache)

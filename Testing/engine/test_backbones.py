@@ -1,0 +1,211 @@
+"""Backbones: shapes, the exact published head, strict weights, and a liver on a real CT."""
+
+from __future__ import annotations
+
+import json
+import unittest
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+import torch.nn.functional as F
+from shared_data import data_folder, models_folder
+from torch import Tensor, nn
+
+from FewShotSegLib.core.errors import ModelError
+from FewShotSegLib.core.geometry import Grid, Volume
+from FewShotSegLib.evaluation.metrics import dice
+from FewShotSegLib.models.backbones.base import Backbone
+from FewShotSegLib.models.backbones.dynamic_unet import DynamicUNet
+from FewShotSegLib.models.backbones.obelisk_unet import ObeliskUNet
+from FewShotSegLib.models.preprocessing import Preprocessing
+
+
+def random_weights(backbone: Backbone) -> Backbone:
+    """The backbone ready for use, with batch statistics that aren't the trivial ones."""
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return backbone.eval().requires_grad_(False)
+
+
+def apply_head(backbone: Backbone, finest: Tensor) -> Tensor:
+    """Logits (B, K, I, J, K) by the weights that an adapter starts from."""
+    weights, biases = backbone.head_weights()
+    return F.conv3d(finest, weights[:, :, None, None, None], biases)
+
+
+def published(backbone: ObeliskUNet) -> dict[str, Tensor]:
+    """Its weights under the names of the published files, written before batch counters."""
+    state = {}
+    for key, value in backbone.state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key.startswith("head."):
+            state[key.replace("head", "conv77U")] = value
+        else:
+            _, name, layer, tensor = key.split(".")
+            state[f"{'conv' if layer == '0' else 'batch'}{name}.{tensor}"] = value
+    return state
+
+
+class Interface:
+    """What holds for every backbone; ``make`` is the subclass's."""
+
+    def setUp(self) -> None:
+        torch.manual_seed(0)
+        self.backbone = random_weights(self.make())
+
+    def test_levels_are_as_declared(self) -> None:
+        largest = max(self.backbone.strides)
+        size = (largest, 2 * largest, 3 * largest)
+        levels = self.backbone.features(torch.randn(2, 1, *size))
+        self.assertEqual(len(levels), len(self.backbone.channels))
+        self.assertEqual(self.backbone.strides[0], 1)
+        for level, channels, stride in zip(
+            levels, self.backbone.channels, self.backbone.strides, strict=True
+        ):
+            self.assertEqual(tuple(level.shape), (2, channels, *(n // stride for n in size)))
+
+    def test_a_volume_does_not_depend_on_its_batch(self) -> None:
+        largest = max(self.backbone.strides)
+        images = torch.randn(2, 1, largest, largest, largest)
+        together = self.backbone.features(images)
+        alone = self.backbone.features(images[1:])
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a[1:], b, atol=1e-4, rtol=1e-4)
+
+    def test_import_restores_every_weight(self) -> None:
+        other = self.make()
+        other.import_state_dict(self.backbone.state_dict())
+        for key, value in self.backbone.state_dict().items():
+            torch.testing.assert_close(other.state_dict()[key], value, msg=key)
+
+    def test_import_names_every_fault(self) -> None:
+        state = self.backbone.state_dict()
+        key = next(k for k in state if k.endswith("bias") and "skip_layers" not in k)
+        tensor = state[key]
+        aliases = [k for k, v in state.items() if v.data_ptr() == tensor.data_ptr()]
+        before = {k: v.clone() for k, v in state.items()}
+        without = {k: v + 1 for k, v in state.items() if k not in aliases}
+        for name, faulty, pattern in (
+            ("missing", without, "missing: .*" + key.split(".")[-1]),
+            ("unknown", {**state, "extra.weight": tensor}, "not part.*: extra.weight"),
+            ("shape", {**state, key: torch.zeros(77)}, "another shape: " + key),
+            ("nothing", {}, "missing: .* more"),
+            ("no state dict", [tensor], "no state dict"),
+        ):
+            with self.subTest(name), self.assertRaisesRegex(ModelError, pattern):
+                self.backbone.import_state_dict(faulty)
+        for k, v in self.backbone.state_dict().items():
+            torch.testing.assert_close(v, before[k], msg=f"{k} was changed by a refused file")
+
+    def test_batch_counters_may_be_absent(self) -> None:
+        state = self.backbone.state_dict()
+        self.make().import_state_dict(
+            {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+        )
+
+
+class DynamicUNetTest(Interface, unittest.TestCase):
+    """MONAI's network, whose own forward pass is the measure."""
+
+    def make(self) -> DynamicUNet:
+        return DynamicUNet(filters=(4, 6, 8), out_channels=3)
+
+    def test_declared(self) -> None:
+        self.assertEqual(self.backbone.channels, (4, 6, 8))
+        self.assertEqual(self.backbone.strides, (1, 2, 4))
+
+    def test_head_is_exact(self) -> None:
+        image = torch.randn(1, 1, 16, 8, 12)
+        logits = apply_head(self.backbone, self.backbone.features(image)[0])
+        torch.testing.assert_close(logits, self.backbone.net(image), atol=1e-5, rtol=1e-5)
+
+    def test_tensors_with_two_names_need_one(self) -> None:
+        """A writer that keeps no shared tensors, such as safetensors, drops MONAI's aliases."""
+        state = self.backbone.state_dict()
+        other = self.make()
+        other.import_state_dict({k: v for k, v in state.items() if "skip_layers" not in k})
+        torch.testing.assert_close(dict(other.state_dict()), dict(state))
+
+
+class ObeliskUNetTest(Interface, unittest.TestCase):
+    """The published abdominal network, written out once more as its measure."""
+
+    def make(self) -> ObeliskUNet:
+        return ObeliskUNet()
+
+    def test_declared(self) -> None:
+        self.assertEqual(self.backbone.channels, (18, 14, 28, 42, 56, 70))
+        self.assertEqual(self.backbone.strides, (1, 2, 4, 8, 16, 32))
+        self.assertEqual(sum(p.numel() for p in self.backbone.parameters()), 883_740)
+
+    def test_head_is_exact(self) -> None:
+        image = 300 * torch.randn(1, 1, 32, 64, 32)
+        state = published(self.backbone)
+
+        def block(name: str, x: Tensor, stride: int = 1) -> Tensor:
+            conv, norm = f"conv{name}.", f"batch{name}."
+            x = F.conv3d(x, state[conv + "weight"], state[conv + "bias"], stride, padding=1)
+            statistics = [state[norm + s] for s in ("running_mean", "running_var")]
+            x = F.batch_norm(x, *statistics, state[norm + "weight"], state[norm + "bias"])
+            return F.leaky_relu(x, 0.1)
+
+        skips = [block("0", image)]
+        for n in "12345":
+            skips.append(block(n + n, block(n, skips[-1], stride=2)))
+        x = skips.pop()
+        for name in ("6dU", "6cU", "6bU", "6U", "7U"):
+            skip = skips.pop()
+            x = F.interpolate(x, skip.shape[2:], mode="trilinear", align_corners=False)
+            x = block(name, torch.cat([x, skip], 1))
+        expected = F.conv3d(x, state["conv77U.weight"], state["conv77U.bias"], padding=1)
+        logits = apply_head(self.backbone, self.backbone.features(image)[0])
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+    def test_published_names_are_taken(self) -> None:
+        other = self.make()
+        state = published(self.backbone)
+        self.assertEqual(len(state), 98)
+        other.import_state_dict(state)
+        torch.testing.assert_close(dict(other.state_dict()), dict(self.backbone.state_dict()))
+        del state["batch6dU.running_var"]
+        with self.assertRaisesRegex(ModelError, "missing: blocks.6dU.1.running_var"):
+            other.import_state_dict(state)
+        with self.assertRaisesRegex(ModelError, "linear1a"):
+            extra = {"linear1a.weight": state["conv0.bias"]}
+            other.import_state_dict({**published(self.backbone), **extra})
+
+
+class ZeroShotLiver(unittest.TestCase):
+    """The published weights on a CT of another hospital, without any adapter."""
+
+    def test_liver(self) -> None:
+        folder = data_folder() / "totalsegmentator"
+        weights = models_folder() / "abdomen_unet" / "allconvunet_tcia_fold1.pth"
+        if not folder.is_dir() or not weights.is_file():
+            self.skipTest(f"no {folder} or no {weights}")
+        backbone = ObeliskUNet().eval()
+        backbone.import_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        image = sitk.ReadImage(str(folder / "ct.nii.gz"))
+        labels = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "ct_seg.nii.gz"))).T
+        names = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["ct"]
+        liver = next(int(value) for value, name in names.items() if name == "liver")
+        grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+        volume = Volume(sitk.GetArrayFromImage(image).T, grid)
+
+        window, placement = Preprocessing("LAI", (2.3, 1.7, 1.2), "identity")(volume)
+        size = window.shape[2:]
+        window = F.pad(window, [n for s in reversed(size) for n in (0, -s % 32)], mode="replicate")
+        with torch.inference_mode():
+            logits = apply_head(backbone, backbone.features(window)[0])
+            probabilities = logits[0, :, : size[0], : size[1], : size[2]].softmax(0)
+        original = torch.stack([placement.to_original(p) for p in probabilities])
+        predicted = np.asarray(original.argmax(0)) == 6
+        self.assertGreaterEqual(dice(labels == liver, predicted), 0.85)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,87 @@
+"""What the panel says a task will take: before it starts, and once the engine has timed itself."""
+
+from __future__ import annotations
+
+import slicer_world  # before qt, which it puts in place
+
+# isort: split
+import json
+import time
+
+import numpy as np
+from FewShotSegSlicer.interface.protocol import Progress
+from FewShotSegSlicer.jobs.task import Task
+from FewShotSegSlicer.machine.estimates import estimate, model_voxels, remember
+from module_logic import LogicTestCase
+
+MODELS = slicer_world.ROOT / "FewShotSegLib" / "Resources" / "Models"
+LARGE = ((512, 512, 300), np.diag([0.8, 0.8, 1.5, 1.0]))
+
+
+def entry_of(name: str) -> dict:
+    return json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+class EstimateTest(LogicTestCase):
+    """Before the task."""
+
+    def test_a_large_model_on_a_cpu_is_minutes_and_fits_24_gb(self) -> None:
+        small, large = (
+            estimate([LARGE], entry_of(name), "CT", 1, "cpu") for name in ("embedded-ct", "btcv")
+        )
+        self.assertLess(small.seconds, 90)
+        self.assertGreater(large.seconds, 300)
+        self.assertIn("minutes", large.text)
+        self.assertIn("a guess", large.text)
+        self.assertLess(small.memory_bytes, large.memory_bytes)
+        self.assertGreater(large.memory_bytes, 4 * 2**30)
+        self.assertLess(large.memory_bytes, 12 * 2**30)
+
+    def test_what_was_measured_here_comes_before_the_guess(self) -> None:
+        remember("btcv", "cpu", "features", 1.0)
+        self.addCleanup(remember, "btcv", "cpu", "features", 34.0)
+        told = estimate([LARGE], entry_of("btcv"), "CT", 1, "cpu")
+        self.assertTrue(told.measured)
+        self.assertLess(told.seconds, 60)
+
+    def test_a_model_grid_is_no_larger_than_the_entry_lets_it_be(self) -> None:
+        part = {"spacing": [1.0, 1.0, 2.0]}
+        affine = np.diag([2.0, 1.0, 1.0, 1.0])
+        for most, expected in ((None, 10_000), (4_000, 4_000), (40_000, 10_000)):
+            entry = {"preprocessing": {"MR": {**part, "most_voxels": most} if most else part}}
+            self.assertEqual(model_voxels((10, 20, 50), affine, entry, "MR"), expected)
+
+
+class TaskTest(LogicTestCase):
+    """While it runs."""
+
+    def test_the_engines_estimate_is_the_time_that_is_left(self) -> None:
+        told: list = []
+        task = Task("segment", lambda folder: iter(()), lambda folder: iter(()), None, told.append)
+        self.addCleanup(task.abort, "", True)
+        task._on_event({"event": "phase", "phase": "features"})
+        task._on_event(
+            {"event": "estimate", "phase": "features", "seconds": 720.0, "windows": 80}
+            | {"window_seconds": 9.1, "volumes": 1, "bytes": 1, "device": "cpu"}
+        )
+        self.assertIn("about 12 min for 80 windows", [t for t in told if isinstance(t, str)][-1])
+        task._on_event({"event": "progress", "phase": "features", "done": 1, "total": 80})
+        last = [t for t in told if isinstance(t, Progress)][-1]
+        self.assertLess(abs(last.remaining_seconds - 720), 60)
+        task._features_end = time.monotonic() - 1
+        task._on_event({"event": "progress", "phase": "features", "done": 2, "total": 80})
+        self.assertIsNone([t for t in told if isinstance(t, Progress)][-1].remaining_seconds)
+
+    def test_waiting_for_another_process_is_told(self) -> None:
+        told: list = []
+        task = Task("segment", lambda folder: iter(()), lambda folder: iter(()), None, told.append)
+        self.addCleanup(task.abort, "", True)
+        message = "Another process computes these features; waiting for it to end."
+        task._on_event({"event": "waiting", "phase": "features", "message": message})
+        self.assertIn(message, told)
+
+
+if __name__ == "__main__":
+    import unittest
+
+    unittest.main()

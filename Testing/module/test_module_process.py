@@ -1,0 +1,410 @@
+"""The background process from the module's side: every end in words, and nothing left behind."""
+
+from __future__ import annotations
+
+import slicer_world  # before qt, which it puts in place
+
+# isort: split
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import qt
+import slicer
+from FewShotSegSlicer.console import TaskFailed
+from FewShotSegSlicer.interface.rows import End, Epoch, Progress
+from FewShotSegSlicer.jobs import process as job_process
+from FewShotSegSlicer.jobs import words as task_words
+from FewShotSegSlicer.jobs.export_nodes import volume_steps
+from FewShotSegSlicer.jobs.folder import (
+    PREFIX,
+    make_job_folder,
+    remove_abandoned,
+    remove_job_folder,
+)
+from FewShotSegSlicer.jobs.process import Ended
+from FewShotSegSlicer.machine.stepper import Stepper
+from module_logic import LogicTestCase
+from module_scenes import add_patient, add_transform, add_volume, affine_of
+from tiny_model import write_model
+
+from FewShotSegLib.core import job_folders
+from FewShotSegLib.core.errors import Cancelled, InputError
+
+KILLS = 20
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+class Stalls:
+    """The longest that the event loop was kept waiting, wall clock and this process's own work."""
+
+    def __init__(self) -> None:
+        self.wall = self.own = 0.0
+        self._wall, self._own = time.perf_counter(), time.process_time()
+        self._timer = qt.QTimer()
+        self._timer.setInterval(0)
+        self._timer.connect("timeout()", self._tick)
+        self._timer.start()
+
+    def stop(self) -> str:
+        self._timer.stop()
+        return f"{self.own * 1000:.0f} ms of work ({self.wall * 1000:.0f} ms by the clock)"
+
+    def _tick(self) -> None:
+        wall, own = time.perf_counter(), time.process_time()
+        self.wall, self.own = max(self.wall, wall - self._wall), max(self.own, own - self._own)
+        self._wall, self._own = wall, own
+
+
+class ProcessTestCase(LogicTestCase):
+    """With a small model, two annotated patients and one to segment."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.settings = {
+            key: qt.QSettings().value(f"FewShotSeg/{key}") for key in ("Model", "Device")
+        }
+        self.addCleanup(self.restore)
+        write_model(self.folder / "home" / "models", "tiny")
+        self.logic.setModel("tiny")
+        self.logic.setDevice("cpu")
+        for seed in range(2):
+            self.logic.addSupport(*add_patient(seed, f"Patient {seed}"))
+        self.query, _drawn = add_patient(7, "Query")
+        slicer.mrmlScene.RemoveNode(_drawn)
+        self.notices: list[Any] = []
+        self.logic.listen(self.notices.append)
+        self.logic.getParameterNode().learningRate = 0.02
+
+    def restore(self) -> None:
+        for key, value in self.settings.items():
+            if value is None:
+                qt.QSettings().remove(f"FewShotSeg/{key}")
+            else:
+                qt.QSettings().setValue(f"FewShotSeg/{key}", value)
+
+    def folders(self) -> list[Path]:
+        """Job folders of this process."""
+        return list(Path(slicer.app.temporaryPath).glob(f"{PREFIX}{os.getpid()}-*"))
+
+    def start(self, epochs: int = 1000) -> None:
+        self.logic.getParameterNode().epochs = epochs
+        self.logic.startTraining()
+
+    def pid(self) -> int:
+        """Of the running process, once it has said so."""
+        return slicer_world.process_events_until(
+            lambda: self.logic._task._process and self.logic._task._process.pid(), 300
+        )
+
+    def assert_idle(self, pid: int | None = None) -> End:
+        """The task has ended in words, and nothing is left of it."""
+        slicer_world.process_events_until(lambda: self.logic.running() is None, 900)
+        end = self.logic.lastEnd()
+        self.assertTrue(end.message.endswith("."), end)
+        self.assertEqual(self.folders(), [])
+        if pid is not None:
+            slicer_world.process_events_until(lambda: not is_alive(pid), 30)
+        return end
+
+
+class LifeTest(ProcessTestCase):
+    """From Train to an overlay, with a cancelled training on the way."""
+
+    def test_cancel_train_again_segment_and_save(self) -> None:
+        stalls = Stalls()
+        self.start()
+        pid = self.pid()
+        self.assertEqual(self.folders()[0].stat().st_mode & 0o777, 0o700)
+        names = {p.name for p in self.folders()[0].rglob("*")}
+        self.assertTrue(
+            names
+            <= {"volume0.npy", "volume1.npy", "job.json", "owner.json", "results"}
+            | {f"labels{a}_{b}.npy" for a in range(2) for b in range(2)},
+            names,
+        )
+        self.assertNotIn("Patient", (self.folders()[0] / "job.json").read_text(encoding="utf-8"))
+        with self.assertRaisesRegex(InputError, "running task"):
+            self.logic.startTraining()
+        slicer_world.process_events_until(
+            lambda: any(isinstance(n, Epoch) for n in self.notices), 300
+        )
+        self.logic.cancel()
+        end = self.assert_idle(pid)
+        self.assertEqual((end.state, end.adapter_id), ("cancelled", ""))
+        self.assertEqual(self.logic.adapters(), [])
+
+        heard: list[Any] = []
+        adapter = self.logic.train(epochs=4, progress=heard.append)
+        self.assertEqual([e.epoch for e in heard if isinstance(e, Epoch)], [1, 2, 3, 4])
+        fractions = [p.fraction for p in heard if isinstance(p, Progress)]
+        self.assertEqual(fractions, sorted(fractions))
+        (row,) = self.logic.adapters()
+        self.assertEqual((row.id, row.structures), (adapter, ("bean", "pea")))
+        self.assertRegex(row.supports[0], r"Patient 0 \(bean .* ml, pea .* ml\)")
+
+        add_transform(affine_of((1, 1, 1), (0, 0, 30), (5, 6, 7)), self.query)
+        ends: list[End] = []
+        started = self.logic.segment(self.query, wait=False, done=ends.append)
+        self.assertIsNone(started)
+        slicer_world.process_events_until(lambda: ends, 900)
+        result = ends[0].result
+        self.assertIs(result.query, self.query)
+        self.assertIs(
+            result.segmentation.GetParentTransformNode(), self.query.GetParentTransformNode()
+        )
+        self.assertEqual([r.name for r in result.rows], ["bean", "pea"])
+        for segment_id, line in zip(("Segment_1", "Segment_2"), result.rows, strict=True):
+            mask = slicer.util.arrayFromSegmentBinaryLabelmap(
+                result.segmentation, segment_id, self.query
+            )
+            voxel = np.prod(self.query.GetSpacing()) / 1000
+            self.assertAlmostEqual(np.count_nonzero(mask) * voxel, line.volume_ml, places=3)
+        print(f"\nlongest stall of the GUI thread, small volumes: {stalls.stop()}")
+        self.assertLess(stalls.own, 0.5)
+        self.assertEqual(self.folders(), [])
+
+        path = str(self.folder / "scene.mrb")
+        self.assertTrue(slicer.mrmlScene.WriteToMRB(path))
+        slicer_world.clear_scene()
+        self.assertEqual(self.logic.results(), [])
+        self.assertTrue(slicer.mrmlScene.ReadFromMRB(path))
+        (again,) = self.logic.results()
+        self.assertEqual(again.rows, result.rows)
+        self.assertEqual(again.query.GetName(), "Query")
+        self.assertIsNotNone(again.segmentation)
+        self.assertEqual(self.logic.adapters()[0].supports, row.supports)
+
+    def test_the_second_training_runs_no_backbone_pass(self) -> None:
+        first = self.logic.train(epochs=1)
+        second = self.logic.train(epochs=1, seed=1)
+        rows = {row.id: row.metadata["training"] for row in self.logic.adapters()}
+        self.assertEqual([rows[i]["backbone_passes"] for i in (first, second)], [2, 0])
+
+
+class EndsTest(ProcessTestCase):
+    """Each end that nobody wished for, in words."""
+
+    def test_it_never_started(self) -> None:
+        with mock.patch.object(job_process, "python_program", lambda: "/nowhere/python"):
+            self.start()
+            end = self.assert_idle()
+        self.assertEqual(end.state, "not started")
+        with mock.patch.object(job_process, "python_program", lambda: "/nowhere/python"):
+            with self.assertRaisesRegex(TaskFailed, "could not be started"):
+                self.logic.train(epochs=1)
+
+    def test_killed_and_scene_closed_and_quit(self) -> None:
+        self.start()
+        pid = self.pid()
+        os.kill(pid, signal.SIGKILL)
+        end = self.assert_idle(pid)
+        self.assertEqual(end.state, "crashed")
+        self.assertIn("Nothing of the scene was changed", end.message)
+
+        self.start()
+        pid = self.pid()
+        supports = self.logic.supports()
+        self.assertEqual(len(supports), 2)
+        slicer_world.clear_scene()
+        end = self.assert_idle(pid)
+        self.assertEqual(end.state, "cancelled")
+        self.assertIn("scene was closed", end.message)
+
+        for seed in range(2):
+            self.logic.addSupport(*add_patient(seed, f"Patient {seed}"))
+        self.start()
+        pid = self.pid()
+        if slicer_world.REAL:
+            self.logic.close()
+        else:
+            slicer.app.emit_about_to_quit()
+        self.assertIsNone(self.logic.running())
+        self.assertEqual(self.folders(), [])
+        self.assertFalse(is_alive(pid))
+
+    def test_missing_packages_and_weights(self) -> None:
+        site = self.folder / "site"
+        site.mkdir()
+        (site / "torch.py").write_text("raise ModuleNotFoundError('No torch.', name='torch')")
+        # Not by PYTHONPATH, which Slicer's Python launcher sets itself.
+        engine = Path(job_process.engine_parent(), "FewShotSegLib")
+        shutil.copytree(engine, site / engine.name, ignore=shutil.ignore_patterns("__pycache__"))
+        with mock.patch.object(job_process, "engine_parent", return_value=site):
+            with self.assertRaisesRegex(TaskFailed, "«torch» is not installed.*Press Install"):
+                self.logic.train(epochs=1)
+        (self.folder / "home" / "models" / "tiny.safetensors").unlink()
+        self.assertIn("weights are not on this machine", self.logic.blockers("train")[0])
+        with self.assertRaisesRegex(InputError, "weights are not on this machine"):
+            self.logic.train(epochs=1)
+
+    def test_cancelled_while_it_is_handed_over(self) -> None:
+        self.start()
+        self.logic.cancel()
+        self.assertEqual(self.assert_idle().state, "cancelled")
+        with self.assertRaises(InputError):
+            self.logic.train(nonsense=1)
+        with self.assertRaises(InputError):
+            self.logic.train(method="nonsense")
+
+    def test_a_console_that_waits_hears_that_it_was_cancelled(self) -> None:
+        qt.QTimer.singleShot(50, self.logic.cancel)
+        with self.assertRaisesRegex(Cancelled, "Stopped"):
+            self.logic.train(epochs=1000)
+
+
+class WordsTest(unittest.TestCase):
+    """What is said of ends that tests can't bring about."""
+
+    def test_killed_with_much_memory_is_memory(self) -> None:
+        total = task_words.total_memory()
+        if total is None:
+            self.skipTest("this system doesn't tell its memory")
+        state, text = task_words.end_words("train", Ended("crashed", memory_bytes=total), "")
+        self.assertEqual(state, "crashed")
+        self.assertIn("memory ran out", text)
+        _state, text = task_words.end_words("train", Ended("crashed", memory_bytes=2**20), "")
+        self.assertNotIn("ran out", text)
+
+    def test_memory_that_the_engine_noticed(self) -> None:
+        final = {"event": "failed", "kind": "OutOfMemory", "message": "x"}
+        state, text = task_words.end_words("train", Ended("exited", 2, final), "")
+        self.assertEqual(state, "failed")
+        self.assertIn("memory is not enough", text)
+
+    def test_killed_below_slicers_launcher(self) -> None:
+        lines = ["error: [/slicer/bin/python-real] exit abnormally - Report the problem."]
+        state, text = task_words.end_words("train", Ended("exited", 1, lines=lines), "")
+        self.assertEqual(state, "crashed")
+        self.assertIn("killed or crashed", text)
+
+    def test_an_exit_without_a_word(self) -> None:
+        ended = Ended("exited", 3, lines=["Fatal Python error"])
+        state, text = task_words.end_words("train", ended, "")
+        self.assertEqual(state, "crashed")
+        self.assertIn("status 3 (Fatal Python error)", text)
+
+
+class FoldersTest(slicer_world.SceneTestCase):
+    """Job folders of processes that are no more; test_job_folders.py has the rest."""
+
+    def test_abandoned_folders_go_and_others_stay(self) -> None:
+        mine = make_job_folder()
+        self.addCleanup(remove_job_folder, mine)
+        parent = Path(slicer.app.temporaryPath)
+        child = subprocess.Popen([sys.executable, "-c", ""])
+        gone = job_folders.make_job_folder(parent, child.pid)
+        (gone / "results").mkdir()
+        child.wait()
+        other = parent / "somebody"
+        other.mkdir(exist_ok=True)
+        self.assertEqual(remove_abandoned(), 1)
+        self.assertEqual((mine.exists(), gone.exists(), other.exists()), (True, False, True))
+
+
+class StallTest(LogicTestCase):
+    """How long the GUI thread is kept busy."""
+
+    def test_handing_over_a_large_volume(self) -> None:
+        array = np.zeros((512, 512, 200), np.int16, order="F")
+        volume = add_volume(array, affine_of((0.7, 0.7, 1.5)), "Large")
+        done: list[Any] = []
+        slicer.app.processEvents()
+        stalls = Stalls()
+        stepper = Stepper(volume_steps(self.folder, "v.npy", volume, done), done.append)
+        slicer_world.process_events_until(lambda: len(done) == 2, 900)
+        del stepper
+        print(f"\nlongest stall of the GUI thread, 512 x 512 x 200 handed over: {stalls.stop()}")
+        self.assertIsNone(done[1])
+        self.assertLess(stalls.own, 0.5)
+
+
+@unittest.skipUnless(os.name == "posix" and not slicer_world.REAL, "kills its own kind")
+class CallerKilledTest(ProcessTestCase):
+    """Slicer itself is killed: its process and its files go too."""
+
+    def test_kill_9_of_the_whole_application(self) -> None:
+        program = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "import slicer_world, slicer\n"
+            "from FewShotSegSlicer.logic import FewShotSegLogic\n"
+            "from module_scenes import add_patient\n"
+            "logic = FewShotSegLogic()\n"
+            "logic.setModel('tiny'); logic.setDevice('cpu')\n"
+            "logic.addSupport(*add_patient(0, 'a'))\n"
+            "logic.getParameterNode().epochs = 1000\n"
+            "logic.startTraining()\n"
+            "find = lambda: logic._task._process and logic._task._process.pid()\n"
+            "pid = slicer_world.process_events_until(find, 900)\n"
+            "print('FOUND', pid, logic._task._folder, flush=True)\n"
+            "slicer_world.process_events_until(lambda: False, 900)\n"
+        )
+        testing = str(slicer_world.ROOT / "Testing" / "support")
+        caller = subprocess.Popen(
+            [sys.executable, "-c", program, testing],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        line = next(text for text in caller.stdout if text.startswith("FOUND"))
+        pid, folder = int(line.split()[1]), Path(line.split(maxsplit=2)[2].strip())
+        self.assertTrue(folder.is_dir())
+        caller.kill()
+        caller.wait()
+        caller.stdout.close()
+        slicer_world.process_events_until(lambda: not is_alive(pid), 600)
+        slicer_world.process_events_until(lambda: not folder.exists(), 600)
+        shutil.rmtree(folder.parent, ignore_errors=True)  # the double's own temporary folder
+
+
+class KillsTest(ProcessTestCase):
+    """Killed at any moment, it leaves a panel that works."""
+
+    @unittest.skipUnless(os.name == "posix", "signals")
+    def test_twenty_random_moments(self) -> None:
+        begun = time.monotonic()
+        self.logic.train(epochs=3)
+        life = time.monotonic() - begun
+        seen: dict[str, int] = {}
+        rng = random.Random(0)
+        for _ in range(KILLS):
+            self.start()
+            until = time.monotonic() + rng.uniform(0, life)
+            while time.monotonic() < until:
+                slicer.app.processEvents()
+                time.sleep(0.002)
+            phase = self.logic.progress().phase
+            seen[phase] = seen.get(phase, 0) + 1
+            process = self.logic._task._process
+            if process is None:  # still handing over: there is nothing to kill but the task
+                self.logic.cancel()
+                pid = None
+            else:
+                pid = int(process._process.processId())
+                if pid:
+                    os.kill(pid, signal.SIGKILL)
+            end = self.assert_idle(pid or None)
+            self.assertIn(end.state, ("crashed", "cancelled"))
+            self.assertEqual(len(self.logic.supports()), 2)
+        print(f"\n{KILLS} kills, by phase: {seen}; no orphan, no folder, each told in words")
+        self.assertTrue(self.logic.train(epochs=1))
+        partial = list((self.folder / "home" / "cache").glob("partial-*"))
+        self.assertEqual(partial, [])
