@@ -1,4 +1,4 @@
-"""The ``fewshotseg`` command."""
+"""The ``fewshotseg`` command, from its flags to its exit status."""
 
 from .command_line import main
 

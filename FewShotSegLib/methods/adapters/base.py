@@ -29,7 +29,7 @@ class Adapter(nn.Module, ABC):
 
     Each feature level is adapted and classified at its own resolution; the scores of the levels
     are interpolated to the model grid and added (:mod:`FewShotSegLib.inference.tiles` does that).
-    the last level alone that is the published adapter.
+    Over the last level alone that is the published adapter.
 
     Features are standardised by the supports' mean and deviation, which the adapter keeps.
 
