@@ -146,7 +146,7 @@ class WorkerEndsTest(unittest.TestCase):
         read, write = os.pipe()
         program = (
             "import subprocess, sys, time\n"
-            "child = subprocess.Popen([sys.executable, '-u', '-m', 'FewShotSegLib.worker.process', "
+            "child = subprocess.Popen([sys.executable, '-u', '-m', 'FewShotSegLib.worker', "
             "sys.argv[1]], stdin=subprocess.DEVNULL)\n"
             "time.sleep(600)\n"
         )

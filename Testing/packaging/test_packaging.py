@@ -31,10 +31,9 @@ class DistributionTest(unittest.TestCase):
         cls.folder = Path(holder.name)
         source = copy_source(cls.folder / "source")
         # A package that nobody listed anywhere.
-        (source / "FewShotSegLib" / "models" / "backbones" / "brand_new").mkdir()
-        (
-            source / "FewShotSegLib" / "models" / "backbones" / "brand_new" / "__init__.py"
-        ).write_text("X = 1\n")
+        new = source / "FewShotSegLib" / "models" / "backbones" / "brand_new"
+        new.mkdir()
+        (new / "__init__.py").write_text("X = 1\n")
         cls.wheel = build_wheel(build_sdist(source, cls.folder / "sdist"), cls.folder / "wheel")
         cls.files = files_of(cls.wheel)
 
