@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from FewShotSegLib.core import atomic
 from FewShotSegLib.core.annotation import Structure
+from FewShotSegLib.core.colors import default_color
 from FewShotSegLib.core.errors import InputError, StorageError
 from FewShotSegLib.core.geometry import Grid
 from FewShotSegLib.io import annotations as annotation_files
@@ -523,9 +524,7 @@ class TestSegments(FilesTestCase):
             np.testing.assert_array_equal(annotation.masks[name], mask)
         self.assertEqual([s.value for s in annotation.structures], [3, 300, 7])
         self.assertEqual(annotation.structures[0], self.structures[0])
-        np.testing.assert_allclose(
-            annotation.structures[2].color, annotation_files.default_color(7), atol=1e-5
-        )
+        np.testing.assert_allclose(annotation.structures[2].color, default_color(7), atol=1e-5)
 
     def test_every_grid(self) -> None:
         for name, self.grid in GRIDS.items():
@@ -681,7 +680,7 @@ class TestStructures(unittest.TestCase):
                 self.assertIn("4=parotid_right,5=parotid_left", str(caught.exception))
 
     def test_colors(self) -> None:
-        colors = np.array([annotation_files.default_color(value) for value in range(1, 61)])
+        colors = np.array([default_color(value) for value in range(1, 61)])
         self.assertTrue(((colors >= 0) & (colors <= 1)).all())
         apart = np.linalg.norm(colors[:20, None] - colors[None, :20], axis=-1)
         self.assertGreater(apart[~np.eye(20, dtype=bool)].min(), 0.15)

@@ -384,7 +384,7 @@ class ApartTest(HeaderTestCase):
     def test_a_child_that_nobody_waits_for_ends_by_itself(self) -> None:
         program = (
             "import re, sys\n"
-            "from FewShotSegLib import image_child, image_files\n"
+            "from FewShotSegLib.io import image_child, image_files\n"
             "image_files.read_file_here = lambda path: re.match('(a*)*b', 'a' * 60)\n"
             "image_child.main('file', '2', sys.argv[1])\n"
         )  # in C, which holds Python up

@@ -246,7 +246,7 @@ class Limits(InFolder):
         program = (
             "import resource, sys\n"
             "import numpy as np, torch, safetensors.torch\n"
-            "from FewShotSegLib import atomic, checksums\n"
+            "from FewShotSegLib.core import atomic, checksums\n"
             "from FewShotSegLib.core.errors import StorageError\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
             "def text(p): p.write_text('x' * 50000)\n"
