@@ -27,7 +27,7 @@ from ..io.annotations import read_annotation
 from ..io.pairs import Pair, find_pairs, read_names
 from ..io.volumes import read_image
 from ..models.registry import ModelEntry, find_model
-from ..overlay.picture import Panel, draw_overlay
+from ..overlay.picture import Legend, Panel, draw_overlay
 from ..phantoms.patients import ORGANS, write_phantoms
 from ..pipeline import Runtime, Segmentation, adapt, segment
 from ..pipeline.inputs import default_model
@@ -150,9 +150,7 @@ def run_demo(
         out / OVERLAY,
         image,
         panels,
-        result.structures,
-        reference=reference,
-        prior_ml=_expected(result),
+        Legend(result.structures, reference, _expected(result)),
         title=query.name,
         subtitle=f"Learned from {count} annotated volume{'s' if count > 1 else ''}"
         f"   ·   {entry.title}"

@@ -55,22 +55,16 @@ def from_json(kind: Any, data: Any, where: str) -> Any:
     if kind is Any:
         return data
     if origin is Annotated:
-        value = from_json(arguments[0], data, where)
-        for check in arguments[1:]:
-            if not check.holds(value):
-                raise InputError(f"{where} is {check.words}, not {shown(data)}")
-        return value
+        return _checked(arguments, data, where)
     if origin in (Union, types.UnionType):
         return _one_of(arguments, data, where)
     if origin is Literal:
-        if any(type(data) is type(choice) and data == choice for choice in arguments):
-            return data
-        raise InputError(f"{where} is {_choices(arguments)}, not {shown(data)}")
+        return _choice(arguments, data, where)
     if is_dataclass(kind):
         return _dataclass(kind, data, where)
     if origin in (tuple, list) and isinstance(data, list):
         return _items(origin, arguments, data, where)
-    if origin is not None and issubclass(origin, Mapping) and isinstance(data, dict):
+    if _is_mapping(origin) and isinstance(data, dict):
         return {
             key: from_json(arguments[1], v, f"{shown(key)} of {where}") for key, v in data.items()
         }
@@ -79,6 +73,26 @@ def from_json(kind: Any, data: Any, where: str) -> Any:
     if isinstance(kind, type) and type(data) is kind:
         return data
     raise InputError(f"{where} is {_words(kind)}, not {shown(data)}")
+
+
+def _checked(arguments: tuple[Any, ...], data: Any, where: str) -> Any:
+    """A value of ``Annotated[arguments]``."""
+    value = from_json(arguments[0], data, where)
+    for check in arguments[1:]:
+        if not check.holds(value):
+            raise InputError(f"{where} is {check.words}, not {shown(data)}")
+    return value
+
+
+def _choice(choices: tuple[Any, ...], data: Any, where: str) -> Any:
+    """A value of ``Literal[choices]``; true is not 1."""
+    if any(type(data) is type(choice) and data == choice for choice in choices):
+        return data
+    raise InputError(f"{where} is {_choices(choices)}, not {shown(data)}")
+
+
+def _is_mapping(origin: Any) -> bool:
+    return origin is not None and issubclass(origin, Mapping)
 
 
 def _dataclass(cls: type[_T], data: Any, where: str) -> _T:
@@ -130,7 +144,7 @@ def _fits(kind: Any, data: Any) -> bool:
         return _fits(typing.get_args(kind)[0], data)
     if origin is Literal:
         return data in typing.get_args(kind)
-    if is_dataclass(kind) or (origin is not None and issubclass(origin, Mapping)):
+    if is_dataclass(kind) or _is_mapping(origin):
         return isinstance(data, dict)
     if origin in (tuple, list):
         return isinstance(data, list)
@@ -156,7 +170,7 @@ def _words(kind: Any) -> str:
         return _choices(arguments)
     if origin in (tuple, list):
         return "a list [...]"
-    if is_dataclass(kind) or (origin is not None and issubclass(origin, Mapping)):
+    if is_dataclass(kind) or _is_mapping(origin):
         return "an object {...}"
     return _WORDS[kind]
 

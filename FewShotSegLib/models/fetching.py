@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -225,6 +226,63 @@ class _Sent:
     error: Exception | None = None
 
 
+class _Line:
+    """What lies between the thread that listens to a server and the one that takes its answer.
+
+    Args:
+        seconds: within which each piece has to come. check: called often by who takes; may raise.
+
+    Attributes:
+        left: set once nobody takes anything any more.
+    """
+
+    def __init__(self, seconds: float, check: Callable[[], None]) -> None:
+        self.seconds, self.check = seconds, check
+        self.left = threading.Event()
+        self._sent: queue.Queue[_Sent] = queue.Queue(maxsize=8)
+
+    def listen(self, method: str, url: str, headers: dict[str, str]) -> None:
+        """Hand on an answer, its pieces and its end, or why there is none; in its own thread."""
+        try:
+            with requests.Session() as session:
+                timeout = min(self.seconds, TIMEOUT_SECONDS)
+                with _last_hop(session, method, url, headers, timeout, self.left) as response:
+                    self._hand_on(_Sent(response))
+                    for piece in response.iter_content(PIECE) if method == "GET" else ():
+                        if self.left.is_set():
+                            return
+                        self._hand_on(_Sent(piece=piece))
+            self._hand_on(_Sent())
+        except Exception as error:
+            self._hand_on(_Sent(error=error))
+
+    def _hand_on(self, item: _Sent) -> None:
+        while not self.left.is_set():
+            try:
+                return self._sent.put(item, timeout=_WAKE_SECONDS)
+            except queue.Full:
+                continue
+
+    def take(self) -> _Sent:
+        """What comes next.
+
+        Raises:
+            FetchError: nothing came in time; or whatever went wrong in the listening thread.
+        """
+        end = time.monotonic() + self.seconds
+        while True:
+            self.check()
+            try:
+                item = self._sent.get(timeout=_WAKE_SECONDS)
+            except queue.Empty:
+                if time.monotonic() > end:
+                    raise FetchError("it sends next to nothing") from None
+                continue
+            if item.error is not None:
+                raise item.error
+            return item
+
+
 @contextmanager
 def _answer(
     method: str, url: str, headers: dict[str, str], seconds: float, check: Callable[[], None]
@@ -237,56 +295,21 @@ def _answer(
     Args:
         seconds: within which headers, and then each piece, have to come.
     """
-    sent: queue.Queue[_Sent] = queue.Queue(maxsize=8)
-    left = threading.Event()
-
-    def hand_on(item: _Sent) -> None:
-        while not left.is_set():
-            try:
-                return sent.put(item, timeout=_WAKE_SECONDS)
-            except queue.Full:
-                continue
-
-    def listen() -> None:
-        try:
-            with requests.Session() as session:
-                timeout = min(seconds, TIMEOUT_SECONDS)
-                with _last_hop(session, method, url, headers, timeout, left) as response:
-                    hand_on(_Sent(response))
-                    for piece in response.iter_content(PIECE) if method == "GET" else ():
-                        if left.is_set():
-                            return
-                        hand_on(_Sent(piece=piece))
-            hand_on(_Sent())
-        except Exception as error:
-            hand_on(_Sent(error=error))
-
-    def take() -> _Sent:
-        end = time.monotonic() + seconds
-        while True:
-            check()
-            try:
-                item = sent.get(timeout=_WAKE_SECONDS)
-            except queue.Empty:
-                if time.monotonic() > end:
-                    raise FetchError("it sends next to nothing") from None
-                continue
-            if item.error is not None:
-                raise item.error
-            return item
+    line = _Line(seconds, check)
+    listen = partial(line.listen, method, url, headers)
 
     def pieces() -> Iterator[bytes]:
-        while piece := take().piece:
+        while piece := line.take().piece:
             yield piece
 
     threading.Thread(target=listen, name="FewShotSeg download", daemon=True).start()
     try:
-        first = take()
+        first = line.take()
         if first.response is None:
             raise FetchError("it does not answer")
         yield first.response, pieces()
     finally:
-        left.set()
+        line.left.set()
 
 
 def _last_hop(

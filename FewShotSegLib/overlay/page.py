@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -57,6 +57,32 @@ class Panel:
     masks: Mapping[str, np.ndarray]
     dice: Mapping[str, float | None] | None = None
     remarks: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What every row of the picture is told beside.
+
+    Attributes:
+        structures: which, in the order of the legend.
+        reference: by structure name, (i, j, k) bool; drawn as a dashed white contour.
+        prior_ml: by structure name, the expected (lowest, highest) ml. A segmentation outside is
+            flagged; the reference's size is a tick beside it.
+    """
+
+    structures: Sequence[Structure]
+    reference: Mapping[str, np.ndarray] = field(default_factory=dict)
+    prior_ml: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CardPlace:
+    """Where a card is, in pixels, and how much of its height each structure has."""
+
+    left: float
+    top: float
+    height: float
+    step: float
 
 
 def points(pixels: float) -> float:
@@ -174,19 +200,13 @@ class Page:
         )  # fmt: skip
         line.set_path_effects([withStroke(linewidth=points(5), foreground=_CARD_COLOR)])
 
-    def write_card(
-        self,
-        left: float,
-        top: float,
-        height: float,
-        step: float,
-        panel: Panel,
-        structures: Sequence[Structure],
-        voxel_ml: float,
-        reference: Mapping[str, np.ndarray],
-        prior_ml: Mapping[str, tuple[float, float]],
-    ) -> None:
-        """A panel's title and its legend: swatch, name, ml, Dice, and the prior as a bar."""
+    def write_card(self, place: CardPlace, panel: Panel, legend: Legend, voxel_ml: float) -> None:
+        """A panel's title and its legend: swatch, name, ml, Dice, and the prior as a bar.
+
+        Args:
+            voxel_ml: the volume of a voxel of its masks.
+        """
+        left, top, height, step = place.left, place.top, place.height, place.step
         self.layer.add_patch(
             FancyBboxPatch(
                 (left + 8, top + 8), CARD - 16, height - 16,
@@ -206,12 +226,12 @@ class Page:
             [left + _PAD, right], [y + 10, y + 10], color=_RULE_COLOR, linewidth=points(1)
         )
         size = 17 if step >= 36 else 15
-        for number, structure in enumerate(structures):
+        for number, structure in enumerate(legend.structures):
             name = structure.name
-            prior, remark = prior_ml.get(name), (panel.remarks or {}).get(name, "")
+            prior, remark = legend.prior_ml.get(name), (panel.remarks or {}).get(name, "")
             ml, reference_ml = (
                 np.count_nonzero(masks[name]) * voxel_ml if name in masks else None
-                for masks in (panel.masks, reference)
+                for masks in (panel.masks, legend.reference)
             )
             middle = y + 12 + (number + 0.5) * step
             base = middle + 6 - (8 if prior or remark else 0)
@@ -237,7 +257,7 @@ class Page:
                 self.write(text_left, base + 22, line, 14, _WARN_COLOR)
             elif prior is not None:
                 self._prior(text_left, right, base + 17, (ml, reference_ml), prior, color)
-        known = [(panel.dice or {}).get(structure.name) for structure in structures]
+        known = [(panel.dice or {}).get(structure.name) for structure in legend.structures]
         known = [dice for dice in known if dice is not None and np.isfinite(dice)]
         if len(known) > 1:
             y = top + height - 24

@@ -28,6 +28,8 @@ from .page import (
     ROW_GAP,
     TEXT_COLOR,
     WIDTH,
+    CardPlace,
+    Legend,
     Page,
     Panel,
     legend_height,
@@ -50,6 +52,7 @@ from .views import (
 __all__ = [
     "CT_WINDOW",
     "PLANES",
+    "Legend",
     "Panel",
     "choose_slices",
     "draw_overlay",
@@ -66,10 +69,8 @@ def draw_overlay(
     path: str | Path,
     image: Volume,
     panels: Sequence[Panel],
-    structures: Sequence[Structure],
+    legend: Legend,
     *,
-    reference: Mapping[str, np.ndarray] | None = None,
-    prior_ml: Mapping[str, tuple[float, float]] | None = None,
     title: str = "",
     subtitle: str = "",
     window: tuple[float, float] | None = None,
@@ -80,10 +81,7 @@ def draw_overlay(
         path: of the PNG; replaced only once it is complete.
         image: the segmented volume.
         panels: the rows, top to bottom; all show the same slices.
-        structures: which structures, in the order of the legend.
-        reference: by structure name, (i, j, k) bool; drawn as a dashed white contour.
-        prior_ml: by structure name, the expected (lowest, highest) ml. A segmentation outside is
-            flagged; the reference's size is a tick beside it.
+        legend: the structures, and what they are compared with.
         title, subtitle: over the picture; left out where empty.
         window: the intensities shown black and white; for CT soft tissue, otherwise the
             volume's 1st to 99th percentile.
@@ -92,7 +90,7 @@ def draw_overlay(
         ValueError: no panel, no structure, or a mask on another grid than the image's.
         StorageError: the place can't be written to, or the disk is full.
     """
-    reference, prior_ml = reference or {}, prior_ml or {}
+    structures, reference = legend.structures, legend.reference
     if not panels or not structures:
         raise ValueError("an overlay needs at least one panel and one structure")
     for masks in (reference, *(panel.masks for panel in panels)):
@@ -105,16 +103,16 @@ def draw_overlay(
     orientation = orientation_of(image.grid)
     low, high = window or display_window(image)
     voxel_ml = image.grid.voxel_volume / 1000
-    has_prior = any(name in prior_ml for name in names)
+    has_prior = any(name in legend.prior_ml for name in names)
     two_lines = has_prior or any(panel.remarks for panel in panels)
     has_mean = len(names) > 1 and any(panel.dice for panel in panels)
 
     panes_width = WIDTH - 2 * EDGE - CARD - CARD_GAP - 2 * GAP
-    legend = legend_height(len(names), has_mean, LEGEND_STEPS[two_lines][0])
-    views = make_views(image, shown, orientation, min(legend / panes_width, 0.42))
+    card_height = legend_height(len(names), has_mean, LEGEND_STEPS[two_lines][0])
+    views = make_views(image, shown, orientation, min(card_height / panes_width, 0.42))
     scale = panes_width / sum(view.width for view in views)
     pane_height = views[0].height * scale
-    row_height = round(max(pane_height, legend))
+    row_height = round(max(pane_height, card_height))
     room = row_height - legend_height(len(names), has_mean, 0)
     step = float(np.clip(room / len(names), *LEGEND_STEPS[two_lines]))
     header = HEADER if subtitle else 70 if title else EDGE
@@ -131,10 +129,8 @@ def draw_overlay(
                 _draw_structure(axes, view, panel, reference, structure, orientation, scale)
             _letter(axes, view, scale)
             left += view.width * scale + GAP
-        card_left = WIDTH - EDGE - CARD
-        page.write_card(
-            card_left, top, row_height, step, panel, structures, voxel_ml, reference, prior_ml
-        )
+        place = CardPlace(WIDTH - EDGE - CARD, top, row_height, step)
+        page.write_card(place, panel, legend, voxel_ml)
     unit = " HU" if image.modality == "CT" else ""
     notes = [f"Window {number_text(low)} to {number_text(high)}{unit}"]
     if orientation.degrees > _OBLIQUE_DEGREES:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import FewShotSegError, InputError
-from ..core.json_fields import is_number, json_object, load_json
+from ..core.json_fields import json_object, load_json
 from ..core.json_schema import from_json
 from ..core.modality import MODALITIES
 from ..core.network_arguments import network_arguments
 from ..core.plain_text import printable
-from ..io.pairs import find_pairs
-from ..io.volumes import extension_of
 from ..models.preprocessing import Preprocessing
 from ..models.registry import same_class
+from .data_sets import DataSet, Source, annotated_counts, read_data_set
 from .landmarks import FROM_HU
 from .settings import Augmentation, Targets, TrainingPlan
 
@@ -26,42 +25,6 @@ MAX_CLASSES = 255
 RESERVED_IDS = ("checkpoint", "pretraining")
 """A model of this name would have the files of a run's state or record."""
 _MODEL_FIELDS = ("id", "title", "description", "licence", "citation", "source_url")
-
-
-@dataclass(frozen=True)
-class Source:
-    """The files of one case; no image where it is to be synthesised."""
-
-    name: str
-    image: Path | None
-    segmentation: Path
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """One data set of the assembly.
-
-    Attributes:
-        modality: which preprocessing its images need.
-        labels: the template's class of each label value; several values may be one class.
-        annotated: ``"present"``: a case annotates the classes that have voxels; ``"all"``: every
-            class of ``labels``, an absent one is really not there; or by case name the label values
-            that were annotated.
-        weight: how often it is drawn from, relative to the others.
-        sources: the cases to train on. held_out: those for validation alone.
-        synthesis: there are label maps only; images are made up.
-        grey: the usual grey value in [0, 1] of classes in these images, by name.
-    """
-
-    name: str
-    modality: str
-    labels: dict[int, str]
-    annotated: str | dict[str, tuple[int, ...]]
-    weight: float
-    sources: tuple[Source, ...]
-    held_out: tuple[Source, ...]
-    synthesis: bool = False
-    grey: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,7 +72,7 @@ class Assembly:
             if not with_cases:
                 part |= {"cases": len(d.sources), "held_out": len(d.held_out)}
                 if not isinstance(d.annotated, str):
-                    part["annotated"] = _counts(d)
+                    part["annotated"] = annotated_counts(d)
             data.append(part)
         return {
             "model": self.model,
@@ -155,33 +118,63 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
         ("model", "classes", "preprocessing", "architecture", "data"),
         ("targets", "augmentation", "training", "start_from"),
     )
-    model = json_object(data["model"], "'model'", ("id", "title"), _MODEL_FIELDS[2:])
+    model = _model(data["model"])
+    classes = _classes(data["classes"])
+    preprocessing = _preprocessing(data["preprocessing"])
+    architecture = _architecture(data["architecture"], classes)
+    sets = _data_sets(data["data"], folder, classes, preprocessing)
+    targets = _targets(data.get("targets", {}), classes)
+    plan = from_json(TrainingPlan, data.get("training", {}), "'training'")
+    if steps is not None:
+        plan = replace(plan, steps=steps)
+    start = _start_from(data.get("start_from"), folder)
+    augmentation = from_json(Augmentation, data.get("augmentation", {}), "'augmentation'")
+    return Assembly(
+        model, classes, preprocessing, architecture, sets, targets, augmentation, plan, start
+    )
+
+
+def _model(data: Any) -> dict[str, str]:
+    model = json_object(data, "'model'", ("id", "title"), _MODEL_FIELDS[2:])
     if not all(isinstance(value, str) for value in model.values()):
         raise InputError("the fields of 'model' are texts")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model["id"]):
         raise InputError("the id in 'model' is letters, digits, '.', '_' and '-'")
     if model["id"].casefold() in RESERVED_IDS:
         raise InputError(f"the id in 'model' can't be '{model['id']}', a file of the run itself")
-    classes = _classes(data["classes"])
+    return {"description": "", "licence": "", "citation": "", "source_url": "", **model}
+
+
+def _preprocessing(data: Any) -> dict[str, Preprocessing]:
+    """By modality."""
     preprocessing = {
         modality: Preprocessing.from_json(
             json_object(part, f"'preprocessing' of {modality}", (), None)
         )
-        for modality, part in json_object(
-            data["preprocessing"], "'preprocessing'", (), None
-        ).items()
+        for modality, part in json_object(data, "'preprocessing'", (), None).items()
     }
     if not preprocessing or not set(preprocessing) <= set(MODALITIES):
         raise InputError("'preprocessing' has a part for each of the modalities CT and MR in use")
     if any(part.intensity == "identity" for part in preprocessing.values()):
         raise InputError("augmentation needs intensities in 0..1; use window or percentiles")
-    architecture = json_object(data["architecture"], "'architecture'", ("name",), None)
+    return preprocessing
+
+
+def _architecture(data: Any, classes: tuple[str, ...]) -> dict[str, Any]:
+    architecture = json_object(data, "'architecture'", ("name",), None)
     if "out_channels" in architecture:
         raise InputError("leave out_channels out of 'architecture'; it follows from 'classes'")
     network_arguments({**architecture, "out_channels": len(classes)})
-    if not isinstance(data["data"], list) or not data["data"]:
+    return dict(architecture)
+
+
+def _data_sets(
+    data: Any, folder: Path, classes: tuple[str, ...], preprocessing: Mapping[str, Preprocessing]
+) -> tuple[DataSet, ...]:
+    """All data sets, which together use every modality and annotate every class."""
+    if not isinstance(data, list) or not data:
         raise InputError("'data' is a list of one or more data sets")
-    sets = tuple(_data_set(part, folder, classes, preprocessing) for part in data["data"])
+    sets = tuple(read_data_set(part, folder, classes, preprocessing) for part in data)
     names = [data_set.name for data_set in sets]
     if len(set(names)) < len(names):
         raise InputError(f"two data sets have one name ({', '.join(names)})")
@@ -193,7 +186,11 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
     unknown = [name for name in classes if name not in known]
     if unknown:
         raise InputError(f"no data set annotates the class '{unknown[0]}'; leave it out")
-    targets = from_json(Targets, data.get("targets", {}), "'targets'")
+    return sets
+
+
+def _targets(data: Any, classes: tuple[str, ...]) -> Targets:
+    targets = from_json(Targets, data, "'targets'")
     for anchor in targets.anchors:
         if anchor not in classes:
             raise InputError(f"the anchor '{anchor}' in 'targets' is not one of 'classes'")
@@ -202,26 +199,13 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
             raise InputError(
                 f"the landmark '{landmark}' in 'targets' is not one of 'classes', skin or bone"
             )
-    plan = from_json(TrainingPlan, data.get("training", {}), "'training'")
-    if steps is not None:
-        plan = replace(plan, steps=steps)
-    start = data.get("start_from")
+    return targets
+
+
+def _start_from(start: Any, folder: Path) -> str | None:
     if start is not None and not isinstance(start, str):
         raise InputError("'start_from' is a model's id, or the path of its entry")
-    if start is not None and start.endswith(".json"):
-        start = str(folder / start)
-    augmentation = from_json(Augmentation, data.get("augmentation", {}), "'augmentation'")
-    return Assembly(
-        {"description": "", "licence": "", "citation": "", "source_url": "", **model},
-        classes,
-        preprocessing,
-        dict(architecture),
-        sets,
-        targets,
-        augmentation,
-        plan,
-        start,
-    )
+    return str(folder / start) if start is not None and start.endswith(".json") else start
 
 
 def _require_apart(sets: tuple[DataSet, ...]) -> None:
@@ -242,12 +226,6 @@ def _scan(source: Source) -> Path:
     return (source.image or source.segmentation).resolve()
 
 
-def _counts(data_set: DataSet) -> dict[str, int]:
-    """In how many cases each label value was annotated."""
-    lists = [set(data_set.annotated[s.name]) for s in (*data_set.sources, *data_set.held_out)]
-    return {str(value): sum(value in known for known in lists) for value in data_set.labels}
-
-
 def _classes(names: Any) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
         raise InputError("'classes' is a list of names")
@@ -258,148 +236,3 @@ def _classes(names: Any) -> tuple[str, ...]:
             if same_class(name, other):
                 raise InputError(f"the classes '{other}' and '{name}' have the same name")
     return tuple(names)
-
-
-def _data_set(
-    data: Any, folder: Path, classes: tuple[str, ...], preprocessing: Mapping[str, Preprocessing]
-) -> DataSet:
-    where = "a data set"
-    if isinstance(data, dict) and isinstance(data.get("name"), str):
-        where = f"the data set '{data['name']}'"
-    data = json_object(
-        data,
-        where,
-        ("name", "folder", "modality", "labels"),
-        ("annotated", "weight", "cases", "exclude", "held_out", "synthesis", "grey"),
-    )
-    if not all(isinstance(data[key], str) and data[key] for key in ("name", "folder")):
-        raise InputError(f"{where}: name and folder are texts")
-    if not isinstance(data["modality"], str) or data["modality"] not in preprocessing:
-        raise InputError(f"{where}: its modality has no part in 'preprocessing'")
-    labels = _labels(data["labels"], where, classes)
-    synthesis = data.get("synthesis", False)
-    if not isinstance(synthesis, bool):
-        raise InputError(f"{where}: synthesis is true or false")
-    grey = json_object(data.get("grey", {}), f"'grey' of {where}", (), None)
-    for name, value in grey.items():
-        if name not in labels.values():
-            raise InputError(f"{where}: 'grey' names '{name}', which is not one of its labels")
-        if not is_number(value) or not 0 <= value <= 1:
-            raise InputError(f"{where}: the grey value of '{name}' is not within 0 to 1")
-    if grey and not synthesis:
-        raise InputError(f"{where}: 'grey' is for made-up images; leave it out, or set synthesis")
-    weight = data.get("weight", 1)
-    if not is_number(weight) or weight <= 0:
-        raise InputError(f"{where}: weight is a number above 0")
-    root = folder / data["folder"]
-    try:
-        sources = _label_maps(root) if synthesis else _pairs(root)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    sources = _selected(sources, data, where)
-    sources, held_out = _split(sources, data.get("held_out", 0), where)
-    annotated = _annotated(data.get("annotated", "all" if synthesis else "present"), folder, where)
-    if isinstance(annotated, dict):
-        for source in (*sources, *held_out):
-            if source.name not in annotated:
-                raise InputError(f"{where}: the list of what is annotated lacks '{source.name}'")
-        # Only what is used belongs to the recipe.
-        annotated = {s.name: annotated[s.name] for s in (*sources, *held_out)}
-    return DataSet(
-        data["name"],
-        data["modality"],
-        labels,
-        annotated,
-        float(weight),
-        sources,
-        held_out,
-        synthesis,
-        grey,
-    )
-
-
-def _pairs(root: Path) -> list[Source]:
-    return [Source(pair.name, pair.image, pair.segmentation) for pair in find_pairs(root)]
-
-
-def _label_maps(root: Path) -> list[Source]:
-    if not root.is_dir():
-        raise InputError(f"There is no folder {root}; check the path.")
-    found = []
-    for file in sorted(root.iterdir()):
-        extension = extension_of(file)
-        if file.is_file() and extension and not file.name.startswith("."):
-            found.append(Source(file.name[: -len(extension)], None, file))
-    if not found:
-        raise InputError(f"There are no label maps in {root}.")
-    return found
-
-
-def _labels(data: Any, where: str, classes: tuple[str, ...]) -> dict[int, str]:
-    labels = {}
-    for value, name in json_object(data, f"'labels' of {where}", (), None).items():
-        if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
-            raise InputError(f"{where}: the label value '{value}' is not within 1 to 65535")
-        if name not in classes:
-            raise InputError(f"{where}: the class {name!r} of label {value} is not in 'classes'")
-        if int(value) in labels:
-            raise InputError(f"{where}: the label value {int(value)} comes twice")
-        labels[int(value)] = name
-    if not labels:
-        raise InputError(f"{where}: 'labels' is empty")
-    return labels
-
-
-def _annotated(data: Any, folder: Path, where: str) -> str | dict[str, tuple[int, ...]]:
-    if data in ("present", "all"):
-        return data
-    if not isinstance(data, dict):
-        raise InputError(f'{where}: annotated is "present", "all", or names a file')
-    data = json_object(data, f"'annotated' of {where}", ("file",), ("part",))
-    file = folder / str(data["file"])
-    try:
-        index = load_json(file, "list")
-        index = index[data["part"]] if "part" in data else index
-        lists = {case: tuple(values) for case, values in index.items()}
-        if not all(type(value) is int for values in lists.values() for value in values):
-            raise ValueError("a label value is no integer")
-    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f'{where}: {file} is no list of label values by case such as {{"pt_1": [1, 3]}} '
-            f"({type(error).__name__}: {error})"
-        ) from error
-    return lists
-
-
-def _selected(sources: list[Source], data: Mapping[str, Any], where: str) -> list[Source]:
-    """The cases that are to be used at all."""
-    known = {source.name for source in sources}
-    for key in ("cases", "exclude"):
-        names = data.get(key, [])
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"{where}: {key} is a list of case names")
-        missing = [name for name in names if name not in known]
-        if missing:
-            raise InputError(f"{where}: there is no case '{missing[0]}', which {key} names")
-    wanted = set(data.get("cases", known)) - set(data.get("exclude", []))
-    return [source for source in sources if source.name in wanted]
-
-
-def _split(
-    sources: list[Source], held_out: Any, where: str
-) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
-    """Training and held-out cases; a number holds out so many, evenly over the data set."""
-    if isinstance(held_out, list) and all(isinstance(name, str) for name in held_out):
-        missing = [n for n in held_out if n not in {source.name for source in sources}]
-        if missing:
-            raise InputError(f"{where}: there is no case '{missing[0]}' to hold out")
-        chosen = set(held_out)
-    elif type(held_out) is int and held_out >= 0:
-        step = len(sources) / max(1, held_out)
-        chosen = {sources[int(n * step)].name for n in range(min(held_out, len(sources)))}
-    else:
-        raise InputError(f"{where}: held_out is a number of cases or a list of their names")
-    training = tuple(source for source in sources if source.name not in chosen)
-    if not training:
-        raise InputError(f"{where}: no case is left to train on")
-    return training, tuple(source for source in sources if source.name in chosen)

@@ -22,7 +22,8 @@ from ..core.json_fields import load_json
 from ..io.annotations import read_annotation
 from ..io.volumes import array_of, grid_of, read_file, read_image
 from ..models.preprocessing import Placement
-from .assembly import Assembly, DataSet, Source
+from .assembly import Assembly
+from .data_sets import DataSet, Source
 from .landmarks import landmark_distance
 
 FORMAT = 2

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,23 @@ from ..models.preprocessing import Preprocessing
 from .assembly import Assembly
 from .network import PretrainingNetwork
 from .validation import OVERLAP
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """What a registry entry says of a model beside its weights.
+
+    Attributes:
+        model: the entry's ``id``, title and the like. architecture: with its every option.
+        preprocessing: by modality. window: voxels of a sliding window (i, j, k).
+        classes: the row of the head of each class that the model knows.
+    """
+
+    model: Mapping[str, Any]
+    architecture: Mapping[str, Any]
+    preprocessing: Mapping[str, Preprocessing]
+    window: Sequence[int]
+    classes: Mapping[str, int]
 
 
 def export_model(
@@ -36,53 +54,44 @@ def export_model(
     network = copy.deepcopy(network).cpu()
     network.fill_backbone_head()
     recipe = {"assembly": assembly.to_json(with_cases=False), "seed": seed, "steps": step}
-    return write_model(
-        folder,
-        _halved(network.backbone),
-        recipe,
+    about = FinishedModel(
         model=assembly.model,
         architecture={**assembly.architecture, "out_channels": len(assembly.classes)},
         preprocessing=assembly.preprocessing,
         window=assembly.training.crop,
         classes={name: row for row, name in enumerate(assembly.classes)},
     )
+    return write_model(folder, _halved(network.backbone), recipe, about)
 
 
 def write_model(
     folder: Path,
     tensors: Mapping[str, Tensor],
     recipe: Mapping[str, Any],
-    *,
-    model: Mapping[str, Any],
-    architecture: Mapping[str, Any],
-    preprocessing: Mapping[str, Preprocessing],
-    window: Sequence[int],
-    classes: Mapping[str, int],
+    about: FinishedModel,
 ) -> Path:
     """Write a model's weights and its registry entry; returns the latter.
 
     Args:
         recipe: what the weights' metadata say of how they came about.
-        model: the entry's ``id``, title and the like. preprocessing: by modality.
-        classes: the row of the head of each class that the model knows.
 
     Raises:
         StorageError: they can't be written.
     """
-    name = model["id"]
+    name = about.model["id"]
     weights = folder / f"{name}.safetensors"
     data = save(dict(tensors), {"pretraining": json.dumps(recipe)})
     with replacing(weights) as partial:
         partial.write_bytes(data)
-    modalities = sorted(preprocessing)
+    modalities = sorted(about.preprocessing)
     entry = {
-        **model,
+        **about.model,
         "modality": modalities,
-        "architecture": architecture,
-        "preprocessing": {m: preprocessing[m].to_json() for m in modalities},
-        "window": list(window),
+        "architecture": about.architecture,
+        "preprocessing": {m: about.preprocessing[m].to_json() for m in modalities},
+        "window": list(about.window),
         "overlap": OVERLAP,
-        "classes": classes,
+        "classes": about.classes,
         "activation": "sigmoid",
         "weights": weights.name,
         "sha256": hashlib.sha256(data).hexdigest(),

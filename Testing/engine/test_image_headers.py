@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 import SimpleITK as sitk
-from raw_images import TO_LPS, Made, metaimage, nifti, nrrd
+from raw_images import TO_LPS, Made, metaimage, more_axes, nifti, nrrd
 from scipy.spatial.transform import Rotation
 
 from FewShotSegLib.core.errors import InputError
@@ -84,10 +84,10 @@ class LegitimateTest(HeaderTestCase):
                 affine = place(turn)
                 for made in (
                     *(nifti(VALUES, affine, order=order, forms=f) for f in ("s", "q", "sq")),
-                    nifti(VALUES, affine, order=order, packed=True),
+                    nifti(VALUES, affine, order=order).packed(),
                     *(nrrd(VALUES, affine, order=order, space=s) for s in ("RAS",)),
                     nrrd(VALUES, affine, order=order, space="left-anterior-superior"),
-                    nrrd(VALUES, affine, order=order, encoding="gzip", detached=True),
+                    nrrd(VALUES, affine, order=order, stored="gzip", detached=True),
                     metaimage(VALUES, affine, order=order),
                     metaimage(VALUES, affine, order=order, compressed=True, detached=True),
                 ):
@@ -104,8 +104,8 @@ class LegitimateTest(HeaderTestCase):
         good_qform.files["x.nii"] = data[:280] + bent + data[328:]
         nothing = {"a": (280, "f", NAN), "b": (256, "f", INF)}
         for name, made in {
-            "four axes": nifti(VALUES, affine, singletons=1),
-            "seven axes": nifti(VALUES, affine, singletons=4),
+            "four axes": nifti(VALUES, affine, **more_axes(1)),
+            "seven axes": nifti(VALUES, affine, **more_axes(4)),
             "doubles": nifti(VALUES / 8, affine),
             "scaled": nifti(VALUES, affine, slope=(2.5, -1000.0)),
             "a slope of 0": nifti(VALUES, affine, slope=(0.0, 0.0)),
@@ -141,8 +141,8 @@ class LegitimateTest(HeaderTestCase):
             ("key and value", nrrd(VALUES, affine, extra="a b:=c: d\n"), True),
             ("units", nrrd(VALUES, affine, extra='space units: "mm" "mm" "mm"\n'), True),
             ("four axes", nrrd(VALUES, affine, extra="content: it\n"), True),
-            ("hex", nrrd(VALUES, affine, encoding="hex"), False),
-            ("ascii", nrrd(VALUES, affine, encoding="ascii"), False),
+            ("hex", nrrd(VALUES, affine, stored="hex"), False),
+            ("ascii", nrrd(VALUES, affine, stored="ascii"), False),
             ("labels", nrrd(VALUES, affine, extra='labels: "x" "y" "z"\n'), False),
             ("spacings", nrrd(VALUES, plain, space=None, **without), True),
         ):
@@ -201,7 +201,8 @@ class RefusedTest(HeaderTestCase):
             patched = {k: v for k, v in patches.items()}
             for packed in (False, True):
                 with self.subTest(telling, **{k: v[2] for k, v in patches.items()}):
-                    self.assert_refused(telling, nifti(VALUES, affine, packed=packed, **patched))
+                    made = nifti(VALUES, affine, **patched)
+                    self.assert_refused(telling, made.packed() if packed else made)
 
     def test_nifti_qform(self) -> None:
         for telling, patches in (
@@ -244,7 +245,7 @@ class RefusedTest(HeaderTestCase):
             ("fewer voxels", {"byte_skip": "100"}),
             ("for 'byte skip'", {"byte_skip": "-2"}),
             ("the type 'block'", {"type": "block"}),
-            ("none of NRRD's", {"said": "rot13"}),
+            ("none of NRRD's", {"encoding": "rot13"}),
             ("'endian'", {"endian": None}),
             ("no 'sizes'", {"sizes": None}),
             ("measured in 'm'", {"space_units": '"m" "m" "m"'}),
@@ -255,7 +256,7 @@ class RefusedTest(HeaderTestCase):
             with self.subTest(telling, **fields):
                 self.assert_refused(telling, nrrd(VALUES, affine, **fields))
         self.assert_refused("'dimension' twice", nrrd(VALUES, affine, extra="dimension: 3\n"))
-        packed = nrrd(VALUES, affine, encoding="gzip", sizes="6000 5000 40")
+        packed = nrrd(VALUES, affine, stored="gzip", sizes="6000 5000 40")
         self.assert_refused("fewer voxels", packed)
 
     def test_metaimage(self) -> None:

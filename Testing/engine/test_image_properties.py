@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from raw_images import Made, metaimage, nifti, nrrd
+from raw_images import Made, metaimage, more_axes, nifti, nrrd
 from scipy.spatial.transform import Rotation
 from soak_profile import examples, record
 
@@ -81,17 +81,18 @@ def images(draw) -> Made:
     if kind == "nifti":
         scaled = values.dtype.str[1:] in ("u1", "i2", "u2", "f4") and draw(st.booleans())
         forms = draw(st.sampled_from(["s", "q", "sq", ""]))
-        return nifti(
+        packed = draw(st.booleans())
+        made = nifti(
             values,
             affine,
             order=order,
             forms=forms,
-            packed=draw(st.booleans()),
             slope=(draw(st.floats(0.01, 50)), draw(st.floats(-2000, 2000))) if scaled else (1, 0),
             unit=draw(st.sampled_from([0, 1, 2, 3])),
             gap=draw(st.sampled_from([0, 16, 160])),
-            singletons=draw(st.integers(0, 4)),
+            **more_axes(draw(st.integers(0, 4))),
         )
+        return made.packed() if packed else made
     if kind == "nrrd":
         return nrrd(
             values,
@@ -100,7 +101,7 @@ def images(draw) -> Made:
             space=draw(
                 st.sampled_from(["left-posterior-superior", "RAS", "left-anterior-superior"])
             ),
-            encoding=draw(st.sampled_from(["raw", "raw", "gzip", "gzip", "ascii", "hex"])),
+            stored=draw(st.sampled_from(["raw", "raw", "gzip", "gzip", "ascii", "hex"])),
             detached=draw(st.booleans()),
             extra=draw(
                 st.sampled_from(

@@ -20,7 +20,7 @@ from FewShotSegLib.core.errors import FewShotSegError, InputError
 from FewShotSegLib.core.limits import Range, require_device, require_path
 from FewShotSegLib.core.size_prior import PriorChange, SizePrior
 from FewShotSegLib.io.volumes import read_image
-from FewShotSegLib.overlay.picture import Panel, draw_overlay
+from FewShotSegLib.overlay.picture import Legend, Panel, draw_overlay
 from FewShotSegLib.pipeline import adapt, segment
 from FewShotSegLib.pipeline.runtime import Runtime
 from FewShotSegLib.training.loop import TrainingSettings
@@ -298,8 +298,7 @@ class PictureNamesTest(TrainedWorld):
                     out,
                     volume,
                     [Panel(name, {name: mask}, {name: 0.5})],
-                    [Structure(name, 1)],
-                    reference={name: mask},
+                    Legend([Structure(name, 1)], {name: mask}),
                     title=name,
                     subtitle=name,
                 )

@@ -6,6 +6,7 @@ import itertools
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -15,6 +16,7 @@ from FewShotSegLib.core.errors import StorageError
 from FewShotSegLib.core.geometry import Grid, Volume
 from FewShotSegLib.overlay.picture import (
     PLANES,
+    Legend,
     Panel,
     _smoothed,
     choose_slices,
@@ -138,8 +140,9 @@ class PictureTests(unittest.TestCase):
         self.mask = np.zeros(SIZE, bool)
         self.mask[4:9, 8:16, 8:16] = True
 
-    def draw(self, panels: list[Panel], structures: list[Structure], **more) -> np.ndarray:
-        draw_overlay(self.path, self.image, panels, structures, **more)
+    def draw(self, panels: list[Panel], structures: list[Structure], **more: Any) -> np.ndarray:
+        compared = {key: more.pop(key) for key in ("reference", "prior_ml") if key in more}
+        draw_overlay(self.path, self.image, panels, Legend(structures, **compared), **more)
         self.assertEqual(list(self.path.parent.iterdir()), [self.path])
         picture = matplotlib.image.imread(self.path)
         self.assertTrue(1600 <= picture.shape[1] <= 2000)
@@ -208,13 +211,15 @@ class PictureTests(unittest.TestCase):
             ([Panel("Adapter", {"right_one": self.mask[1:]})], STRUCTURES),
         ):
             with self.assertRaises(ValueError):
-                draw_overlay(self.path, self.image, panels, structures)
+                draw_overlay(self.path, self.image, panels, Legend(structures))
         self.assertFalse(self.path.exists())
 
     def test_a_place_that_cannot_be_written_to(self) -> None:
         self.path.write_text("in the way")
         with self.assertRaises(StorageError):
-            draw_overlay(self.path / "overlay.png", self.image, [Panel("Adapter", {})], STRUCTURES)
+            draw_overlay(
+                self.path / "overlay.png", self.image, [Panel("Adapter", {})], Legend(STRUCTURES)
+            )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from torch import nn
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.models.backbones.dynamic_unet import DynamicUNet
 from FewShotSegLib.models.registry import find_model
+from FewShotSegLib.pipeline.runtime import Runtime
 from FewShotSegLib.pretraining.packed.__main__ import main
 from FewShotSegLib.pretraining.packed.build import build_pack
 from FewShotSegLib.pretraining.packed.contrast import Contrast, disturb, synthesise
@@ -37,7 +38,7 @@ from FewShotSegLib.pretraining.packed.pack import (
 )
 from FewShotSegLib.pretraining.packed.parcels import grow, shrink
 from FewShotSegLib.pretraining.packed.recipe import Recipe, parse_recipe, read_recipe
-from FewShotSegLib.pretraining.packed.run import pretrain_packed
+from FewShotSegLib.pretraining.packed.run import Amount, pretrain_packed
 from FewShotSegLib.pretraining.packed.trainer import EpisodeTrainer, learning_rate
 from FewShotSegLib.pretraining.packed.views import Deformation, crop_places, look_up
 
@@ -424,8 +425,9 @@ class TrainingTest(OneThread):
         asked = iter(range(10**6))
         result = pretrain_packed(
             *(self.folder / "r.json", self.folder / "p.npz", self.folder / out),
-            device="cpu",
-            cancelled=lambda: stop_after is not None and next(asked) >= stop_after,
+            runtime=Runtime(
+                "cpu", cancel=lambda: stop_after is not None and next(asked) >= stop_after
+            ),
             **options,
         )
         return result.trainer
@@ -481,7 +483,7 @@ class TrainingTest(OneThread):
             self.run_to("out")
         with self.assertRaisesRegex(InputError, "another"):
             self.run_to("out", resume=True, seed=1)
-        trainer = self.run_to("out", resume=True, batch=3, episodes=11)
+        trainer = self.run_to("out", resume=True, amount=Amount(11, 3))
         self.assertEqual(trainer.done, 11)
         record = json.loads((self.folder / "out" / "pretraining.json").read_text())
         self.assertEqual(record["episodes"], 11)
@@ -507,7 +509,7 @@ class TrainingTest(OneThread):
             grow(parts, back / "checkpoint.safetensors")
 
     def test_no_step_starts_after_the_minutes(self) -> None:
-        trainer = self.run_to("out", minutes=0.0)
+        trainer = self.run_to("out", amount=Amount(minutes=0.0))
         self.assertEqual(trainer.done, 0)
         self.assertTrue((self.folder / "out" / "checkpoint.safetensors").exists())
 

@@ -332,7 +332,7 @@ class Reports(PipelineTestCase):
         self.assertIn("No voxel was found to be bean.", bean["warnings"])
 
     def test_the_card_of_the_picture(self) -> None:
-        from FewShotSegLib.overlay.page import Page
+        from FewShotSegLib.overlay.page import CardPlace, Legend, Page
 
         written: list[tuple[str, str]] = []
 
@@ -347,7 +347,10 @@ class Reports(PipelineTestCase):
             written.clear()
             panel = Panel("Adapter", {"bean": mask}, None, remarks)
             Listening(300).write_card(
-                0, 0, 200, 60, panel, [Structure("bean", 4)], 0.006, {}, {"bean": (1.0, 100.0)}
+                CardPlace(0, 0, 200, 60),
+                panel,
+                Legend([Structure("bean", 4)], prior_ml={"bean": (1.0, 100.0)}),
+                0.006,
             )
             colors = dict(written)
             size = f"{mask.sum() * 0.006:.1f}".rstrip("0").rstrip(".")

@@ -52,26 +52,28 @@ def changed(draw: st.DrawFn, documents: list[Any]) -> Any:
             holder = document
             for key in way:
                 holder = holder[key]
-        if not holder or not isinstance(holder, (dict, list)):
-            continue
-        if kind == "replace":
-            holder[last] = draw(ODD)
-        elif kind == "remove":
-            del holder[last]
-        elif isinstance(holder, list):
-            holder.insert(draw(st.integers(0, len(holder))), copy.deepcopy(draw(ODD)))
-            if kind == "repeat":
-                holder[:] = holder * 2
-        elif kind == "add":
-            holder[draw(st.text(max_size=8))] = draw(ODD)
-        elif kind == "rename":
-            holder[draw(st.text(max_size=8))] = holder.pop(last)
-        else:
-            other = draw(st.sampled_from(list(holder)))
-            holder[other] = copy.deepcopy(holder[last])
-        if not isinstance(document, (dict, list)):
-            return document
+        if holder and isinstance(holder, (dict, list)):
+            _change(draw, holder, last, kind)
     return document
+
+
+def _change(draw: st.DrawFn, holder: Any, last: Any, kind: str) -> None:
+    """One change of an object or a list, in place; ``last`` is the key of one of its values."""
+    if kind == "replace":
+        holder[last] = draw(ODD)
+    elif kind == "remove":
+        del holder[last]
+    elif isinstance(holder, list):
+        holder.insert(draw(st.integers(0, len(holder))), copy.deepcopy(draw(ODD)))
+        if kind == "repeat":
+            holder[:] = holder * 2
+    elif kind == "add":
+        holder[draw(st.text(max_size=8))] = draw(ODD)
+    elif kind == "rename":
+        holder[draw(st.text(max_size=8))] = holder.pop(last)
+    else:
+        other = draw(st.sampled_from(list(holder)))
+        holder[other] = copy.deepcopy(holder[last])
 
 
 @st.composite

@@ -44,6 +44,12 @@ class Made:
     affine: np.ndarray
     notes: dict[str, Any] = field(default_factory=dict)
 
+    def packed(self) -> Made:
+        """The same, the first file as ``.gz``."""
+        (name, data), *others = self.files.items()
+        files = {f"{name}.gz": gzip.compress(data), **dict(others)}
+        return Made(files, self.values, self.affine, self.notes)
+
     def write(self, folder: Path) -> Path:
         """The path of the file to open."""
         for name, data in self.files.items():
@@ -70,11 +76,9 @@ def nifti(
     *,
     order: str = "<",
     forms: str = "s",
-    packed: bool = False,
     slope: tuple[float, float] = (1.0, 0.0),
     unit: int = 2,
     gap: int = 0,
-    singletons: int = 0,
     **patches: tuple[int, str, float],
 ) -> Made:
     """A NIfTI-1 file.
@@ -84,7 +88,7 @@ def nifti(
         forms: ``s``, ``q``, ``sq``, or empty, which is a grid along the axes from 0.
         slope: scl_slope and scl_inter, by which the values to be read are scaled.
         unit: 1 metre, 2 mm, 3 micrometre, 0 not said. gap: bytes between header and voxels.
-        singletons: axes of size one behind the third. patches: (offset, struct format, value).
+        patches: (offset, struct format, value).
     """
     scale = {1: 1000.0, 3: 0.001}.get(unit, 1.0)
     header = bytearray(352)
@@ -94,7 +98,7 @@ def nifti(
 
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     put(0, "i", 348)
-    put(40, "8h", 3 + singletons, *values.shape, 1, 1, 1, 1)
+    put(40, "8h", 3, *values.shape, 1, 1, 1, 1)
     put(70, "2h", NIFTI_CODES[values.dtype.str[1:]], values.dtype.itemsize * 8)
     qfac = 1.0
     if "q" in forms:
@@ -119,8 +123,12 @@ def nifti(
         expected = values.astype(np.float64) * np.float32(slope[0]) + np.float32(slope[1])
     if not forms:
         affine = TO_LPS @ np.diag([*spacing, 1.0])  # ITK's word: along left, posterior, superior
-    name, data = ("x.nii.gz", gzip.compress(data)) if packed else ("x.nii", data)
-    return Made({name: data}, expected, affine)
+    return Made({"x.nii": data}, expected, affine)
+
+
+def more_axes(count: int) -> dict[str, tuple[int, str, float]]:
+    """The patch of a NIfTI with so many axes of size one behind the third."""
+    return {"axes": (40, "h", 3 + count)}
 
 
 def nrrd(
@@ -129,8 +137,7 @@ def nrrd(
     *,
     order: str = "<",
     space: str | None = "left-posterior-superior",
-    encoding: str = "raw",
-    said: str | None = None,
+    stored: str = "raw",
     detached: bool = False,
     extra: str = "",
     **fields: str | None,
@@ -138,7 +145,8 @@ def nrrd(
     """A NRRD file.
 
     Args:
-        said: the encoding that the header names instead. extra: lines at the header's end.
+        stored: the encoding of the voxels, which the header names as well.
+        extra: lines at the header's end.
         fields: (with _ for a space) replace those of the header; None leaves one out.
     """
     lps = TO_LPS @ affine
@@ -152,7 +160,7 @@ def nrrd(
         "space directions": " ".join(f"({','.join(map(repr, v.tolist()))})" for v in vectors),
         "kinds": "domain domain domain",
         "endian": "little" if order == "<" else "big",
-        "encoding": said or encoding,
+        "encoding": stored,
         "space origin": f"({','.join(map(repr, (flips * lps[:3, 3]).tolist()))})",
     }
     if detached:
@@ -165,7 +173,7 @@ def nrrd(
         "gzip": lambda: gzip.compress(raw_bytes(values, order)),
         "hex": lambda: raw_bytes(values, order).hex().encode(),
         "ascii": lambda: "\n".join(map(repr, values.ravel(order="F").tolist())).encode() + b"\n",
-    }[encoding]()
+    }[stored]()
     start = (header + extra + ("" if detached else "\n")).encode("latin-1")
     files = {"x.nhdr": start, "x.bin": voxels} if detached else {"x.nrrd": start + voxels}
     return Made(files, values, affine)

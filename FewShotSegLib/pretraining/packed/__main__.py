@@ -70,7 +70,8 @@ def _parcels(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from .run import pretrain_packed
+    from ...pipeline.runtime import Runtime
+    from .run import Amount, pretrain_packed
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -86,13 +87,13 @@ def _train(args: argparse.Namespace) -> int:
     result = pretrain_packed(
         *(args.recipe, args.pack, args.out),
         seed=args.seed,
-        device=args.device,
-        episodes=args.episodes,
-        batch=args.batch,
-        minutes=args.minutes,
+        amount=Amount(args.episodes, args.batch, args.minutes),
         resume=args.resume,
-        events=lambda event: print(json.dumps(event), flush=True),
-        cancelled=lambda: bool(asked),
+        runtime=Runtime(
+            args.device,
+            events=lambda event: print(json.dumps(event), flush=True),
+            cancel=lambda: bool(asked),
+        ),
     )
     print(result.entry)
     return 0

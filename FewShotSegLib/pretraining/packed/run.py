@@ -13,9 +13,10 @@ from typing import Any
 
 from ...core.atomic import require_writable, write_json
 from ...core.errors import InputError
-from ...core.events import EventSink, ignore, make_event
+from ...core.events import make_event
 from ...features.extraction import choose_device
-from ..export import write_model
+from ...pipeline.runtime import Runtime
+from ..export import FinishedModel, write_model
 from ..state import NAME, restore_state, save_state
 from .pack import read_pack
 from .recipe import Recipe, read_recipe
@@ -36,19 +37,29 @@ class EpisodesRun:
     trainer: EpisodeTrainer
 
 
+@dataclass(frozen=True)
+class Amount:
+    """How much is trained.
+
+    Attributes:
+        episodes, batch: in place of the recipe's.
+        minutes: no step starts after so many; the state is kept and the model exported.
+    """
+
+    episodes: int | None = None
+    batch: int | None = None
+    minutes: float = math.inf
+
+
 def pretrain_packed(
     recipe_path: str | os.PathLike[str],
     pack_path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     seed: int = 0,
-    device: str = "auto",
-    episodes: int | None = None,
-    batch: int | None = None,
-    minutes: float = math.inf,
+    amount: Amount | None = None,
     resume: bool = False,
-    events: EventSink = ignore,
-    cancelled: Any = lambda: False,
+    runtime: Runtime | None = None,
 ) -> EpisodesRun:
     """Pre-train a backbone on a packed file by a recipe.
 
@@ -58,17 +69,21 @@ def pretrain_packed(
 
     Args:
         out: a folder for the checkpoint, the model and the record.
-        episodes, batch: in place of the recipe's.
-        minutes: no step starts after so many; the state is kept and the model exported.
-        cancelled: asked before every step; true ends the run likewise.
+        amount: of training; the recipe's, without a limit of time, where not given.
+        runtime: device, progress and cancelling, which is asked before every step: true keeps the
+            state, exports the model and ends the run.
 
     Raises:
         InputError, StorageError: see each message.
     """
     start, out = time.monotonic(), Path(out)
+    runtime, amount = runtime or Runtime(), amount or Amount()
+    events = runtime.events
     recipe = read_recipe(recipe_path)
     plan = recipe.training
-    plan = replace(plan, episodes=episodes or plan.episodes, batch=batch or plan.batch)
+    plan = replace(
+        plan, episodes=amount.episodes or plan.episodes, batch=amount.batch or plan.batch
+    )
     recipe = replace(recipe, training=plan)
     pack = read_pack(Path(pack_path))
     missing = {group.modality for group in pack.groups} - set(recipe.preprocessing)
@@ -83,7 +98,7 @@ def pretrain_packed(
             f"{out} holds a pre-training already; add --resume to go on with it, or choose "
             "another folder."
         )
-    trainer = EpisodeTrainer(recipe, pack, seed, choose_device(device))
+    trainer = EpisodeTrainer(recipe, pack, seed, choose_device(runtime.device))
     networks = {"network": trainer.network, "averaged": trainer.averaged}
     key, history = _key(recipe, pack.sha256, seed), []
     if checkpoint.exists():
@@ -100,7 +115,7 @@ def pretrain_packed(
         )
 
     def stop() -> bool:
-        return cancelled() or time.monotonic() - start > 60 * minutes
+        return runtime.cancel() or time.monotonic() - start > 60 * amount.minutes
 
     events(make_event("phase", phase="pretrain", total=plan.episodes))
     for _ in trainer.run(stop):
@@ -138,16 +153,15 @@ def export(trainer: EpisodeTrainer, recipe: Recipe, pack: str, seed: int, out: P
     Raises:
         InputError: a weight is too large. StorageError: they can't be written.
     """
-    return write_model(
-        out,
-        kept_tensors(trainer),
-        {"recipe": recipe.to_json(), "pack": pack, "seed": seed, "episodes": trainer.done},
+    about = FinishedModel(
         model=recipe.model,
         architecture={**recipe.architecture, "out_channels": 1},
         preprocessing=recipe.preprocessing,
         window=[2 * n for n in recipe.training.crop],
         classes={},
     )
+    done = {"recipe": recipe.to_json(), "pack": pack, "seed": seed, "episodes": trainer.done}
+    return write_model(out, kept_tensors(trainer), done, about)
 
 
 def _key(recipe: Recipe, pack: str, seed: int) -> str:
