@@ -38,7 +38,7 @@ $(READY): pyproject.toml constraints.txt FewShotSegLib/requirements.txt
 GIVEN = $(if $(DATA),--data "$(DATA)") $(if $(STRUCTURES),--structures "$(STRUCTURES)") \
     $(if $(MODEL),--model "$(MODEL)")
 
-GOLDEN = test_golden test_published_weights test_backbones
+GOLDEN = test_golden test_published_weights test_published_networks test_backbones
 
 demo: setup
 	$(BIN)/fewshotseg demo --out "$(OUT)" $(strip $(GIVEN))

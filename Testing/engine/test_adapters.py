@@ -5,8 +5,8 @@ from __future__ import annotations
 import unittest
 
 import torch
-from test_tiles import make_adapter
 from tiny import OneThread, make_backbone, make_features
+from tiny_adapters import make_adapter
 from torch import Tensor
 from torch.nn.functional import conv3d
 

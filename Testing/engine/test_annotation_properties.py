@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from annotation_grids import part_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from segment_files import write_nrrd
 from soak_profile import examples
-from test_annotation_grid import part_of
-from test_segment_files import write_nrrd
 from tiny_model import write_array
 
 from FewShotSegLib.core.annotation import MAX_VALUE, Structure, name_key, require_structures

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import signal
-import subprocess
-import sys
 import unittest
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
-from unittest import mock
 
 import numpy as np
 import safetensors.torch
 import SimpleITK as sitk
+from bad_input_case import BadInputTestCase
 from tiny_model import (
     DIRECTIONS,
     SHAPE,
     Patient,
-    Ran,
-    TrainedWorld,
     make_grid,
     make_labels,
     make_values,
@@ -36,62 +28,6 @@ from tiny_model import (
 from FewShotSegLib.core.adapter_header import KEY
 from FewShotSegLib.core.checksums import write_sealed
 from FewShotSegLib.io.volumes import read_image
-from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
-
-ROOT = Path(__file__).resolve().parents[2]
-PROGRESS = ("foundation model", "training", "segmenting", "transduction", "Note: ")
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, to the last bit."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-class BadInputTestCase(TrainedWorld):
-    """With an old output in the way of every command, which has to stay."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.bad = self.folder / "input"
-        self.outputs = self.folder / "output"
-        self.outputs.mkdir()
-        for name in ("old.fseft", "old.nii.gz", "scores.json"):
-            (self.outputs / name).write_bytes(b"old " + name.encode())
-
-    def assert_refused(self, telling: str, *arguments: str) -> Ran:
-        """The command fails as promised, and says this."""
-        before = contents(self.outputs)
-        ran = run(*arguments)
-        self.assertEqual(ran.status, 2, ran)
-        self.assertEqual(ran.out, "")
-        *others, last = ran.err.splitlines()
-        self.assertTrue(last.startswith("fewshotseg: "), ran.err)
-        self.assertRegex(last, telling)
-        self.assertRegex(last, r"\.$")
-        self.assertLess(len(last), 600)
-        for line in others:
-            self.assertTrue(line.startswith(PROGRESS), ran.err)
-        self.assertEqual(contents(self.outputs), before)
-        return ran
-
-    def adapt(self, telling: str, *more: str, supports: tuple[Patient, ...] = ()) -> Ran:
-        """``adapt`` to the old file."""
-        out = self.outputs / "old.fseft"
-        usual = self.adapt_arguments(out, supports=supports, epochs=1)
-        return self.assert_refused(telling, *usual, *more)
-
-    def segment(self, telling: str, query: Path | None = None, *more: str) -> Ran:
-        """``segment`` to the old file."""
-        query = query or self.query.image
-        out = self.outputs / "old.nii.gz"
-        return self.assert_refused(
-            telling, *self.segment_arguments(self.adapter, out, str(query), *more)
-        )
 
 
 class BadImages(BadInputTestCase):
@@ -341,152 +277,6 @@ class BadModels(BadInputTestCase):
         usable, _, unusable = ran.out.partition("Can't be used")
         self.assertIn("embedded-ct", usable)
         self.assertRegex(unusable, "broken.json is not JSON")
-
-
-class BadDisks(BadInputTestCase):
-    """Places that can't be written to, and disks that are full."""
-
-    def test_a_place_that_cannot_be_written_to(self) -> None:
-        inside = self.outputs / "scores.json"  # a file where a folder should be
-        self.assert_refused("is not a folder", *self.adapt_arguments(inside / "x.fseft"))
-        query = str(self.query.image)
-        self.assert_refused(
-            "is not a folder", *self.segment_arguments(self.adapter, inside / "x.nrrd", query)
-        )
-        truth = str(self.query.segmentation)
-        self.assert_refused(
-            "is not a folder",
-            *("evaluate", "--reference", truth, "--prediction", truth),
-            *("--json", str(inside / "x.json")),
-        )
-
-    def test_a_folder_in_the_way(self) -> None:
-        (self.outputs / "x.fseft").mkdir()
-        self.assert_refused("it is a folder", *self.adapt_arguments(self.outputs / "x.fseft"))
-
-    def test_somebody_elses_report_in_the_way(self) -> None:
-        (self.outputs / "report.json").write_text('{"patients": 3}')
-        self.segment("report.json is not a FewShotSeg report")
-
-    def test_the_disk_is_full_while_caching(self) -> None:
-        cache = ("--cache", str(self.folder / "cache"))
-        for number in (0, 2):
-            written = 0
-
-            def write(file: BinaryIO, place: int, array: np.ndarray, number: int = number) -> None:
-                nonlocal written
-                file.write(b"half")
-                written += 1
-                if written > number:
-                    raise FULL
-
-            with mock.patch("FewShotSegLib.features.writer._write_at", write):
-                telling = r"feature cache .*cache is full .* MB were needed.*--cache"
-                self.adapt(telling, *cache)
-                written = 0
-                self.segment(telling, None, *cache)
-            left = [p for p in (self.folder / "cache").iterdir() if p.suffix != ".lock"]
-            self.assertEqual(left, [])
-
-    def test_a_cache_that_cannot_be_made(self) -> None:
-        cache = ("--cache", str(self.outputs / "scores.json" / "cache"))
-        self.adapt("scores.json.cache can't be written to .*--cache", *cache)
-        self.segment("scores.json.cache can't be written to .*--cache", None, *cache)
-
-    def test_the_disk_is_full_while_a_result_is_written(self) -> None:
-        with mock.patch("FewShotSegLib.io.results._planes", side_effect=FULL):
-            self.segment("old.nii.gz.*is full")
-        with mock.patch("FewShotSegLib.pipeline.adapter_file.write_sealed", side_effect=FULL):
-            with mock.patch("FewShotSegLib.training.checkpoint.Checkpoint.save"):
-                self.adapt("old.fseft.*is full")
-
-    def test_memory_is_not_enough(self) -> None:
-        for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
-            with mock.patch(
-                "FewShotSegLib.pipeline.segmentation.model_probabilities", side_effect=error
-            ):
-                self.segment("memory is not enough")
-
-
-class Stopped(BadInputTestCase):
-    """A run that the user, or the system, ends."""
-
-    EPOCHS = 30
-
-    def stopped(self, number: signal.Signals, out: Path) -> subprocess.CompletedProcess[str]:
-        """``adapt`` in a process of its own, sent a signal in the middle of its training."""
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "FewShotSegLib"),
-                *self.adapt_arguments(out, "--events", epochs=self.EPOCHS),
-            ],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        with process:
-            lines = []
-            for line in process.stdout:
-                lines.append(line)
-                if json.loads(line)["event"] == "epoch":
-                    process.send_signal(number)
-                    break
-            rest, errors = process.stdout.read(), process.stderr.read()
-        text = "".join(lines) + rest
-        return subprocess.CompletedProcess(process.args, process.returncode, text, errors)
-
-    def test_by_a_signal_in_the_middle_of_training(self) -> None:
-        whole = self.folder / "whole.fseft"
-        self.assertEqual(run(*self.adapt_arguments(whole, epochs=self.EPOCHS)).status, 0)
-        out = self.outputs / "a.fseft"
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with self.subTest(number.name):
-                before = contents(self.outputs)
-                ended = self.stopped(number, out)
-                self.assertEqual(ended.returncode, 2, ended.stderr)
-                self.assertRegex(ended.stderr, r"\Afewshotseg: Stopped; .*--resume.*\n\Z")
-                last = json.loads(ended.stdout.splitlines()[-1])
-                self.assertEqual((last["event"], last["kind"]), ("cancelled", "Cancelled"))
-                after = contents(self.outputs)
-                self.assertEqual(set(after) - set(before), {"a.fseft.partial"})
-                after.pop("a.fseft.partial")
-                self.assertEqual(after, before)
-
-                arguments = self.adapt_arguments(out, "--resume", "--events", epochs=self.EPOCHS)
-                ran = run(*arguments)
-                self.assertEqual(ran.status, 0, ran.err)
-                epochs = [e["epoch"] for e in ran.events if e["event"] == "epoch"]
-                self.assertGreater(epochs[0], 1)
-                self.assertEqual(epochs, list(range(epochs[0], self.EPOCHS + 1)))
-                self.assertEqual(set(contents(self.outputs)) - set(before), {"a.fseft"})
-                self.assertEqual(
-                    TrainedAdapter.load(out).content_sha256(),
-                    TrainedAdapter.load(whole).content_sha256(),
-                )
-                out.unlink()
-
-    def test_before_anything_was_begun(self) -> None:
-        """It stops at once, and the handlers of whoever called are put back."""
-        before = signal.getsignal(signal.SIGINT)
-
-        def interrupt(*_: object) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-
-        with mock.patch("FewShotSegLib.pipeline.adaptation.standardise", interrupt):
-            self.adapt("Stopped; nothing is half written")
-        self.assertIs(signal.getsignal(signal.SIGINT), before)
-
-    def test_resuming_with_other_inputs(self) -> None:
-        out = self.outputs / "a.fseft"
-        with mock.patch("FewShotSegLib.training.checkpoint.Checkpoint.remove"):
-            self.assertEqual(run(*self.adapt_arguments(out)).status, 0)
-        self.assertIn("a.fseft.partial", contents(self.outputs))
-        self.assert_refused(
-            "of a training with other supports or settings",
-            *self.adapt_arguments(out, "--resume", "--seed", "1"),
-        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from test_adapter_file import make_adapter
+from adapter_files import make_adapter
 from tiny import OneThread
 from torch import nn
 

@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from test_job import Worker, put, put_support
+from job_case import Worker, put, put_support
 from tiny import make_model, make_volume
 from tiny_model import QUICK, STRUCTURES, TinyWorld
 
@@ -204,7 +204,7 @@ class PretrainingOnDeviceTest(unittest.TestCase):
     """Episodes are the same everywhere, and so is what a step learns, to rounding."""
 
     def test_first_steps_have_the_losses_of_the_cpu(self) -> None:
-        from test_packed import make_pack, make_recipe
+        from pack_case import make_pack, make_recipe
 
         recipe = make_recipe(episode=1.0, template=0.3, contrast=0.3)
         found = []

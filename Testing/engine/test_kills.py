@@ -19,8 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from job_case import put, put_support
 from soak_profile import record, soak_only
-from test_job import put, put_support
 from tiny_model import QUICK, STRUCTURES, TinyWorld
 
 from FewShotSegLib.core.job_folders import MARKER, PREFIX, make_job_folder, remove_job_folder

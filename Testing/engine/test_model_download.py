@@ -1,104 +1,24 @@
-"""Weights fetched over the network or imported from a file: whole, the right ones, or none."""
+"""Weights fetched over the network or imported from a file: whole, or none."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import hashlib
-import io
-import json
-import os
-import shutil
-import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from download_case import DownloadTestCase, remove_model_weights
 from file_server import FileServer
 from filelock import FileLock
-from tiny_model import make_network, write_model
+from tiny_model import write_model
 
-from FewShotSegLib.cli.command_line import main
-from FewShotSegLib.core.errors import Cancelled, FewShotSegError, ModelError, StorageError
-from FewShotSegLib.core.events import ignore
-from FewShotSegLib.core.job_protocol import (
-    DownloadJob,
-    ImportJob,
-    make_private,
-    read_job,
-    write_job,
-)
+from FewShotSegLib.core.errors import Cancelled, ModelError, StorageError
 from FewShotSegLib.core.model_folders import recorded_sha256, remove_model
 from FewShotSegLib.models.download import download, import_weights
 from FewShotSegLib.models.fetching import is_safe
 from FewShotSegLib.models.registry import find_model, list_entries
-from FewShotSegLib.worker.jobs import run_job
-
-
-class Terminal(io.StringIO):
-    """Somebody who can be asked."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-class DownloadTestCase(unittest.TestCase):
-    """With a home of its own, where an entry lies without its weights, and a server that has them.
-
-    Pieces are small, so that a cut line has brought some; pauses are short.
-    """
-
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.home = Path(folder.name) / "home"
-        self.models = self.home / "models"
-        patches = (
-            mock.patch.dict(os.environ, {"FEWSHOTSEG_HOME": str(self.home)}),
-            mock.patch("FewShotSegLib.models.fetching.PIECE", 512),
-            mock.patch("FewShotSegLib.models.fetching.PAUSE_SECONDS", 0.01),
-        )
-        for patch in patches:
-            patch.start()
-            self.addCleanup(patch.stop)
-        self.weights = self.models / "tiny.safetensors"
-        self.elsewhere = Path(folder.name) / "elsewhere.safetensors"
-        write_model(self.models)
-        shutil.move(self.weights, self.elsewhere)
-        self.content = self.elsewhere.read_bytes()
-        self.digest = hashlib.sha256(self.content).hexdigest()
-        self.half = len(self.content) // 2
-        self.events: list[dict[str, Any]] = []
-        self.server = FileServer(self.content)
-        running = self.server.running()
-        running.__enter__()
-        self.addCleanup(running.__exit__, None, None, None)
-        self.describe()
-
-    def describe(self, **fields: Any) -> None:
-        """Write the entry, with these fields."""
-        path = self.models / "tiny.json"
-        data = json.loads(path.read_text())
-        path.write_text(json.dumps({**data, "weights_url": self.server.url, **fields}))
-
-    def fetch(self) -> Path:
-        return download("tiny", self.events.append)
-
-    def assert_installed(self) -> None:
-        self.assertEqual(self.weights.read_bytes(), self.content)
-        self.assertEqual(self.left(), {"tiny.json", "tiny.safetensors", "SHA256SUMS"})
-
-    def left(self) -> set[str]:
-        """What is in the models' folder beside locks."""
-        return {p.name for p in self.models.iterdir() if not p.name.startswith(".lock-")}
-
-    def assert_refused(self, telling: str, kind: type[FewShotSegError] = ModelError) -> None:
-        with self.assertRaisesRegex(kind, telling) as caught:
-            self.fetch()
-        self.assertNotIn("\n", str(caught.exception))
-        self.assertFalse(self.weights.exists())
 
 
 class Fetching(DownloadTestCase):
@@ -226,97 +146,6 @@ class Fetching(DownloadTestCase):
         self.assert_refused("by hand from https://example.org/tiny.*fewshotseg import tiny FILE")
 
 
-def remove_model_weights(weights: Path) -> None:
-    """Of a model whose entry stays."""
-    entry = weights.with_suffix(".json")
-    text = entry.read_text()
-    remove_model(weights.stem)
-    entry.write_text(text)
-
-
-class Checksums(DownloadTestCase):
-    """Which file it has to be."""
-
-    def test_the_published_one(self) -> None:
-        self.describe(sha256=self.digest, size=len(self.content))
-        self.fetch()
-        self.assertEqual(self.weights.read_bytes(), self.content)
-        self.assertIsNone(recorded_sha256("tiny.safetensors"))
-
-    def test_another_file_than_the_published_one(self) -> None:
-        self.describe(sha256="0" * 64)
-        self.assert_refused("not the file that the registry announces .its sha256 differs")
-        self.assertEqual(self.left(), {"tiny.json"})
-        self.describe(size=len(self.content) + 1)
-        self.assert_refused("its size differs")
-        self.assertEqual(self.left(), {"tiny.json"})
-
-    def test_without_one_the_first_use_counts(self) -> None:
-        self.fetch()
-        self.assertEqual(recorded_sha256("tiny.safetensors"), self.digest)
-        line = (self.models / "SHA256SUMS").read_text()
-        self.assertEqual(line, f"{self.digest}  tiny.safetensors\n")
-        self.assertEqual(find_model("tiny").weights_sha256, self.digest)
-
-    def change(self) -> bytes:
-        """The weights' publisher, or somebody else, puts another file there."""
-        write_model(self.elsewhere.parent, "other", seed=7)
-        return (self.elsewhere.parent / "other.safetensors").read_bytes()
-
-    def test_a_file_that_changed_on_this_computer_is_refused(self) -> None:
-        self.fetch()
-        self.weights.write_bytes(self.change())
-        with self.assertRaisesRegex(ModelError, "have changed since they were first used") as told:
-            _ = find_model("tiny").backbone
-        self.assertNotIn("\n", str(told.exception))
-
-    def test_a_file_that_changed_at_its_publishers_is_refused_until_it_is_removed(self) -> None:
-        self.fetch()
-        self.weights.unlink()
-        self.server.content = self.change()
-        self.server.tag = '"two"'
-        self.assert_refused("not the file that was first used here.*fewshotseg remove tiny")
-        self.assertEqual(self.left(), {"tiny.json", "SHA256SUMS"})
-        entry = (self.models / "tiny.json").read_text()
-        remove_model("tiny")
-        (self.models / "tiny.json").write_text(entry)
-        self.fetch()
-        self.assertEqual(self.weights.read_bytes(), self.server.content)
-
-    def test_weights_that_were_put_there_by_hand_are_remembered_at_their_first_use(self) -> None:
-        shutil.copy(self.elsewhere, self.weights)
-        self.assertIsNone(recorded_sha256("tiny.safetensors"))
-        self.assertEqual(find_model("tiny").weights_sha256, self.digest)
-        self.assertEqual(recorded_sha256("tiny.safetensors"), self.digest)
-        self.weights.write_bytes(self.change())
-        with self.assertRaisesRegex(ModelError, "remove the line of tiny.safetensors"):
-            _ = find_model("tiny").weights_sha256
-
-    def test_a_folder_that_may_only_be_read_is_no_obstacle_to_use(self) -> None:
-        shutil.copy(self.elsewhere, self.weights)
-        with mock.patch(
-            "FewShotSegLib.models.registry.record_sha256", side_effect=StorageError("read-only")
-        ):
-            self.assertIsNotNone(find_model("tiny").backbone)
-
-    def test_a_page_instead_of_the_weights_is_not_installed(self) -> None:
-        self.server.content = b"<html>Please sign in</html>" * 100
-        self.assert_refused("Nothing was installed. The weights file http.*can't be read")
-        self.assertEqual(self.left(), {"tiny.json"})
-
-    def test_weights_of_another_network_are_not_installed(self) -> None:
-        self.describe(architecture={"name": "DynamicUNet", "filters": [4, 6, 9], "out_channels": 2})
-        self.assert_refused("Nothing was installed.*not of the architecture")
-        self.assertEqual(self.left(), {"tiny.json"})
-
-    def test_what_is_here_is_not_fetched_again(self) -> None:
-        self.fetch()
-        self.server.asked.clear()
-        with self.assertRaisesRegex(ModelError, "are here already.*fewshotseg remove tiny"):
-            self.fetch()
-        self.assertEqual(self.server.asked, [])
-
-
 class Importing(DownloadTestCase):
     """Without a network."""
 
@@ -404,118 +233,6 @@ class Removing(DownloadTestCase):
         self.assertEqual((self.models / "SHA256SUMS").read_text(), "")
 
 
-class Command(DownloadTestCase):
-    """``fewshotseg download``, ``import`` and ``remove``."""
-
-    def run_command(self, *arguments: str, answer: str | None = None) -> tuple[int, str, str]:
-        """Status and both outputs; with an answer, somebody sits at the terminal."""
-        out, err = io.StringIO(), io.StringIO()
-        stdin = io.StringIO() if answer is None else Terminal(answer)
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            mock.patch("sys.stdin", stdin),
-        ):
-            status = main(arguments)
-        return status, out.getvalue(), err.getvalue()
-
-    def test_the_licence_is_shown_and_asked_for(self) -> None:
-        for answer in ("n\n", "\n", ""):
-            status, out, err = self.run_command("download", "tiny", answer=answer)
-            self.assertEqual(status, 2)
-            self.assertIn("Apache-2.0", out)
-            self.assertIn("Nobody, Nowhere, 2020", out)
-            self.assertIn("https://example.org/tiny", out)
-            self.assertEqual(err, "fewshotseg: Nothing was downloaded.\n")
-        self.assertEqual(self.server.asked, [])
-        status, out, err = self.run_command("download", "tiny", answer="yes\n")
-        self.assertEqual(status, 0, err)
-        self.assertIn(str(self.weights), out)
-        self.assert_installed()
-
-    def size_told(self) -> str:
-        """What is said of the size to somebody who then says no."""
-        status, out, err = self.run_command("download", "tiny", answer="n\n")
-        self.assertEqual((status, err), (2, "fewshotseg: Nothing was downloaded.\n"))
-        before = out[: out.index("Do you accept")]
-        return next(line for line in before.splitlines() if line.startswith("  size")).split(
-            None, 1
-        )[1]
-
-    def test_the_size_is_told_before_anybody_is_asked(self) -> None:
-        self.server.content = self.content * 80
-        told = f"{len(self.server.content) / 1e6:.1f} MB"
-        self.assertRegex(told, r"[1-9]\.\d MB")
-        self.assertEqual(self.size_told(), told)
-        self.assertEqual((self.server.heads, self.server.asked), (1, []))
-        for refused in (403, 405, 501):  # signed addresses answer GET alone
-            self.server.head_status = refused
-            self.assertEqual(self.size_told(), told)
-        self.describe(size=5 * 10**6)  # an entry that says it is believed without a request
-        heads = self.server.heads
-        self.assertEqual(self.size_told(), "5.0 MB")
-        self.assertEqual(self.server.heads, heads)
-
-    def test_a_size_that_nobody_tells_is_called_unknown(self) -> None:
-        self.server.tells_size = False
-        self.assertEqual(self.size_told(), "unknown: the server does not tell")
-        self.server.tells_size = True
-        self.server.head_status = 404
-        self.server.statuses = [404]
-        self.assertEqual(self.size_told(), "unknown: the server does not tell")
-        self.describe(weights_url="http://127.0.0.1:1/none.safetensors")
-        self.assertEqual(self.size_told(), "unknown: the server does not tell")
-
-    def test_a_program_is_not_kept_waiting_for_a_size(self) -> None:
-        status, _, err = self.run_command("download", "tiny", "--accept-licence", "--events")
-        self.assertEqual((status, self.server.heads), (0, 0), err)
-
-    def test_where_nobody_can_be_asked_it_has_to_be_said(self) -> None:
-        for more in ((), ("--events",)):
-            status, _, err = self.run_command("download", "tiny", *more)
-            self.assertEqual(status, 2)
-            self.assertIn("add --accept-licence", err)
-        self.assertEqual(self.server.asked, [])
-        for flag in ("--accept-licence", "--accept-license"):
-            status, _, err = self.run_command("download", "tiny", flag)
-            self.assertEqual(status, 0, err)
-            self.assert_installed()
-            remove_model_weights(self.weights)
-
-    def test_events(self) -> None:
-        status, out, _ = self.run_command("download", "tiny", "--accept-licence", "--events")
-        self.assertEqual(status, 0)
-        events = [json.loads(line) for line in out.splitlines()]
-        kinds = list(dict.fromkeys(event["event"] for event in events))
-        self.assertEqual(kinds, ["started", "phase", "progress", "result", "finished"])
-        result = next(event for event in events if event["event"] == "result")
-        self.assertEqual((result["kind"], result["path"]), ("weights", str(self.weights)))
-
-    def test_an_interruption_tells_how_to_go_on(self) -> None:
-        with mock.patch("FewShotSegLib.models.download.fetch", side_effect=KeyboardInterrupt):
-            status, _, err = self.run_command("download", "tiny", "--accept-licence")
-        self.assertEqual(status, 2)
-        self.assertIn("the same command goes on from what has come", err)
-
-    def test_import_and_remove(self) -> None:
-        status, out, err = self.run_command("import", "tiny", str(self.elsewhere))
-        self.assertEqual(status, 0, err)
-        self.assertIn("Apache-2.0", out)
-        self.assert_installed()
-        status, out, err = self.run_command("remove", "tiny")
-        self.assertEqual(status, 0, err)
-        self.assertFalse(self.weights.exists())
-        status, _, err = self.run_command("remove", "embedded-ct")
-        self.assertEqual(status, 2)
-        self.assertIn("ships with FewShotSeg", err)
-
-    def test_fseft_is_told_with_its_page(self) -> None:
-        status, _, err = self.run_command("download", "fseft", "--accept-licence")
-        self.assertEqual(status, 2)
-        self.assertIn("https://drive.google.com/", err)
-        self.assertIn("fewshotseg import fseft FILE", err)
-
-
 class Shipped(DownloadTestCase):
     """What the registry offers."""
 
@@ -531,28 +248,6 @@ class Shipped(DownloadTestCase):
     def test_missing_weights_are_told_with_the_command(self) -> None:
         with self.assertRaisesRegex(ModelError, "Run: fewshotseg download tiny"):
             _ = find_model("tiny").backbone
-
-
-class Job(DownloadTestCase):
-    """The Slicer module's way to the same."""
-
-    def test_a_download_job(self) -> None:
-        folder = make_private(self.home / "job")
-        write_job(folder, DownloadJob("tiny"))
-        path = run_job(DownloadJob("tiny"), folder, ignore, lambda: False)
-        self.assertEqual(json.loads(path.read_text())["path"], str(self.weights))
-        self.assert_installed()
-        torch.testing.assert_close(
-            dict(find_model("tiny").backbone.state_dict()), dict(make_network().state_dict())
-        )
-
-    def test_an_import_job(self) -> None:
-        folder = make_private(self.home / "job")
-        write_job(folder, ImportJob("tiny", str(self.elsewhere)))
-        job, _caller = read_job(folder)
-        path = run_job(job, folder, ignore, lambda: False)
-        self.assertEqual(json.loads(path.read_text())["path"], str(self.weights))
-        self.assert_installed()
 
 
 if __name__ == "__main__":

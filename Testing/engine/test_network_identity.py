@@ -10,9 +10,9 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from feature_case import source_of
 from safetensors.torch import save_file
-from test_features import PREPROCESSING, make_model, make_volume, source_of
-from tiny import OneThread
+from tiny import PREPROCESSING, OneThread, make_model, make_volume
 from tiny_model import QUICK, STRUCTURES, Ran, TinyWorld, run, write_model
 
 from FewShotSegLib.core.adapter_header import FORMAT, read_header

@@ -8,6 +8,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from old_files import OLD
+
 from FewShotSegLib.core.adapter_header import read_header
 from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.errors import InputError
@@ -25,7 +27,6 @@ from FewShotSegLib.evaluation.benchmark.plan import read_plan
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter, read_metadata
 
 HERE = Path(__file__).parents[1]
-OLD = HERE / "old_files"
 CONTENT = {
     "linear-probe": "82d791e389cd1fc923297f2a7a808604ee933003306f31815d4e940c51769a24",
     "adapter": "952f8c880a31a23913186cef6a671d913a42e582d9bb9af116a683ca09d96a52",

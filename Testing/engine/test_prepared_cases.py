@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 import numpy as np
-from test_pretraining import World
+from pretraining_world import World
 
 from FewShotSegLib.core import checksums
 from FewShotSegLib.core.errors import InputError

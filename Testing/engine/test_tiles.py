@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from tiny import FILTERS, STRIDES, OneThread, random_features
+from tiny_adapters import make_adapter
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -22,17 +23,6 @@ from FewShotSegLib.training.support_set import PreparedSupport
 
 CPU = torch.device("cpu")
 SHAPES = ((21, 18, 13), (16, 24, 8), (5, 30, 3))
-
-
-def make_adapter(name: str, channels: Sequence[int], structures: int = 2) -> Adapter:
-    """An adapter whose every weight matters."""
-    torch.manual_seed(0)
-    adapter = ADAPTERS[name](channels, structures).eval().requires_grad_(False)
-    for parameter in adapter.parameters():
-        parameter.normal_(std=0.3)
-    for number, width in enumerate(channels):
-        adapter.standardise_by(number, 0.1 * torch.randn(width), 0.5 + torch.rand(width))
-    return adapter
 
 
 def all_at_once(adapter: Adapter, features: VolumeFeatures, levels: Sequence[int]) -> Tensor:

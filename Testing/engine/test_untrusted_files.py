@@ -19,9 +19,9 @@ import safetensors.torch
 from hypothesis import given
 from hypothesis import strategies as st
 from odd_documents import changed, plain, spoilt
+from old_files import OLD
+from pretraining_world import description
 from soak_profile import examples
-from test_old_files import OLD
-from test_pretraining import description
 from tiny_model import make_grid, make_labels, make_values, write_array
 
 from FewShotSegLib.cli.describe import adapter_text

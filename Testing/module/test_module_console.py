@@ -7,7 +7,7 @@ import shutil
 
 import slicer
 import slicer_world
-from test_module_process import ProcessTestCase
+from process_case import ProcessTestCase
 from tiny_model import write_model
 
 PAGE = slicer_world.ROOT / "Documentation" / "console.md"

@@ -17,7 +17,7 @@ from FewShotSegSlicer.machine.estimates import Training, estimate
 from FewShotSegSlicer.machine.methods import method_titles, round_number, trained_parts
 from module_logic import LogicTestCase
 from module_scenes import add_volume, affine_of
-from test_module_process import ProcessTestCase
+from process_case import ProcessTestCase
 
 from FewShotSegLib.core.adapter_header import read_header
 from FewShotSegLib.core.errors import InputError

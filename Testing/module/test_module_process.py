@@ -6,12 +6,10 @@ import slicer_world  # before qt, which it puts in place
 
 # isort: split
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from FewShotSegSlicer.jobs import process as job_process
 from FewShotSegSlicer.jobs import words as task_words
 from FewShotSegSlicer.jobs.export_nodes import volume_steps
 from FewShotSegSlicer.jobs.folder import (
-    PREFIX,
     make_job_folder,
     remove_abandoned,
     remove_job_folder,
@@ -35,95 +32,10 @@ from FewShotSegSlicer.jobs.process import Ended
 from FewShotSegSlicer.machine.stepper import Stepper
 from module_logic import LogicTestCase
 from module_scenes import add_patient, add_transform, add_volume, affine_of
-from tiny_model import write_model
+from process_case import ProcessTestCase, Stalls, is_alive
 
 from FewShotSegLib.core import job_folders
 from FewShotSegLib.core.errors import Cancelled, InputError
-
-KILLS = 20
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-class Stalls:
-    """The longest that the event loop was kept waiting, wall clock and this process's own work."""
-
-    def __init__(self) -> None:
-        self.wall = self.own = 0.0
-        self._wall, self._own = time.perf_counter(), time.process_time()
-        self._timer = qt.QTimer()
-        self._timer.setInterval(0)
-        self._timer.connect("timeout()", self._tick)
-        self._timer.start()
-
-    def stop(self) -> str:
-        self._timer.stop()
-        return f"{self.own * 1000:.0f} ms of work ({self.wall * 1000:.0f} ms by the clock)"
-
-    def _tick(self) -> None:
-        wall, own = time.perf_counter(), time.process_time()
-        self.wall, self.own = max(self.wall, wall - self._wall), max(self.own, own - self._own)
-        self._wall, self._own = wall, own
-
-
-class ProcessTestCase(LogicTestCase):
-    """With a small model, two annotated patients and one to segment."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.settings = {
-            key: qt.QSettings().value(f"FewShotSeg/{key}") for key in ("Model", "Device")
-        }
-        self.addCleanup(self.restore)
-        write_model(self.folder / "home" / "models", "tiny")
-        self.logic.setModel("tiny")
-        self.logic.setDevice("cpu")
-        for seed in range(2):
-            self.logic.addSupport(*add_patient(seed, f"Patient {seed}"))
-        self.query, _drawn = add_patient(7, "Query")
-        slicer.mrmlScene.RemoveNode(_drawn)
-        self.notices: list[Any] = []
-        self.logic.listen(self.notices.append)
-        self.logic.getParameterNode().learningRate = 0.02
-
-    def restore(self) -> None:
-        for key, value in self.settings.items():
-            if value is None:
-                qt.QSettings().remove(f"FewShotSeg/{key}")
-            else:
-                qt.QSettings().setValue(f"FewShotSeg/{key}", value)
-
-    def folders(self) -> list[Path]:
-        """Job folders of this process."""
-        return list(Path(slicer.app.temporaryPath).glob(f"{PREFIX}{os.getpid()}-*"))
-
-    def start(self, epochs: int = 1000) -> None:
-        self.logic.getParameterNode().epochs = epochs
-        self.logic.startTraining()
-
-    def pid(self) -> int:
-        """Of the running process, once it has said so."""
-        return slicer_world.process_events_until(
-            lambda: self.logic._task._process and self.logic._task._process.pid(), 300
-        )
-
-    def assert_idle(self, pid: int | None = None) -> End:
-        """The task has ended in words, and nothing is left of it."""
-        slicer_world.process_events_until(lambda: self.logic.running() is None, 900)
-        end = self.logic.lastEnd()
-        self.assertTrue(end.message.endswith("."), end)
-        self.assertEqual(self.folders(), [])
-        if pid is not None:
-            slicer_world.process_events_until(lambda: not is_alive(pid), 30)
-        return end
 
 
 class LifeTest(ProcessTestCase):
@@ -337,74 +249,5 @@ class StallTest(LogicTestCase):
         self.assertLess(stalls.own, 0.5)
 
 
-@unittest.skipUnless(os.name == "posix" and not slicer_world.REAL, "kills its own kind")
-class CallerKilledTest(ProcessTestCase):
-    """Slicer itself is killed: its process and its files go too."""
-
-    def test_kill_9_of_the_whole_application(self) -> None:
-        program = (
-            "import sys; sys.path.insert(0, sys.argv[1])\n"
-            "import slicer_world, slicer\n"
-            "from FewShotSegSlicer.logic import FewShotSegLogic\n"
-            "from module_scenes import add_patient\n"
-            "logic = FewShotSegLogic()\n"
-            "logic.setModel('tiny'); logic.setDevice('cpu')\n"
-            "logic.addSupport(*add_patient(0, 'a'))\n"
-            "logic.getParameterNode().epochs = 1000\n"
-            "logic.startTraining()\n"
-            "find = lambda: logic._task._process and logic._task._process.pid()\n"
-            "pid = slicer_world.process_events_until(find, 900)\n"
-            "print('FOUND', pid, logic._task._folder, flush=True)\n"
-            "slicer_world.process_events_until(lambda: False, 900)\n"
-        )
-        testing = str(slicer_world.ROOT / "Testing" / "support")
-        caller = subprocess.Popen(
-            [sys.executable, "-c", program, testing],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        line = next(text for text in caller.stdout if text.startswith("FOUND"))
-        pid, folder = int(line.split()[1]), Path(line.split(maxsplit=2)[2].strip())
-        self.assertTrue(folder.is_dir())
-        caller.kill()
-        caller.wait()
-        caller.stdout.close()
-        slicer_world.process_events_until(lambda: not is_alive(pid), 600)
-        slicer_world.process_events_until(lambda: not folder.exists(), 600)
-        shutil.rmtree(folder.parent, ignore_errors=True)  # the double's own temporary folder
-
-
-class KillsTest(ProcessTestCase):
-    """Killed at any moment, it leaves a panel that works."""
-
-    @unittest.skipUnless(os.name == "posix", "signals")
-    def test_twenty_random_moments(self) -> None:
-        begun = time.monotonic()
-        self.logic.train(epochs=3)
-        life = time.monotonic() - begun
-        seen: dict[str, int] = {}
-        rng = random.Random(0)
-        for _ in range(KILLS):
-            self.start()
-            until = time.monotonic() + rng.uniform(0, life)
-            while time.monotonic() < until:
-                slicer.app.processEvents()
-                time.sleep(0.002)
-            phase = self.logic.progress().phase
-            seen[phase] = seen.get(phase, 0) + 1
-            process = self.logic._task._process
-            if process is None:  # still handing over: there is nothing to kill but the task
-                self.logic.cancel()
-                pid = None
-            else:
-                pid = int(process._process.processId())
-                if pid:
-                    os.kill(pid, signal.SIGKILL)
-            end = self.assert_idle(pid or None)
-            self.assertIn(end.state, ("crashed", "cancelled"))
-            self.assertEqual(len(self.logic.supports()), 2)
-        print(f"\n{KILLS} kills, by phase: {seen}; no orphan, no folder, each told in words")
-        self.assertTrue(self.logic.train(epochs=1))
-        partial = list((self.folder / "home" / "cache").glob("partial-*"))
-        self.assertEqual(partial, [])
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,242 @@
+"""The panel over a mock of the logic: training, segmenting, and the result."""
+
+from __future__ import annotations
+
+import unittest
+from dataclasses import replace
+from unittest import mock
+
+from panel_case import PanelTestCase, choose, choose_row, settle, texts, type_into
+
+if True:  # after the world is there
+    import slicer
+    from FewShotSegSlicer.interface.rows import AdapterRow
+    from FewShotSegSlicer.panel.navigation import volume_on_screen
+    from FewShotSegSlicer.panel.tools import current_id
+    from mock_rows import make_result
+
+
+class TrainTest(PanelTestCase):
+    """Training, from the button to the list."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.volumes = self.add_volumes(4)
+        self.logic.fill(self.volumes[:3])
+        self.logic.changed()
+        settle()
+
+    def test_it_is_watched_and_stopped(self) -> None:
+        self.assertFalse(self.ui.cancelTrainButton.visible)
+        self.ui.trainButton.click()
+        settle()
+        self.assertTrue(self.ui.cancelTrainButton.visible)
+        self.assert_gated(self.ui.trainButton, "running already")
+        self.assert_gated(self.ui.segmentButton, "running already")
+        self.assert_gated(self.ui.removeSupportButton, "has ended")
+        for number in (1, 2, 3):
+            self.logic.epoch(number, 10, 1.0 / number)
+        self.logic.go_on(0.3, "Training, epoch 3 of 10", remaining_seconds=21.0)
+        self.assertEqual(self.ui.trainProgress.value, 300)
+        self.assertEqual(self.ui.trainStatus.text, "Training, epoch 3 of 10, about 20 s left")
+        plot = self.panel.adapters.plot
+        self.assertTrue(plot.visible)
+        heights = [y for _x, y in plot.curve(400, 120)]
+        self.assertEqual(heights, sorted(heights), "a falling loss goes down")
+        self.ui.cancelTrainButton.click()
+        self.assertIn("cancel", self.names_called())
+        self.assert_gated(self.ui.cancelTrainButton, "Stopping")
+        self.logic.finish("cancelled", "Training was stopped. Nothing was changed.")
+        settle()
+        self.assertFalse(self.ui.cancelTrainButton.visible)
+        self.assertTrue(self.ui.trainButton.enabled)
+        self.assertIn("was stopped", self.ui.trainStatus.text)
+
+    def test_silence_is_told(self) -> None:
+        self.ui.trainButton.click()
+        self.logic.go_on(0.3, "Training", silent_seconds=44.0)
+        self.assertIn("nothing heard for 45 s", self.ui.trainStatus.text)
+
+    def test_every_end_is_told_and_leaves_the_panel_idle(self) -> None:
+        for state in ("finished", "cancelled", "failed", "crashed", "not started"):
+            with self.subTest(state):
+                self.ui.trainButton.click()
+                settle()
+                self.logic.finish(state, f"It ended: {state}.")
+                settle()
+                self.assertEqual(self.ui.trainStatus.text, f"It ended: {state}.")
+                self.assertTrue(self.ui.trainButton.enabled)
+                self.assertFalse(self.ui.trainProgress.visible)
+
+    def test_the_list(self) -> None:
+        row = AdapterRow("a0", "first", ("pouch",), "adapter", "small", "CT", ("CT 1 (24 ml)",))
+        self.logic.adapter_rows = [row]
+        self.logic.changed("adapters")
+        settle()
+        table = self.ui.adaptersTable
+        self.assertEqual(texts(table)[0][:3], ["first", "pouch", "1"])
+        self.assertIn("CT 1 (24 ml)", table.item(0, 0).toolTip())
+        type_into(table, 0, 0, "second")
+        self.assertIn(("renameAdapter", "a0", "second"), self.logic.calls)
+        choose_row(table, 0)
+        with mock.patch("FewShotSegSlicer.panel.adapters.save_file", return_value="/x.fseft"):
+            self.ui.saveAdapterButton.click()
+        self.assertIn(("saveAdapter", "a0", "/x.fseft"), self.logic.calls)
+        with mock.patch("FewShotSegSlicer.panel.adapters.open_file", return_value="/y.fseft"):
+            self.ui.loadAdapterButton.click()
+        self.assertIn(("loadAdapter", "/y.fseft"), self.logic.calls)
+        choose_row(table, 0)
+        with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=False):
+            self.ui.deleteAdapterButton.click()
+        self.assertNotIn("deleteAdapter", self.names_called())
+        with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=True):
+            self.ui.deleteAdapterButton.click()
+        self.assertIn(("deleteAdapter", "a0"), self.logic.calls)
+
+    def test_the_recommended_method_is_up_front_and_every_other_under_advanced(self) -> None:
+        ui, parameters = self.ui, self.logic.parameters
+        self.assertEqual(ui.methodLabel.text, "Adapter 3x3x3 (recommended)")
+        self.assertTrue(ui.advancedBox.collapsed)
+        shown = [ui.methodCombo.itemText(n) for n in range(ui.methodCombo.count)]
+        self.assertIn("Linear probe [linear-probe]", shown)
+        self.assert_gated(ui.decoderCombo, "leaves the whole model frozen")
+        self.assertEqual(ui.epochsSpinBox.text, "60, of the method")
+        choose(ui.methodCombo, "lora")
+        self.assertEqual(parameters.method, "lora")
+        self.panel.refresh()
+        self.assertEqual(ui.methodLabel.text, "LoRA (chosen under Advanced)")
+        self.assertEqual(ui.methodExplanation.text, "Takes longer.")
+        self.assertEqual(ui.epochsSpinBox.text, "70, of the method")
+        self.assertEqual(ui.decoderCombo.count, 4)
+        choose(ui.decoderCombo, "tuned")
+        self.assertEqual(parameters.decoder, "tuned")
+
+    def test_a_decoder_that_another_method_lacks_is_given_up(self) -> None:
+        parameters = self.logic.parameters
+        parameters.method, parameters.decoder = "lora", "frozen"
+        self.panel.refresh()
+        choose(self.ui.methodCombo, "scratch")
+        self.assertEqual((parameters.method, parameters.decoder), ("scratch", "auto"))
+
+    def test_published_settings_adapt_the_finest_level(self) -> None:
+        choose(self.ui.presetCombo, "published")
+        self.assertEqual(self.logic.parameters.preset, "published")
+        self.panel.refresh()
+        self.assertEqual(current_id(self.ui.featuresCombo), "last")
+        self.assert_gated(self.ui.featuresCombo, "finest level")
+        choose(self.ui.presetCombo, "own")
+        self.panel.refresh()
+        self.assertEqual(current_id(self.ui.featuresCombo), "multi")
+        self.assertTrue(self.ui.featuresCombo.enabled)
+
+
+class SegmentTest(PanelTestCase):
+    """Segmenting, and the result."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.volumes = self.add_volumes(4)
+        self.logic.fill(self.volumes[:3])
+        self.logic.adapter_rows = [AdapterRow("a0", "first", ("pouch",))]
+        self.logic.parameters.queryVolume = self.volumes[3]
+        self.logic.parameters.adapterId = "a0"
+        self.logic.changed()
+        settle()
+
+    def make_segmentation(self) -> object:
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        node.CreateDefaultDisplayNodes()
+        return node
+
+    def test_a_support_as_query_is_warned_of(self) -> None:
+        self.assertFalse(self.ui.segmentHint.visible)
+        self.logic.parameters.queryVolume = self.volumes[0]
+        self.logic.changed()
+        settle()
+        self.assertIn("one of the supports", self.ui.segmentHint.text)
+        self.assertTrue(self.ui.segmentButton.enabled, "a warning, no prohibition")
+
+    def test_the_result(self) -> None:
+        self.assertFalse(self.ui.resultFrame.visible)
+        self.ui.segmentButton.click()
+        settle()
+        self.assertTrue(self.ui.cancelSegmentButton.visible)
+        refined, unrefined = self.make_segmentation(), self.make_segmentation()
+        result = make_result(self.volumes[3], refined, unrefined)
+        self.logic.result_rows = [result]
+        self.logic.finish(message="Segmented in 12 s.", result=result)
+        settle()
+        self.assertEqual(self.ui.segmentStatus.text, "Segmented in 12 s.")
+        shown = texts(self.ui.resultsTable)
+        self.assertEqual(shown[0], ["gland_right", "25.1", "17.2 to 31.9", ""])
+        self.assertEqual(shown[1], ["pouch", "48.0", "17.2 to 31.9", "larger than expected"])
+        self.assertTrue(self.ui.resultsTable.item(1, 1).font().bold(), "flagged")
+        self.assertEqual(self.ui.resultHint.text, "larger than expected")
+        self.assertFalse(self.ui.resultsTable.item(0, 1).font().bold())
+        self.ui.unrefinedRadio.click()
+        self.assertEqual(self.logic.calls[-1], ("showResult", "unrefined"))
+        self.ui.refinedRadio.click()
+        self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))
+        self.ui.show3DButton.click()
+        self.assertEqual(self.logic.calls[-1], ("show3D", True))
+        self.ui.fillCheckBox.click()
+        for node in (refined, unrefined):
+            self.assertFalse(node.GetDisplayNode().GetVisibility2DFill())
+            self.assertTrue(node.GetDisplayNode().GetVisibility2DOutline())
+        self.assert_gated(self.ui.showUncertaintyCheckBox, "segment again")
+
+    def test_a_result_is_not_covered_by_the_supports(self) -> None:
+        drawn = [self.make_segmentation() for _ in self.logic.support_rows]
+        self.logic.support_rows = [
+            replace(row, segmentation=node)
+            for row, node in zip(self.logic.support_rows, drawn, strict=True)
+        ]
+        slicer.util.setSliceViewerLayers(background=self.volumes[0])
+        self.ui.segmentButton.click()
+        result = make_result(self.volumes[3], self.make_segmentation())
+        self.logic.result_rows = [result]
+        self.logic.finish(result=result)
+        self.assertFalse(any(node.GetDisplayNode().GetVisibility() for node in drawn))
+        self.assertTrue(result.segmentation.GetDisplayNode().GetVisibility())
+        self.assertIs(volume_on_screen(), self.volumes[3])
+
+    def test_every_result_of_a_query_can_be_chosen_and_deleted(self) -> None:
+        nodes = [self.make_segmentation() for _ in range(3)]
+        for number, node in enumerate(nodes):
+            node.SetName(f"Result {number}")
+        old, new, other = (
+            make_result(self.volumes[query], node, result_id=f"r{number}")
+            for number, (query, node) in enumerate(zip((3, 3, 2), nodes, strict=True))
+        )
+        self.logic.result_rows = [old]
+        self.panel.refresh()
+        self.assertEqual(self.ui.resultCombo.count, 1)
+        self.logic.result_rows = [other, new, old]
+        self.panel.refresh()
+        combo = self.ui.resultCombo
+        shown = [combo.itemText(n) for n in range(combo.count)]
+        self.assertEqual(shown, [f"Result {n}, 01-31 14:05, first" for n in (1, 0)])
+        self.assertEqual(current_id(combo), "r1", "a new one is shown at once")
+        choose(combo, "r0")
+        self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))
+        self.panel.refresh()
+        self.assertEqual(current_id(combo), "r0", "what was chosen stays")
+        with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=False):
+            self.ui.deleteResultButton.click()
+        self.assertEqual(len(self.logic.result_rows), 3)
+        with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=True) as asked:
+            self.ui.deleteResultButton.click()
+        self.assertIn("Result 0", asked.call_args.args[0])
+        self.assertIn(("deleteResult", "r0"), self.logic.calls)
+        self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))
+        self.assertEqual(current_id(combo), "r1")
+
+    def test_another_querys_result_is_not_shown(self) -> None:
+        self.logic.result_rows = [make_result(self.volumes[2], self.make_segmentation())]
+        self.logic.changed("results")
+        settle()
+        self.assertFalse(self.ui.resultFrame.visible)
+
+
+if __name__ == "__main__":
+    unittest.main()

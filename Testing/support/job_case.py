@@ -1,0 +1,73 @@
+"""Jobs as the module hands them over, and the process that works on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tiny_model import STRUCTURES, Patient
+
+from FewShotSegLib.core.job_protocol import (
+    ArrayFile,
+    MaskFile,
+    SupportFiles,
+    array_steps,
+)
+from FewShotSegLib.io.annotations import parse_structures
+from FewShotSegLib.io.volumes import read_image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def put(folder: Path, name: str, array: np.ndarray, affine: np.ndarray) -> ArrayFile:
+    """An array of a job."""
+    for _ in array_steps(folder / name, array):
+        pass
+    return ArrayFile(name, np.asarray(affine).tolist())
+
+
+def put_support(folder: Path, patient: Patient, number: int) -> SupportFiles:
+    """A patient's files as the module would hand them over."""
+    volume = read_image(patient.image)
+    labels = read_image(patient.segmentation)
+    affine = volume.grid.affine
+    layer = put(folder, f"layer{number}.npy", labels.array, affine)
+    return SupportFiles(
+        put(folder, f"volume{number}.npy", volume.array, affine),
+        [MaskFile(s.name, layer, s.value) for s in parse_structures(STRUCTURES)],
+    )
+
+
+class Worker:
+    """The process of a job, as the module starts it."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "FewShotSegLib.worker", str(folder)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+
+    def until(self, kind: str) -> dict[str, Any]:
+        """The first event of a kind."""
+        for line in self.process.stdout:
+            event = json.loads(line)
+            if event["event"] == kind:
+                return event
+        raise AssertionError(f"no {kind}: {self.process.stderr.read().decode()}")
+
+    def ended(self) -> tuple[int, list[dict[str, Any]], str]:
+        """Status, all further events, standard error."""
+        out, err = self.process.stdout.read(), self.process.stderr.read()
+        status = self.process.wait(600)
+        for stream in (self.process.stdout, self.process.stderr):
+            stream.close()
+        return status, [json.loads(line) for line in out.splitlines()], err.decode()
