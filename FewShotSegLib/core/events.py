@@ -32,7 +32,8 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 ``job``, ``plan``, ``benchmark``, and ``row`` with one ``row`` of a benchmark); and
                 what a command says without a file (``path`` is null): ``evaluation``, ``models``,
                 ``metadata``
-``heartbeat``   ``memory_bytes`` (or null): a background job is alive, and holds so much
+``heartbeat``   a background job is alive: it holds ``memory_bytes``, and the computer has
+                ``available_bytes`` left of its ``total_bytes``; missing where not known
 ``finished``    the command succeeded; ``seconds``
 ``failed``      ``message``, ``kind`` (the error's class); nothing follows
 ``cancelled``   ``message``; nothing follows

@@ -25,6 +25,7 @@ from ..core.errors import Cancelled, FewShotSegError, OutOfMemory, is_out_of_mem
 from ..core.events import make_event
 from ..core.job_folders import owner_of, remove_abandoned, remove_job_folder
 from ..core.job_protocol import CANCEL, HEARTBEAT_SECONDS, MISSING, kind_of, read_job
+from ..core.memory import available_memory, held_memory, total_memory
 from ..core.processes import process_exists
 from .event_writer import EventWriter
 
@@ -79,6 +80,7 @@ def _work(folder: Path, events: EventWriter, leash: _Leash) -> dict[str, Any]:
         job, caller = read_job(folder)
         kind = kind_of(job)
         events(make_event("started", command=kind, version=__version__, pid=os.getpid()))
+        total_memory()  # where psutil is missing, that is said here: the watching thread can't
         leash.start(caller, events)
         if owner_of(folder) is not None:
             remove_abandoned(folder.parent)
@@ -193,7 +195,7 @@ class _Leash:
                 self.stop()
             if time.monotonic() - beat >= HEARTBEAT_SECONDS:
                 beat = time.monotonic()
-                self._events(make_event("heartbeat", memory_bytes=_memory()))
+                self._events(make_event("heartbeat", **_memory()))
             time.sleep(LOOK_SECONDS)
 
     def _somebody_waits(self) -> bool:
@@ -212,10 +214,19 @@ def _private_stdout() -> IO[bytes]:
     return os.fdopen(private, "wb", buffering=0)
 
 
-def _memory() -> int | None:
-    """Bytes of memory that this process holds, None where the system has no plain answer."""
+def _memory() -> dict[str, int]:
+    """What this process holds, and of how much, so that the caller can tell why it was killed.
+
+    The caller may be unable to ask its system: psutil is the engine's. Where the system refuses to
+    tell there is nothing; the thread that asks must go on watching.
+    """
+    import psutil
+
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
+        return {
+            "memory_bytes": held_memory(),
+            "available_bytes": available_memory(),
+            "total_bytes": total_memory(),
+        }
+    except (psutil.Error, OSError):
+        return {}

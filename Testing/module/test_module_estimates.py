@@ -6,12 +6,15 @@ import slicer_world  # before qt, which it puts in place
 
 # isort: split
 import json
+import sys
 import time
+from unittest import mock
 
 import numpy as np
 from FewShotSegSlicer.interface.protocol import Progress
 from FewShotSegSlicer.jobs.task import Task
 from FewShotSegSlicer.machine.estimates import estimate, model_voxels, remember
+from FewShotSegSlicer.machine.memory import total_memory
 from module_logic import LogicTestCase
 
 MODELS = slicer_world.ROOT / "FewShotSegLib" / "Resources" / "Models"
@@ -36,6 +39,11 @@ class EstimateTest(LogicTestCase):
         self.assertLess(small.memory_bytes, large.memory_bytes)
         self.assertGreater(large.memory_bytes, 4 * 2**30)
         self.assertLess(large.memory_bytes, 12 * 2**30)
+
+    def test_memory_is_unknown_until_psutil_is_installed(self) -> None:
+        self.assertGreater(total_memory(), 2**28)
+        with mock.patch.dict(sys.modules, {"psutil": None}):
+            self.assertIsNone(total_memory())
 
     def test_what_was_measured_here_comes_before_the_guess(self) -> None:
         remember("btcv", "cpu", "features", 1.0)

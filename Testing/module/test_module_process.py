@@ -187,14 +187,20 @@ class WordsTest(unittest.TestCase):
     """What is said of ends that tests can't bring about."""
 
     def test_killed_with_much_memory_is_memory(self) -> None:
-        total = task_words.total_memory()
-        if total is None:
-            self.skipTest("this system doesn't tell its memory")
-        state, text = task_words.end_words("train", Ended("crashed", memory_bytes=total), "")
-        self.assertEqual(state, "crashed")
-        self.assertIn("memory ran out", text)
-        _state, text = task_words.end_words("train", Ended("crashed", memory_bytes=2**20), "")
-        self.assertNotIn("ran out", text)
+        total = 16 * 2**30
+        for held, left, ran_out in (
+            *((0.9, 0.0, True), (0.61, 0.3, True), (0.9, None, True)),
+            *((0.3, 0.01, True), (0.3, 0.3, False), (0.3, None, False), (0.01, 0.01, False)),
+        ):
+            with self.subTest(held=held, left=left):
+                available = None if left is None else int(left * total)
+                ended = Ended("crashed", 0, None, int(held * total), available, total)
+                state, text = task_words.end_words("train", ended, "")
+                self.assertEqual(state, "crashed")
+                self.assertEqual("memory ran out" in text, ran_out, text)
+                self.assertEqual("of 16.0 GB" in text, ran_out, text)
+        _state, text = task_words.end_words("train", Ended("crashed", memory_bytes=2**40), "")
+        self.assertNotIn("ran out", text, "of how much was not heard")
 
     def test_memory_that_the_engine_noticed(self) -> None:
         final = {"event": "failed", "kind": "OutOfMemory", "message": "x"}

@@ -15,8 +15,8 @@ ENGINE = ROOT / "FewShotSegLib"
 MODULE = ROOT / "FewShotSeg"
 SLICER_ONLY = {"slicer", "qt", "ctk", "vtk", "PythonQt"}
 WITHOUT = {
-    "core": ("torch", "monai", "SimpleITK"),
-    "io": ("torch", "monai"),
+    "core": ("torch", "monai", "SimpleITK", "psutil"),
+    "io": ("torch", "monai", "psutil"),
     "cli/__init__.py": ("torch", "monai"),
     "worker/process.py": ("torch", "monai"),
 }

@@ -15,6 +15,7 @@ import qt
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.job_protocol import CANCEL
 from FewShotSegLib.core.json_fields import parse_json
+from FewShotSegLib.core.processes import kill_tree
 
 from ..machine.engine import engine_parent, python_program
 
@@ -31,14 +32,17 @@ class Ended:
         state: ``exited``, ``crashed`` or ``not started``.
         status: the exit status, where it exited.
         final: its last ``finished``, ``failed`` or ``cancelled`` event, or None.
-        memory_bytes: the most that it was heard to hold. error: what the system said, where it
-            never started. lines: the last ones of its log.
+        memory_bytes: the most that it was heard to hold. available_bytes, total_bytes: what the
+            computer had left of its memory when last heard of, and all that it has.
+        error: what the system said, where it never started. lines: the last ones of its log.
     """
 
     state: str
     status: int = 0
     final: dict[str, Any] | None = None
     memory_bytes: int | None = None
+    available_bytes: int | None = None
+    total_bytes: int | None = None
     error: str = ""
     lines: list[str] = field(default_factory=list)
 
@@ -132,6 +136,8 @@ class JobProcess:
             elif kind == "heartbeat":
                 heard = event.get("memory_bytes") or 0
                 self._ended.memory_bytes = max(self._ended.memory_bytes or 0, heard) or None
+                self._ended.available_bytes = event.get("available_bytes")
+                self._ended.total_bytes = event.get("total_bytes")
             elif kind in ("finished", "failed", "cancelled"):
                 self._ended.final = event
             self._on_event(event)
@@ -196,11 +202,12 @@ def _is_running(process: Any) -> bool:
 
 
 def _kill_tree(pid: int) -> None:
-    """Kill the engine and whatever it started; it leads a group (POSIX) or a tree (Windows)."""
-    if os.name == "nt":
-        qt.QProcess.startDetached("taskkill", ["/T", "/F", "/PID", str(pid)])
-    else:
-        _kill_group(pid)
+    """Kill the engine and whatever it started; it leads a group where the system has groups."""
+    try:
+        kill_tree(pid)
+    except ImportError:
+        pass  # no psutil: the engine, which can't do without, says so and ends by itself
+    _kill_group(pid)
 
 
 def _kill_group(pid: int) -> None:

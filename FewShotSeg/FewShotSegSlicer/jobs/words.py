@@ -6,13 +6,16 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.job_protocol import MISSING
 
-from ..machine.memory import total_memory
 from .process import Ended
 
 LAUNCHER_WORDS = "exit abnormally"
 """What Slicer's launcher of Python says of a process that was killed; it ends well itself."""
 MUCH = 0.6
 """Part of this computer's memory; a process that held more and was killed most likely ran out."""
+LITTLE = 0.05
+"""Part of it; where less was left, of which the process held a good deal, likewise."""
+SHARE = 0.2
+"""What a good deal is."""
 
 
 def phase_text(phase: str) -> str:
@@ -81,13 +84,20 @@ def _failed_words(final: dict) -> str:
 
 
 def _crashed_words(ended: Ended) -> str:
-    total = total_memory()
-    if total and ended.memory_bytes and ended.memory_bytes > MUCH * total:
+    """By what the process itself told of the memory: Slicer may be unable to ask its system."""
+    held, total = ended.memory_bytes, ended.total_bytes
+    if held and total and _ran_out(held, ended.available_bytes, total):
         return _(
             "The background process was killed, most likely because the memory ran out (it held "
             "{held:.1f} of {total:.1f} GB). Close other programs, or crop the volume."
-        ).format(held=ended.memory_bytes / 2**30, total=total / 2**30)
+        ).format(held=held / 2**30, total=total / 2**30)
     return _(
         "The background process was killed or crashed. Nothing of the scene was changed. If it "
         "happens again, memory may be short: close other programs. The log says more."
     )
+
+
+def _ran_out(held: int, available: int | None, total: int) -> bool:
+    if held > MUCH * total:
+        return True
+    return available is not None and available < LITTLE * total and held > SHARE * total

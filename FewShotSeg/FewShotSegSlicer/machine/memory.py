@@ -1,13 +1,13 @@
-"""This computer's memory."""
+"""This computer's memory, as far as Slicer's process can tell."""
 
 from __future__ import annotations
 
-import os
+from FewShotSegLib.core import memory
 
 
 def total_memory() -> int | None:
-    """Bytes of this computer's memory, None where the system doesn't say."""
+    """Bytes of this computer's memory; None until psutil is installed, with the other packages."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
+        return memory.total_memory()
+    except ImportError:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...core.geometry import LPS_TO_RAS, Grid, grid_problem
+from ...core.memory import total_memory
 
 MAX_TEXT = 1 << 24
 """Bytes of the longest header that is text; a segmentation of 500 segments has some 300 kB."""
@@ -97,22 +97,13 @@ def require_room(path: Path, sizes: Sequence[int], value_bytes: int) -> int:
         InputError: they are more than this computer's memory.
     """
     claimed = prod(sizes) * value_bytes
-    total = _memory()
-    if total is not None and claimed > total:
+    if claimed > total_memory():
         size = " x ".join(map(str, sizes))
         raise InputError(
             f"{path} does not fit in this computer's memory: its header says {size} voxels,"
             f" {claimed / 2**30:.4g} GB; if that is wrong, it is damaged, so export it again."
         )
     return claimed
-
-
-def _memory() -> int | None:
-    """Bytes of this computer's memory, None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows; an allocation too large fails there
-        return None
 
 
 def require_unpacked(path: Path, open_packed: Callable[[], IO[bytes]], claimed: int) -> None:
