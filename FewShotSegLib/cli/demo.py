@@ -22,6 +22,7 @@ from ..core.errors import InputError
 from ..core.events import EventSink, make_event
 from ..core.json_fields import load_json
 from ..core.limits import SEED, SUPPORTS
+from ..core.tables import text_table
 from ..evaluation.metrics import Scores, evaluate
 from ..io.annotations import read_annotation
 from ..io.pairs import Pair, find_pairs, read_names
@@ -33,7 +34,7 @@ from ..pipeline import Runtime, Segmentation, adapt, segment
 from ..pipeline.inputs import default_model
 from ..pipeline.report import NAME as REPORT
 from ..training.loop import TrainingSettings
-from .describe import range_text, table
+from .describe import range_text
 
 ADAPTER = "adapter.fseft"
 OVERLAY = "overlay.png"
@@ -284,7 +285,7 @@ def _table(summary: Mapping[str, Any], after: Mapping[str, Scores]) -> str:
     mean = ["mean", "", "", "", _number(means["adapter"], 3), ""]
     rows.append([*mean, _number(means["transduction"], 3), ""])
     header = ["structure", "reference ml", "expected ml", "adapter ml", "Dice"]
-    lines = table([*header, "transduction ml", "Dice", "note"], rows, " >>>>>>").splitlines()
+    lines = text_table([*header, "transduction ml", "Dice", "note"], rows, " >>>>>>").splitlines()
     lines.insert(-1, lines[1])
     return "\n".join(lines)
 

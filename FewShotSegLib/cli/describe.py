@@ -1,29 +1,12 @@
-"""Adapters and results as text for a terminal, and the table that all text is laid out in."""
+"""Adapters and results as text for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.size_prior import SizePrior
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
-    """A header, a rule and rows, each column as wide as it needs.
-
-    Args:
-        right: one character a column, ``>`` for flush right; others are flush left.
-    """
-    widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
-    flags = right.ljust(len(header))
-    lines = []
-    for row in [header, ["-" * width for width in widths], *rows]:
-        cells = [
-            cell.rjust(width) if flag == ">" else cell.ljust(width)
-            for cell, width, flag in zip(row, widths, flags, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+from ..core.tables import text_table
 
 
 def adapter_text(data: Mapping[str, Any]) -> str:
@@ -49,7 +32,7 @@ def adapter_text(data: Mapping[str, Any]) -> str:
         prior = data["priors"][structure["name"]]
         rows.append([structure["name"], str(structure["value"]), *_prior_cells(prior)])
     header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", "note"]
-    lines.append(table(header, rows, " >>>>>"))
+    lines.append(text_table(header, rows, " >>>>>"))
     return "\n".join(lines)
 
 
@@ -77,11 +60,11 @@ def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
             ]
         )
     header = ["structure", "label", "ml", "unrefined ml", "expected ml", "note"]
-    return table(header, rows, " >>>>")
+    return text_table(header, rows, " >>>>")
 
 
 def range_text(lower_ml: float | None, upper_ml: float | None) -> str:
-    """The sizes that are expected, in ml; a bound of 0 can't act, so that it isn't one."""
+    """The sizes that are expected, ml, in ASCII; a bound of 0 can't act, so that it isn't one."""
     if upper_ml is None:
         return "-"
     digits = 2 if upper_ml < 10 else 1

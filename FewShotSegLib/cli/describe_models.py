@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from ..core.method_sizes import network_numbers
 from ..core.model_folders import DEFAULT_MODELS, UnusableEntry
+from ..core.quantities import bytes_text
+from ..core.tables import text_table
 from ..models.registry import ModelEntry
-from .describe import table
 
 WIDTH = 100
 _WHOLE = {"break_long_words": False, "break_on_hyphens": False}
@@ -30,7 +31,7 @@ def models_text(entries: Sequence[ModelEntry], unusable: Sequence[UnusableEntry]
         ]
         for entry in entries
     ]
-    lines = [table(["id", "images", "network (parameters)", "licence", "weights"], rows), ""]
+    lines = [text_table(["id", "images", "network (parameters)", "licence", "weights"], rows), ""]
     defaults = ", ".join(f"{name} for {kind}" for kind, name in DEFAULT_MODELS.items())
     if entries:
         lines.append(f"Default: {defaults}; --model ID takes another.")
@@ -50,9 +51,9 @@ def model_text(entry: ModelEntry) -> str:
     """One model: what it was trained on, what it knows, and whether and how its weights come."""
     command = ""
     if entry.weights.is_file():
-        weights = f"{entry.weights} ({megabytes(entry.weights.stat().st_size)})"
+        weights = f"{entry.weights} ({bytes_text(entry.weights.stat().st_size)})"
     elif entry.weights_url:
-        size = megabytes(entry.size) if entry.size else "size unknown until the server is asked"
+        size = bytes_text(entry.size) if entry.size else "size unknown until the server is asked"
         weights, command = f"not here ({size}); to get them:", f"fewshotseg download {entry.id}"
     else:
         weights = f"not here; get {entry.weights.name} by hand from the address above, then:"
@@ -86,12 +87,7 @@ def licence_text(entry: ModelEntry, size: int | None = None) -> str:
     lines = [f"{entry.title} [{entry.id}]"]
     lines += [_field("licence", entry.licence), _field("cite", entry.citation)]
     lines += [_field("from", entry.source_url)]
-    return "\n".join([*lines, _field("size", megabytes(size))] if size else lines)
-
-
-def megabytes(size: int) -> str:
-    """Bytes for a person."""
-    return f"{size / 1e6:.1f} MB"
+    return "\n".join([*lines, _field("size", bytes_text(size))] if size else lines)
 
 
 def _network(entry: ModelEntry) -> str:
@@ -103,10 +99,10 @@ def _network(entry: ModelEntry) -> str:
 
 def _whereabouts(entry: ModelEntry) -> str:
     if entry.weights.is_file():
-        return f"here, {megabytes(entry.weights.stat().st_size)}"
+        return f"here, {bytes_text(entry.weights.stat().st_size)}"
     if not entry.weights_url:
         return "not here, by hand"
-    return "not here, download" + (f" of {megabytes(entry.size)}" if entry.size else "")
+    return "not here, download" + (f" of {bytes_text(entry.size)}" if entry.size else "")
 
 
 def _field(name: str, value: str) -> str:

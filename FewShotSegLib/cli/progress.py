@@ -12,9 +12,9 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from ..core.plain_text import indented, printable
+from ..core.quantities import duration_text
 from .progress_words import (
     cell_text,
-    duration_text,
     estimate_text,
     left_text,
     remaining_text,

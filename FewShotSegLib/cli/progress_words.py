@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..core.quantities import duration_text
+
 Remaining = Sequence[Mapping[str, Any]]
 _BASES = {
     "run": "measured in this run",
     "rows": "by the times in its earlier rows, features not counted",
 }
-
-
-def duration_text(seconds: float) -> str:
-    """Seconds for a person: 45 s, 12 min, 1 h 10 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def estimate_text(event: Mapping[str, Any]) -> str:

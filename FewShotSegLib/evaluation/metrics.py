@@ -22,6 +22,7 @@ from ..core.annotation import Annotation, Structure, dice, name_key
 from ..core.errors import InputError
 from ..core.geometry import Grid
 from ..core.limits import TOLERANCE_MM as TOLERANCE_MM_RANGE
+from ..core.tables import text_table
 from ..io.annotation_grid import union
 from ..io.annotations import annotation_grid, mask_files, mask_name, read_annotation
 
@@ -236,13 +237,7 @@ def format_table(scores: Mapping[str, Scores]) -> str:
         for field, digits in (("dice", ".3f"), ("hd95_mm", ".1f"), ("surface_dice", ".3f")):
             mean.append(_text(sum(getattr(s, field) for s in scored) / len(scored), digits))
         rows.append(mean + [""] * (len(header) - len(mean)))
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [_line(row, widths) for row in [header, *rows]]
-    lines.insert(1, rule)
-    if len(scored) > 1:
-        lines.insert(-1, rule)
-    return "\n".join(lines)
+    return text_table(header, rows, " >>>>>>", footers=1 if len(scored) > 1 else 0)
 
 
 def _scores(
@@ -315,10 +310,3 @@ def _text(value: float, digits: str, unit: str = "") -> str:
     if math.isnan(value):
         return "-"
     return format(value, digits) + unit if math.isfinite(value) else "inf"
-
-
-def _line(row: list[str], widths: list[int]) -> str:
-    """Names to the left, numbers to the right, then the note."""
-    cells = [row[0].ljust(widths[0])]
-    cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
-    return "  ".join([*cells, row[-1]]).rstrip()

@@ -17,6 +17,7 @@ from matplotlib.textpath import TextPath
 
 from ..core.annotation import Structure
 from ..core.colors import default_color
+from ..core.quantities import ml_text
 from ..core.size_prior import as_expected
 
 # The page, in pixels.
@@ -94,13 +95,6 @@ def number_text(value: float) -> str:
     """Three significant digits at most, with a real minus sign."""
     text = f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.3g}"
     return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _volume_text(ml: float) -> str:
-    """ml with three significant digits."""
-    if ml >= 99.95:
-        return f"{ml:.0f}"
-    return f"{ml:.1f}" if ml >= 9.995 else f"{ml:.2f}"
 
 
 def legible(color: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -238,14 +232,14 @@ class Page:
             color = legible(structure.color or default_color(structure.value))
             self._swatch(left + _PAD, base - 13, 14, color)
             text_left = left + _PAD + 26
-            ml_text = "\N{EN DASH}" if ml is None else _volume_text(ml)
-            room = ml_at - _width(ml_text, size) - text_left - 30
+            volume = "\N{EN DASH}" if ml is None else ml_text(ml)
+            room = ml_at - _width(volume, size) - text_left - 30
             shown = name.replace("_", " ")
             faint = _MUTED_COLOR if not ml else TEXT_COLOR
             self.write(text_left, base, _fit(shown, size, room), size, faint)
             outside = ml is not None and prior is not None and not as_expected(ml, *prior)
             ml_color = _WARN_COLOR if outside or remark else faint
-            self.write(ml_at, base, ml_text, size, ml_color, ha="right")
+            self.write(ml_at, base, volume, size, ml_color, ha="right")
             if has_dice:
                 dice = panel.dice.get(name)
                 known = dice is not None and np.isfinite(dice)
@@ -291,9 +285,9 @@ class Page:
         ``sizes`` in ml are the segmentation's, a dot, and the reference's, a tick.
         """
         (low, high), (ml, reference_ml) = prior, sizes
-        text = f"{_volume_text(low)}\N{EN DASH}{_volume_text(high)} ml"
+        text = f"{ml_text(low)}\N{EN DASH}{ml_text(high)} ml"
         if low <= 0:
-            text = f"{_volume_text(high)} ml"
+            text = f"{ml_text(high)} ml"
         tone = _MUTED_COLOR
         if ml is not None and not as_expected(ml, low, high):
             tone = _WARN_COLOR

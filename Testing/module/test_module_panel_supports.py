@@ -107,7 +107,7 @@ class StructuresTest(PanelTestCase):
 
     def test_what_is_shown(self) -> None:
         self.assertEqual(
-            texts(self.table)[0], ["", "gland_right", "3 / 3", "24.5", "2.2", "30 %", ""]
+            texts(self.table)[0], ["", "gland_right", "3 / 3", "24.5", "2.25", "30 %", ""]
         )
         self.assertIn("CT 1: gland_right", self.table.item(0, 2).toolTip())
         self.assertIn("17.2 to 31.9 ml", self.table.item(0, 5).toolTip())

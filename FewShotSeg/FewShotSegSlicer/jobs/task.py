@@ -12,10 +12,10 @@ import qt
 from slicer.i18n import tr as _
 
 from FewShotSegLib.core.errors import FewShotSegError
+from FewShotSegLib.core.quantities import duration_text
 
 from ..interface.rows import End, Epoch, Notice, Progress, TaskKind
 from ..machine.stepper import Stepper
-from ..text import seconds_text
 from .folder import make_job_folder, remove_job_folder
 from .process import Ended, JobProcess
 from .words import end_words, phase_text
@@ -141,11 +141,8 @@ class Task:
             "The foundation model needs about {time} for {n} windows ({volumes} volume(s)), once: "
             "its features are kept."
         )
-        self._tell(
-            text.format(
-                time=seconds_text(event["seconds"]), n=event["windows"], volumes=event["volumes"]
-            )
-        )
+        time_text = duration_text(event["seconds"], rough=True)
+        self._tell(text.format(time=time_text, n=event["windows"], volumes=event["volumes"]))
         self._show(event["phase"], self._done)
 
     def _on_epoch(self, event: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import qt
 from slicer.i18n import tr as _
 
 from FewShotSegLib.core.method_catalog import METHODS
+from FewShotSegLib.core.quantities import duration_text
 
 from ..interface.rows import Estimate
 from .memory import total_memory
@@ -135,7 +136,7 @@ def estimate(
     total = total_memory()
     enough = graphics_card or total is None or memory < total * 0.9
     text = _("about {memory:.1f} GB of memory and {time}").format(
-        memory=memory / 2**30, time=_duration(seconds)
+        memory=memory / 2**30, time=duration_text(max(5, seconds), rough=True)
     )
     if not measured:
         text += _(" (a guess: nothing has run here yet)")
@@ -194,11 +195,3 @@ def remember(model: str, device: str, key: str, seconds: float) -> None:
 
 def _place(model: str, device: str, key: str) -> str:
     return f"{SPEED}/{model}/{device.replace(':', '')}/{key}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return _("{n} seconds").format(n=max(5, int(round(seconds / 5) * 5)))
-    if seconds < 5400:
-        return _("{n} minutes").format(n=int(round(seconds / 60)))
-    return _("{n:.0f} hours").format(n=seconds / 3600)

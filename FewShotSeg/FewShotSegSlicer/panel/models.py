@@ -8,12 +8,12 @@ import qt
 from slicer.i18n import tr as _
 
 from FewShotSegLib.core.plain_text import printable
+from FewShotSegLib.core.quantities import bytes_text
 
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import DeviceRow, End, ModelRow, Progress
 from ..machine.packages import describe_packages, install_packages
 from ..messages import agree, tooltip
-from ..text import bytes_text
 from .dialogs import open_file
 from .progress import TaskView
 from .tools import Hint, busy_with, current_id, fill_combo, gate, reporting

@@ -6,10 +6,11 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from FewShotSegLib.core.quantities import duration_text
+
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import End, Progress
 from ..messages import tooltip
-from ..text import seconds_text
 from .tools import Hint, gate
 
 QUIET_SECONDS = 30
@@ -27,10 +28,16 @@ def progress_text(progress: Progress) -> str:
     """Phase, remaining time, and whether the process has gone quiet."""
     parts = [progress.text]
     if progress.remaining_seconds is not None:
-        parts.append(_("about {time} left").format(time=seconds_text(progress.remaining_seconds)))
+        parts.append(
+            _("about {time} left").format(
+                time=duration_text(progress.remaining_seconds, rough=True)
+            )
+        )
     if progress.silent_seconds > QUIET_SECONDS:
         parts.append(
-            _("nothing heard for {time}").format(time=seconds_text(progress.silent_seconds))
+            _("nothing heard for {time}").format(
+                time=duration_text(progress.silent_seconds, rough=True)
+            )
         )
     return ", ".join(parts)
 

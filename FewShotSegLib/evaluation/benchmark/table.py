@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from ...core.plain_text import markdown
+from ...core.tables import markdown_table
 from .plan import Plan, Task
 from .summary import Change, Summary, by_network, mean_changes
 
@@ -41,16 +42,16 @@ def _group_text(task: Task, group: str, summary: Summary) -> str:
         f"Mean Dice over {structures} and {' or '.join(map(str, queries))} queries, ± standard "
         f"deviation over {len(task.draws)} draw{'s' * (len(task.draws) != 1)} of the supports.",
         "",
-        "| method | trained parameters | " + " | ".join(f"K = {k}" for k in shots) + " |",
-        "|---|---:|" + "---|" * len(shots),
     ]
+    rows = []
     for name, method, field in summary.lines():
         scores = [summary.score(task, group, method, count, field) for count in shots]
         counts = [score.parameters for score in scores if score is not None and score.draws]
         texts = ["" if score is None else str(score) for score in scores]
         parameters = f"{mean(counts):,.0f}" if counts else ""
-        lines.append(f"| {markdown(name)} | {parameters} | " + " | ".join(texts) + " |")
-    return "\n".join(lines)
+        rows.append([markdown(name), parameters, *texts])
+    header = ["method", "trained parameters", *(f"K = {count}" for count in shots)]
+    return "\n".join([*lines, markdown_table(header, rows, " >")])
 
 
 def _changes_text(changes: Sequence[Change]) -> str:
@@ -58,21 +59,14 @@ def _changes_text(changes: Sequence[Change]) -> str:
     text = f"Mean change of Dice over {len(changes)} segmentations: {_mean(changes)}."
     if untrained:
         text += f" On random weights, over {len(untrained)} and not below: {_mean(untrained)}."
-    lines = [
-        "## What transduction changed",
-        "",
-        f"{text} By structure:",
-        "",
-        "| task | structure | mean change | better | worse |",
-        "|---|---|---:|---:|---:|",
-    ]
+    rows = []
     for (task, structure), value in mean_changes(changes).items():
         own = [c.change for c in changes if (c.task, c.structure) == (task, structure)]
         better, worse = sum(x > 0 for x in own), sum(x < 0 for x in own)
-        lines.append(
-            f"| {markdown(task)} | {markdown(structure)} | {value:+.3f} | {better} | {worse} |"
-        )
-    return "\n".join(lines)
+        rows.append([markdown(task), markdown(structure), f"{value:+.3f}", str(better), str(worse)])
+    header = ["task", "structure", "mean change", "better", "worse"]
+    table = markdown_table(header, rows, "  >>>")
+    return f"## What transduction changed\n\n{text} By structure:\n\n{table}"
 
 
 def _mean(changes: Sequence[Change]) -> str:
