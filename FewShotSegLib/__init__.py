@@ -25,7 +25,7 @@ _PUBLIC = {
     "Segmentation": ".pipeline",
     "evaluate": ".evaluation.metrics",
     "TrainedAdapter": ".pipeline.adapter_file",
-    "TrainingSettings": ".training.loop",
+    "TrainingSettings": ".core.settings",
     "Support": ".training.support_set",
     "Structure": ".core.annotation",
     "Annotation": ".core.annotation",

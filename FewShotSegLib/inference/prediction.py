@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ NEGLIGIBLE = 0.01
 def model_probabilities(
     adapter: Adapter,
     features: VolumeFeatures,
-    levels: Sequence[int],
     device: torch.device,
     on_tile: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
@@ -40,7 +39,7 @@ def model_probabilities(
 
     def probabilities_in(box: Box) -> Tensor:
         with at_speed(device):
-            scores = box_scores(adapter, features, levels, box, device)
+            scores = box_scores(adapter, features, box, device)
         return scores.sigmoid().half().cpu()
 
     for number in range(0, len(boxes), MOST):

@@ -8,6 +8,7 @@ recompute those boxes and add the rest as it was last measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,111 +35,116 @@ MAX_VOXELS = 400_000
 """Voxels that one step differentiates, in equal parts a structure; one box each at least."""
 
 
+@dataclass(frozen=True)
+class SizeMeasurement:
+    """What is known of the predicted sizes on a query when all of it was looked at.
+
+    Attributes:
+        sizes: the soft sizes (K,) in mm^3, float32 on the CPU.
+        cut_off: for each structure, whether the field of view cuts it off: its largest piece, or
+            as many of the largest as its supports show.
+        boxes: structure number and box of what steps recompute.
+        rest: the part of each size (K,) outside its boxes, which stays as it was measured.
+    """
+
+    sizes: Tensor
+    cut_off: tuple[bool, ...]
+    boxes: tuple[tuple[int, Box], ...]
+    rest: Tensor
+
+
+@dataclass(frozen=True)
 class Query:
     """One unlabelled volume whose predicted sizes are compared with priors.
 
-    Args:
-        features: of the volume. levels: those that the adapter uses.
-        voxel_volume: mm^3 of a model voxel.
-        view: the field of view in model voxels; what reaches its border may be cut off.
-
     Attributes:
-        measured: whether :meth:`sweep` or :meth:`measure` was called.
-        cut_off: by structure number, whether the field of view cuts it off: its largest piece, or
-            as many of the largest as its supports show.
+        features: of the volume. voxel_volume: mm^3 of a model voxel.
+        view: the field of view in model voxels; what reaches its border may be cut off.
+        device: where sizes are computed.
+        check: called many times a second; raises to stop.
     """
 
-    def __init__(
-        self,
-        features: VolumeFeatures,
-        levels: Sequence[int],
-        voxel_volume: float,
-        view: tuple[slice, slice, slice],
-        device: torch.device,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.features, self.levels, self.voxel_volume = features, levels, voxel_volume
-        self.view, self.device, self.check = view, device, check
-        self.measured = False
-        self.cut_off: dict[int, bool] = {}
-        self._pieces: dict[int, int] = {}
-        self._boxes: list[tuple[int, Box]] = []
-        self._rest = torch.zeros(0)
+    features: VolumeFeatures
+    voxel_volume: float
+    view: tuple[slice, slice, slice]
+    device: torch.device
+    check: Callable[[], None] = lambda: None
 
-    def expect(self, priors: Sequence[SizePrior]) -> None:
-        """Say what is known of the structures that are measured from now on, in their order."""
-        self._pieces = {k: prior.pieces or 1 for k, prior in enumerate(priors)}
+    def sweep(self, adapter: Adapter, priors: Sequence[SizePrior] = ()) -> SizeMeasurement:
+        """Measure the whole volume; ``priors`` as of :meth:`measure`."""
+        return self.measure(self.probabilities(adapter), priors)
 
-    def sweep(self, adapter: Adapter) -> Tensor:
-        """Measure the whole volume. Returns the soft sizes (K,) in mm^3, float32 on the CPU."""
-        probability = model_probabilities(
-            adapter, self.features, self.levels, self.device, lambda done, total: self.check()
+    def probabilities(self, adapter: Adapter) -> Tensor:
+        """An adapter's (K, i, j, k) on the model grid, float16 on the CPU."""
+        return model_probabilities(
+            adapter, self.features, self.device, lambda done, total: self.check()
         )
-        return self.measure(probability)
 
-    def measure(self, probability: Tensor) -> Tensor:
-        """:meth:`sweep` with the adapter's probabilities (K, i, j, k) at hand."""
-        self.cut_off = {
-            k: reaches_border((p > 0.5).numpy(), self.view, STRAY_VOXELS, self._pieces.get(k, 1))
-            for k, p in enumerate(probability)
-        }
+    def measure(self, probability: Tensor, priors: Sequence[SizePrior] = ()) -> SizeMeasurement:
+        """:meth:`sweep` with the adapter's probabilities (K, i, j, k) at hand.
+
+        Args:
+            priors: what is known of the structures, in their order: in how many pieces each is.
+                Without, each is in one.
+        """
+        pieces = [prior.pieces or 1 for prior in priors] or [1] * len(probability)
+        cut_off = tuple(
+            reaches_border((p > 0.5).numpy(), self.view, STRAY_VOXELS, count)
+            for p, count in zip(probability, pieces, strict=True)
+        )
         sizes = probability.sum((1, 2, 3), dtype=torch.float32) * self.voxel_volume
-        self._boxes = self._choose_boxes(probability)
-        self._rest = sizes.clone()
-        for k, box in self._boxes:
-            self._rest[k] -= probability[(k, *box)].sum(dtype=torch.float32) * self.voxel_volume
-        self.measured = True
-        return sizes
+        boxes, rest = _choose_boxes(probability), sizes.clone()
+        for k, box in boxes:
+            rest[k] -= probability[(k, *box)].sum(dtype=torch.float32) * self.voxel_volume
+        return SizeMeasurement(sizes, cut_off, tuple(boxes), rest)
 
-    def sizes(self, adapter: Adapter) -> Tensor:
+    def sizes(self, adapter: Adapter, measured: SizeMeasurement) -> Tensor:
         """Soft sizes (K,) in mm^3 with a gradient through the boxes that matter.
 
-        Call :meth:`sweep` first, and again after the adapter has moved far.
+        Args:
+            measured: of this adapter, before it has moved far.
         """
-        sizes = list(self._rest.to(self.device))
+        sizes = list(measured.rest.to(self.device))
 
         def size_in(place: tuple[int, Box]) -> Tensor:
             k, box = place
             with at_speed(self.device):
-                scores = box_scores(adapter, self.features, self.levels, box, self.device)
+                scores = box_scores(adapter, self.features, box, self.device)
             return scores[k].sigmoid().sum() * self.voxel_volume
 
         self.check()
         parts = differentiable_at_once(
-            size_in, self._boxes, list(adapter.parameters()), self.device
+            size_in, measured.boxes, list(adapter.parameters()), self.device
         )
-        for (k, _), part in zip(self._boxes, parts, strict=True):
+        for (k, _), part in zip(measured.boxes, parts, strict=True):
             sizes[k] = sizes[k] + part
         return torch.stack(sizes)
 
-    def _choose_boxes(self, probability: Tensor) -> list[tuple[int, Box]]:
-        """Boxes that hold nearly all of each structure; the fullest where that is too much."""
-        chosen = []
-        for k, p in enumerate(probability):
-            boxes = _boxes_around(p)
-            boxes.sort(key=lambda box, p=p: -float(p[box].sum(dtype=torch.float32)))
-            sizes = [np.prod([part.stop - part.start for part in box]) for box in boxes]
-            fitting = int((np.cumsum(sizes) <= MAX_VOXELS / len(probability)).sum())
-            chosen += [(k, box) for box in boxes[: max(1, fitting)]]
-        return chosen
-
 
 def query_for(
-    volume: Volume,
-    features: VolumeFeatures,
-    source: FeatureSource,
-    levels: Sequence[int],
-    check: Callable[[], None],
+    volume: Volume, features: VolumeFeatures, source: FeatureSource, check: Callable[[], None]
 ) -> Query:
     """A volume's query.
 
     Args:
-        features: of the volume, from ``source``. levels: those that the adapter uses.
+        features: of the volume, from ``source``.
         check: called many times a second; raises to stop.
     """
     placement = source.preprocessing.place(volume.grid)
     view = placement.box_to_model(field_of_view(volume.array))
-    return Query(features, levels, placement.voxel_volume, view, source.device, check)
+    return Query(features, placement.voxel_volume, view, source.device, check)
+
+
+def _choose_boxes(probability: Tensor) -> list[tuple[int, Box]]:
+    """Boxes that hold nearly all of each structure; the fullest where that is too much."""
+    chosen = []
+    for k, p in enumerate(probability):
+        boxes = _boxes_around(p)
+        boxes.sort(key=lambda box, p=p: -float(p[box].sum(dtype=torch.float32)))
+        sizes = [np.prod([part.stop - part.start for part in box]) for box in boxes]
+        fitting = int((np.cumsum(sizes) <= MAX_VOXELS / len(probability)).sum())
+        chosen += [(k, box) for box in boxes[: max(1, fitting)]]
+    return chosen
 
 
 def _boxes_around(probability: Tensor) -> list[Box]:

@@ -41,18 +41,16 @@ def iterate_boxes(shape: Sequence[int], size: int) -> Iterator[Box]:
 def box_scores(
     adapter: Adapter,
     features: VolumeFeatures,
-    levels: Sequence[int],
     box: Box,
     device: torch.device,
 ) -> Tensor:
     """Scores (structures, *box) before the sigmoid, float32.
 
     Args:
-        levels: the feature levels that the adapter was made for, finest first.
-        box: within ``features.shape``.
+        features: of the backbone's every level. box: within ``features.shape``.
     """
     total = None
-    for number, level in enumerate(levels):
+    for number, level in enumerate(adapter.levels):
         stride, array = features.strides[level], features.levels[level]
         margin, halo = 1 if stride > 1 else 0, adapter.halo_of(number)
         inner, outer = [], []

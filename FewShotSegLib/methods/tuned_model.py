@@ -33,14 +33,12 @@ class TunedNetwork(nn.Module):
     Attributes:
         backbone: a copy of the model's own, changed by ``tuning``.
         learning_rate: a good first step size.
-
-    Args:
         levels: the feature levels that the head uses, finest first.
     """
 
-    def __init__(self, model: Model, tuning: Tuning, head: Adapter, levels: Sequence[int]) -> None:
+    def __init__(self, model: Model, tuning: Tuning, head: Adapter) -> None:
         super().__init__()
-        self.tuning, self.head, self.levels = tuning, head, tuple(levels)
+        self.tuning, self.head, self.levels = tuning, head, head.levels
         self.backbone: Backbone = copy.deepcopy(model.backbone)
         tuning.apply(self.backbone, model.entry.build)
         self.learning_rate = tuning.learning_rate

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from ..core.events import make_event
 from ..core.geometry import Volume
 from ..core.limits import SEED, require_path
 from ..core.model_folders import DEFAULT_MODELS
+from ..core.settings import TrainingSettings
 from ..core.size_prior import PriorChange, override_priors
-from ..features.extraction import FeatureSource
 from ..inference.query_sizes import query_for
 from ..inference.tiles import select_levels
 from ..io.annotations import parse_structures
@@ -32,19 +32,22 @@ from ..methods.adapters.base import Adapter
 from ..methods.tuned_model import TunedNetwork
 from ..methods.tunings import TUNINGS
 from ..methods.tunings.base import Tuning
+from ..models.preprocessing import Preprocessing
 from ..models.registry import Model, find_model
 from ..training.checkpoint import Checkpoint
 from ..training.image_recipe import ImageSource
-from ..training.loop import Recipe, TrainingSettings, fit
+from ..training.learner import FeatureLearner, Learner
+from ..training.loop import fit
 from ..training.published_recipe import require_published
-from ..training.recipes import choose_recipe, choose_tuning, default_settings
+from ..training.recipes import choose_tuning, default_settings, image_learner
+from ..training.run import Run
+from ..training.size_penalty import SizeTarget
 from ..training.support_set import (
     PreparedSupport,
     Support,
     SupportSet,
     choose_structures,
     prepare_support,
-    standardise,
 )
 from .adapter_file import TrainedAdapter, content_hash
 from .inputs import (
@@ -167,14 +170,15 @@ def adapt(
         priors = override_priors(support_set.priors(gamma), gamma, priors_ml)
         for message in support_set.unlike_sizes():
             runtime.events(make_event("warning", message=message))
-    learner = _learner(
-        foundation, tuning, method, features, support_set, settings, seed, preset, source, runtime
+    run = Run(source.device, seed, "train", runtime.events, runtime.check)
+    start = _start(
+        foundation, tuning, method, features, support_set, settings, preset, preprocessing, run
     )
     joint = None
     if query_volume is not None:
         with clock.phase("features", 1):
             found = source(query_volume, name_of(query) or "query")
-            joint = query_for(query_volume, found, source, learner.levels, runtime.check)
+            joint = query_for(query_volume, found, source, runtime.check)
     checkpoint = None
     if out is not None:
         recipe_of_run = (
@@ -187,29 +191,15 @@ def adapt(
         )
         if not resume:
             checkpoint.remove()
-    stopping = stoppable(learner.network, runtime.check) if tuning else nullcontext()
+    stopping = stoppable(start.learner.network, runtime.check) if tuning else nullcontext()
     with clock.phase("train", settings.epochs), stopping:
-        result = fit(
-            learner.network,
-            learner.levels,
-            prepared,
-            settings,
-            source.device,
-            seed,
-            joint,
-            [priors[s.name] for s in chosen],
-            "train",
-            runtime.events,
-            runtime.check,
-            checkpoint,
-            [s.name for s in chosen],
-            learner.recipe,
-        )
+        target = joint and SizeTarget(joint, {s.name: priors[s.name] for s in chosen})
+        result = fit(start.learner, replace(run, checkpoint=checkpoint), target)
     trained = TrainedAdapter(
-        adapter=learner.adapter.cpu(),
+        adapter=start.adapter.cpu(),
         method=method,
         features=features,
-        channels=learner.channels,
+        channels=start.channels,
         structures=list(chosen),
         priors=priors,
         model_id=foundation.entry.id,
@@ -227,14 +217,14 @@ def adapt(
             "stopped_early": result.stopped_early,
             "final": result.history[-1] if result.history else {},
             "joint_query": query_volume is not None,
-            "started_from_classes": learner.started_from,
+            "started_from_classes": start.from_classes,
             "backbone_passes": source.passes,
             "backbone_seconds": round(source.seconds, 3),
             "seconds": clock.seconds(),
             "device": str(source.device),
         },
         supports=[_provenance(s, p) for s, p in zip(pairs, prepared, strict=True)],
-        tuned=learner.network.tuned_tensors() if tuning else {},
+        tuned=start.learner.network.tuned_tensors() if tuning else {},
         decoder=tuning.decoder if method in TUNINGS else None,
     )
     if out is not None:
@@ -244,37 +234,33 @@ def adapt(
     return trained
 
 
-@dataclass
-class _Learner:
-    """What is trained.
+@dataclass(frozen=True)
+class _Start:
+    """Where a training begins.
 
     Attributes:
-        adapter: the new head. network: what is fitted: the adapter, or a backbone with it.
-        levels: feature levels that the adapter uses. channels: of every level.
-        recipe: of the epochs; None is that of adapters on stored features.
-        started_from: the foundation model's class by the structure that began as it.
+        learner: what is trained. adapter: its new head, or all of it.
+        channels: of every level of the backbone.
+        from_classes: the foundation model's class by the structure that began as it.
     """
 
+    learner: Learner
     adapter: Adapter
-    network: Adapter | TunedNetwork
-    levels: list[int]
     channels: tuple[int, ...]
-    recipe: Recipe | None
-    started_from: dict[str, str]
+    from_classes: dict[str, str]
 
 
-def _learner(
+def _start(
     foundation: Model,
     tuning: Tuning | None,
     method: str,
     features: str,
     supports: SupportSet,
     settings: TrainingSettings,
-    seed: int,
     preset: str,
-    source: FeatureSource,
-    runtime: Runtime,
-) -> _Learner:
+    preprocessing: Preprocessing,
+    run: Run,
+) -> _Start:
     """An adapter (and the network below it) where its training begins."""
     prepared = supports.supports
     if tuning is None:
@@ -283,24 +269,24 @@ def _learner(
     else:
         strides, channels = foundation.backbone.strides, foundation.backbone.channels
     levels = select_levels(strides, features)
-    torch.manual_seed(seed)
+    torch.manual_seed(run.seed)
     adapter = ADAPTERS.get(method, HEAD)(
-        [channels[level] for level in levels], len(supports.structures)
+        [channels[level] for level in levels], len(supports.structures), levels
     )
-    network, recipe = adapter, None
+    learner: Learner
     if tuning is None:
-        standardise(adapter, prepared, levels)
+        learner = FeatureLearner(adapter, prepared, settings)
     else:
-        network = TunedNetwork(foundation, tuning, adapter, levels)
-        recipe = choose_recipe(preset, max(strides), source.preprocessing)
-        recipe.begin(network, prepared, settings, seed, source.device, runtime.check)
-    started_from = {}
+        network = TunedNetwork(foundation, tuning, adapter)
+        learner = image_learner(preset)(network, prepared, settings, preprocessing)
+    learner.begin(run)
+    from_classes = {}
     for k, structure in enumerate(supports.structures):
         head = foundation.class_head(structure.name)
         if head is not None and (tuning is None or tuning.keeps_features):
             adapter.start_from(k, *(tensor.to(adapter.mean0.device) for tensor in head))
-            started_from[structure.name] = foundation.entry.class_named(structure.name)
-    return _Learner(adapter, network, levels, channels, recipe, started_from)
+            from_classes[structure.name] = foundation.entry.class_named(structure.name)
+    return _Start(learner, adapter, channels, from_classes)
 
 
 def _modality(wanted: str, supports: Sequence[Support], runtime: Runtime) -> str:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class TrainedAdapter:
     @property
     def levels(self) -> tuple[int, ...]:
         """The backbone's feature levels that the adapter uses, finest first."""
-        return select_levels(self.channels, self.features)
+        return self.adapter.levels
 
     def metadata(self) -> dict[str, Any]:
         """What the file's header says."""
@@ -185,11 +185,17 @@ class TrainedAdapter:
             Structure(**{**s, "color": tuple(s["color"]) if s["color"] else None})
             for s in data["structures"]
         ]
-        used = [header.channels[level] for level in select_levels(header.channels, header.features)]
+        levels = select_levels(header.channels, header.features)
+        used = [header.channels[level] for level in levels]
         white_box = header.method in TUNINGS
         try:
             own, tuned = split_state(safetensors.torch.load(content))
-            adapter = _loaded(HEAD if white_box else ADAPTERS[header.method], used, structures, own)
+            adapter = _loaded(
+                lambda: (HEAD if white_box else ADAPTERS[header.method])(
+                    used, len(structures), levels
+                ),
+                own,
+            )
             if white_box != bool(tuned):
                 raise ValueError("the backbone's tensors are missing or not of this method")
             _require_finite(tuned)
@@ -293,19 +299,17 @@ def _read(path: str | Path) -> bytes:
         ) from error
 
 
-def _loaded(
-    cls: type[Adapter],
-    channels: Sequence[int],
-    structures: Sequence[Structure],
-    state: Mapping[str, Tensor],
-) -> Adapter:
+def _loaded(make: Callable[[], Adapter], state: Mapping[str, Tensor]) -> Adapter:
     """An adapter with these tensors, which it is compared with before it takes any memory.
+
+    Args:
+        make: gives a new one.
 
     Raises:
         ValueError: they are not its, or hold numbers that no training leaves.
     """
     with torch.device("meta"):
-        adapter = cls(channels, len(structures))
+        adapter = make()
     wanted = {name: (t.shape, t.dtype) for name, t in adapter.state_dict().items()}
     if {name: (t.shape, t.dtype) for name, t in state.items()} != wanted:
         raise ValueError("the tensors are not those of the method")

@@ -20,6 +20,7 @@ from ..core.events import make_event
 from ..core.geometry import Grid, Volume
 from ..core.limits import SEED, require_path
 from ..core.model_folders import own_folder
+from ..core.settings import RefinementSettings, TrainingSettings
 from ..core.size_prior import PriorChange, override_priors
 from ..core.transaction import Transaction, recover
 from ..inference.prediction import (
@@ -37,9 +38,10 @@ from ..io.results import (
     write_segments,
 )
 from ..models.preprocessing import Placement
-from ..training.loop import TrainingSettings
+from ..training.run import Run
+from ..training.size_penalty import SizeTarget
 from ..training.support_set import prepare_support
-from ..training.transduction import RefinementSettings, refine
+from ..training.transduction import refine
 from .adapter_file import TrainedAdapter, content_hash
 from .inputs import (
     PathLike,
@@ -170,27 +172,20 @@ def segment(
         runtime.events(make_event("progress", phase="segment", done=done, total=total))
 
     with clock.phase("segment", None):
-        scores = model_probabilities(
-            trained.adapter, features, trained.levels, source.device, on_tile
-        )
+        scores = model_probabilities(trained.adapter, features, source.device, on_tile)
         unrefined = _masks(scores, placement, trained, largest_component)
     masks, refined_report = unrefined, None
     if transductive:
         with clock.phase("refine", None):
-            target = query_for(volume, features, source, trained.levels, runtime.check)
+            target = query_for(volume, features, source, runtime.check)
             refined, refined_report = refine(
                 trained.adapter,
                 scores,
-                trained.levels,
-                target,
-                {name: priors[name] for name in names},
+                SizeTarget(target, {name: priors[name] for name in names}),
                 refinement or RefinementSettings(),
-                source.device,
+                Run(source.device, seed, "refine", runtime.events, runtime.check),
                 prepared,
                 _settings_of(trained),
-                seed,
-                runtime.events,
-                runtime.check,
             )
             if refined is not scores:
                 scores = refined

@@ -6,7 +6,7 @@ nothing would give, one level of stride 1. So supports, crops and targets are th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..compute.interruption import stoppable
 from ..compute.precision import at_speed
 from ..core.geometry import Volume
+from ..core.settings import TrainingSettings
 from ..features.extraction import feature_key
 from ..features.store import VolumeFeatures
 from ..inference.tiles import Box
@@ -24,8 +25,9 @@ from ..methods.tuned_model import TunedNetwork
 from ..models.preprocessing import Preprocessing
 from ..models.registry import Model
 from .augmentation import bend, disturb
-from .loop import Recipe, TrainingSettings
+from .learner import ScheduledLearner
 from .losses import cross_entropy_loss, soft_dice_loss
+from .run import Run
 from .sampling import draw_crops
 from .support_set import PreparedSupport
 
@@ -50,11 +52,12 @@ class ImageSource:
         return VolumeFeatures((image[0].numpy(),), (1.0,), (1,), placement.shape, key)
 
 
-class ImageRecipe(Recipe):
-    """Epochs on image crops, lightly augmented.
+class ImageLearner(ScheduledLearner):
+    """A backbone and its head, on lightly augmented crops of the images.
 
     Args:
-        stride: the backbone's largest; crops are padded to multiples of it.
+        network: what is trained. supports: with the image in place of features, of
+            :class:`ImageSource`. settings: of the training.
         preprocessing: of the images.
 
     Attributes:
@@ -62,28 +65,27 @@ class ImageRecipe(Recipe):
     """
 
     precise = False
+    network: TunedNetwork
 
-    def __init__(self, stride: int, preprocessing: Preprocessing) -> None:
-        self.stride, self.spacing = stride, preprocessing.spacing
-        self.normalised = preprocessing.intensity != "identity"
-
-    def losses(
+    def __init__(
         self,
-        adapter: TunedNetwork,
-        levels: Sequence[int],
+        network: TunedNetwork,
         supports: Sequence[PreparedSupport],
         settings: TrainingSettings,
-        rng: np.random.Generator,
-        device: torch.device,
-        check: Callable[[], None],
-    ) -> tuple[Tensor, Tensor]:
-        """See :meth:`Recipe.losses`."""
-        drawn = self.draw(rng, supports, settings)
+        preprocessing: Preprocessing,
+    ) -> None:
+        super().__init__(network, supports, settings)
+        self.spacing = preprocessing.spacing
+        self.normalised = preprocessing.intensity != "identity"
+
+    def losses(self, rng: np.random.Generator, run: Run) -> tuple[Tensor, Tensor]:
+        """See :meth:`.learner.Learner.losses`."""
+        device, drawn = run.device, self.draw(rng)
         crops = [self.augment(rng, *crop_of(support, box)) for support, box in drawn]
         images = self.batch([image for image, _ in crops]).to(device)
-        check()
+        run.check()
         with nullcontext() if self.precise else at_speed(device):
-            scores = adapter.scores(images.contiguous(memory_format=torch.channels_last_3d))
+            scores = self.network.scores(images.contiguous(memory_format=torch.channels_last_3d))
         within = [
             score[(slice(None), *(slice(0, n) for n in image.shape))]
             for score, (image, _) in zip(scores, crops, strict=True)
@@ -92,14 +94,9 @@ class ImageRecipe(Recipe):
         masks = [support.annotated.to(device) for support, _ in drawn]
         return self.combine(within, targets, masks)
 
-    def draw(
-        self,
-        rng: np.random.Generator,
-        supports: Sequence[PreparedSupport],
-        settings: TrainingSettings,
-    ) -> list[tuple[PreparedSupport, Box]]:
+    def draw(self, rng: np.random.Generator) -> list[tuple[PreparedSupport, Box]]:
         """The crops of a step."""
-        return draw_crops(rng, supports, settings.crops, settings.crop_size)
+        return draw_crops(rng, self.supports, self.settings.crops, self.settings.crop_size)
 
     def augment(
         self, rng: np.random.Generator, image: Tensor, target: Tensor
@@ -115,9 +112,11 @@ class ImageRecipe(Recipe):
         return soft_dice_loss(scores, targets, masks), cross_entropy_loss(scores, targets, masks)
 
     def batch(self, images: Sequence[Tensor]) -> Tensor:
-        """Images (i, j, k) as one batch (B, 1, I, J, K), padded at their ends as for features."""
+        """Images (i, j, k) as one batch (B, 1, I, J, K), padded at their ends as for features: to
+        multiples of the backbone's largest stride."""
         largest = np.max([image.shape for image in images], axis=0)
-        size = [int(-(-n // self.stride) * self.stride) for n in largest]
+        stride = max(self.network.backbone.strides)
+        size = [int(-(-n // stride) * stride) for n in largest]
         return torch.cat(
             [
                 F.pad(
@@ -129,24 +128,16 @@ class ImageRecipe(Recipe):
             ]
         )
 
-    def begin(
-        self,
-        network: TunedNetwork,
-        supports: Sequence[PreparedSupport],
-        settings: TrainingSettings,
-        seed: int,
-        device: torch.device,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Move a network to where it is trained, and measure its first features on some crops."""
-        rng = np.random.default_rng([seed, 2**31])
-        network.to(device=device, memory_format=torch.channels_last_3d)
+    def begin(self, run: Run) -> None:
+        """Move the network to where it is trained, and measure its first features on some crops."""
+        rng = np.random.default_rng([run.seed, 2**31])
+        self.network.to(device=run.device, memory_format=torch.channels_last_3d)
         crops = [
-            self.batch([crop_of(*place)[0] for place in self.draw(rng, supports, settings)])
+            self.batch([crop_of(*place)[0] for place in self.draw(rng)])
             for _ in range(STANDARDISED_STEPS)
         ]
-        with stoppable(network, check):
-            network.standardise([images.to(device) for images in crops])
+        with stoppable(self.network, run.check):
+            self.network.standardise([images.to(run.device) for images in crops])
 
 
 def crop_of(support: PreparedSupport, box: Box) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ intensities can be shifted; one volume a step; one learning rate for all; single
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.method_catalog import PUBLISHED
+from ..core.settings import TrainingSettings
 from ..inference.tiles import Box
 from ..methods.tuned_model import TunedNetwork
 from ..models.preprocessing import Preprocessing
-from .image_recipe import ImageRecipe
-from .loop import TrainingSettings
+from .image_recipe import ImageLearner
+from .run import Run
 from .sampling import box_around
 from .support_set import PreparedSupport
 
@@ -63,60 +64,59 @@ def published_settings(method: str, decoder: str | None) -> TrainingSettings:
     )
 
 
-class PublishedRecipe(ImageRecipe):
-    """Epochs as the authors' code runs them. Every volume is one step of an epoch."""
+class PublishedLearner(ImageLearner):
+    """Epochs as the authors' code runs them. Every volume is one step of an epoch.
+
+    Args: as of :class:`ImageLearner`.
+    """
 
     precise = True
 
-    def __init__(self, stride: int, preprocessing: Preprocessing) -> None:
-        super().__init__(stride, preprocessing)
-        self._order: list[int] = []
-
-    def begin(
+    def __init__(
         self,
         network: TunedNetwork,
         supports: Sequence[PreparedSupport],
         settings: TrainingSettings,
-        seed: int,
-        device: torch.device,
-        check: Callable[[], None] = lambda: None,
+        preprocessing: Preprocessing,
     ) -> None:
+        super().__init__(network, supports, settings, preprocessing)
+        self._order: list[int] = []
+
+    def begin(self, run: Run) -> None:
         """Features are not standardised, the classifier starts as PyTorch makes one, and all is
         trained at one rate."""
-        network.to(device=device, memory_format=torch.channels_last_3d)
-        for classifier in network.head.classifiers:
+        self.network.to(device=run.device, memory_format=torch.channels_last_3d)
+        for classifier in self.network.head.classifiers:
             classifier.reset_parameters()
-        network.tuning.head_factor = 1.0
+        self.network.tuning.head_factor = 1.0
 
-    def steps(self, settings: TrainingSettings, supports: Sequence[PreparedSupport]) -> int:
-        """See :meth:`Recipe.steps`."""
-        return settings.steps_per_epoch * len(supports)
+    def steps(self) -> int:
+        """See :meth:`.learner.Learner.steps`."""
+        return self.settings.steps_per_epoch * len(self.supports)
 
-    def rate(self, epoch: int, settings: TrainingSettings) -> float:
+    def rate(self, epoch: int) -> float:
         """The warm-up starts at a part ``1 / warm_up`` of the rate, which for one epoch is all."""
+        settings = self.settings
         if epoch < settings.warm_up:
             return (epoch + 1) / settings.warm_up
         progress = (epoch - settings.warm_up) / max(1, settings.epochs - settings.warm_up)
         return 0.5 + 0.5 * math.cos(math.pi * progress)
 
-    def settled(self, history: Sequence[dict[str, Any]], settings: TrainingSettings) -> bool:
+    def settled(self, history: Sequence[dict[str, Any]]) -> bool:
         """Whether the moving average has fallen by less than ``plateau`` in ``patience`` epochs."""
+        settings = self.settings
         losses = [record["dice_loss"] for record in history]
         if len(losses) <= settings.patience + SMOOTHED:
             return False
         smooth = np.convolve(losses, np.ones(SMOOTHED) / SMOOTHED, mode="valid")
         return bool(smooth[-settings.patience] - smooth[-1] < settings.plateau)
 
-    def draw(
-        self,
-        rng: np.random.Generator,
-        supports: Sequence[PreparedSupport],
-        settings: TrainingSettings,
-    ) -> list[tuple[PreparedSupport, Box]]:
+    def draw(self, rng: np.random.Generator) -> list[tuple[PreparedSupport, Box]]:
         """All crops of a step from one volume, each on a structure or beside one, evenly."""
+        settings = self.settings
         if not self._order:
-            self._order = [int(n) for n in rng.permutation(len(supports))]
-        support = supports[self._order.pop()]
+            self._order = [int(n) for n in rng.permutation(len(self.supports))]
+        support = self.supports[self._order.pop()]
         inside = [place for place in support.centres if len(place)]
         drawn = []
         for _ in range(settings.crops):
@@ -140,7 +140,7 @@ class PublishedRecipe(ImageRecipe):
     def augment(
         self, rng: np.random.Generator, image: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`ImageRecipe.augment`; annotations are yes or no, as published."""
+        """See :meth:`ImageLearner.augment`; annotations are yes or no, as published."""
         if rng.random() < SHIFTED:
             image = image + rng.uniform(-SHIFT, SHIFT)
         return image, (target > 0.5).float()

@@ -6,13 +6,12 @@ from dataclasses import asdict
 
 from ..core.errors import InputError
 from ..core.method_catalog import ON_IMAGES, PRESETS
+from ..core.settings import TrainingSettings
 from ..methods.adapters import ADAPTERS
 from ..methods.tunings import TUNINGS, Tuning
 from ..methods.tunings.frozen import Frozen
-from ..models.preprocessing import Preprocessing
-from .image_recipe import ImageRecipe
-from .loop import TrainingSettings
-from .published_recipe import PublishedRecipe, published_settings
+from .image_recipe import ImageLearner
+from .published_recipe import PublishedLearner, published_settings
 
 METHODS = (*ADAPTERS, *TUNINGS)
 WHITE_BOX = TrainingSettings(**asdict(ON_IMAGES))
@@ -52,7 +51,6 @@ def choose_tuning(method: str, decoder: str | None, preset: str = "own") -> Tuni
     return Frozen() if preset == "published" else None
 
 
-def choose_recipe(preset: str, stride: int, preprocessing: Preprocessing) -> ImageRecipe:
-    """How epochs on image crops run. Arguments as of :class:`ImageRecipe`."""
-    recipe = PublishedRecipe if preset == "published" else ImageRecipe
-    return recipe(stride, preprocessing)
+def image_learner(preset: str) -> type[ImageLearner]:
+    """How epochs on image crops run."""
+    return PublishedLearner if preset == "published" else ImageLearner

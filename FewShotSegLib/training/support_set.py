@@ -193,11 +193,9 @@ def prepare_support(
     )
 
 
-def standardise(
-    adapter: Adapter, supports: Sequence[PreparedSupport], levels: Sequence[int]
-) -> None:
+def standardise(adapter: Adapter, supports: Sequence[PreparedSupport]) -> None:
     """Give the adapter the supports' feature statistics of each level that it uses."""
-    for number, level in enumerate(levels):
+    for number, level in enumerate(adapter.levels):
         samples = []
         for support in supports:
             array = support.features.levels[level]

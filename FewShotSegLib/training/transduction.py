@@ -14,83 +14,57 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core.events import EventSink, ignore
-from ..core.limits import EPOCHS, FACTOR, SIZE_WEIGHT
+from ..core.settings import RefinementSettings, TrainingSettings
 from ..core.size_prior import SizePrior
-from ..inference.prediction import model_probabilities
-from ..inference.query_sizes import Query
+from ..inference.query_sizes import Query, SizeMeasurement
 from ..methods.adapters.base import Adapter
-from .loop import TrainingSettings, fit
-from .size_penalty import bounds_tensors, size_penalty
+from .learner import FeatureLearner
+from .loop import fit
+from .run import Run
+from .size_penalty import SizeTarget, bounds_tensors, size_penalty
 from .support_set import PreparedSupport
+
+__all__ = ["RefinementSettings", "refine"]
 
 BISECTIONS = 5
 NEGLIGIBLE = 1e-3
 """Part of a structure's expected size by which a bound may be missed."""
 
 
-@dataclass(frozen=True)
-class RefinementSettings:
-    """How a copy is refined.
-
-    Attributes:
-        epochs: at most.
-        alone_factor, supported_factor: of the learning rate, without supports and with them.
-        size_weight: lambda of eq. (3).
-    """
-
-    epochs: int = 20
-    alone_factor: float = 0.1
-    supported_factor: float = 0.5
-    size_weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        EPOCHS.check(self.epochs)
-        FACTOR.check(self.alone_factor)
-        FACTOR.check(self.supported_factor)
-        SIZE_WEIGHT.check(self.size_weight)
-
-
 def refine(
     adapter: Adapter,
     probability: Tensor,
-    levels: Sequence[int],
-    query: Query,
-    priors: Mapping[str, SizePrior],
+    target: SizeTarget,
     settings: RefinementSettings,
-    device: torch.device,
+    run: Run,
     supports: Sequence[PreparedSupport] = (),
     training: TrainingSettings | None = None,
-    seed: int = 0,
-    events: EventSink = ignore,
-    check: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Probabilities by which the sizes on a query are plausible, and what happened.
 
     Args:
         adapter: stays as it was.
         probability: the adapter's (K, i, j, k) on the query; stay as they were.
-        priors: by structure name, in the order of the adapter's structures.
-        supports: of the adapter's training, or none.
+        target: the query, and what is expected of it.
+        run: its events are of the phase ``refine``.
+        supports: of the adapter's training, or none. training: how that went.
 
     Returns:
         the probabilities, like the first (these themselves where nothing had to change), and a
         report: by structure the bounds, the soft size before and after in ml, and whether the
         query cuts it off.
     """
-    names, values = list(priors), list(priors.values())
-    query.expect(values)
-    before = query.measure(probability).tolist()
-    cut_off = dict(query.cut_off)
-    bounds = [prior.bounds(cut_off[k]) for k, prior in enumerate(values)]
-    within = [low <= size <= high for (low, high), size in zip(bounds, before, strict=True)]
+    query, names, values = target.query, list(target.priors), list(target.priors.values())
+    before = query.measure(probability, values)
+    bounds = zip(values, before.cut_off, before.sizes.tolist(), strict=True)
+    within = [_plausible(size, prior.bounds(cut)) for prior, cut, size in bounds]
     base = training or TrainingSettings()
     factor = settings.supported_factor if supports else settings.alone_factor
     rule = replace(
@@ -101,67 +75,66 @@ def refine(
         size_from=0.0,
         warm_up=0,
     )
-
-    def moved(copied: Adapter, numbers: Sequence[int]) -> tuple[Adapter, int]:
-        result = fit(
-            copied,
-            levels,
-            supports,
-            rule,
-            device,
-            seed,
-            query,
-            [values[k] for k in numbers],
-            "refine",
-            events,
-            check,
-            names=[names[k] for k in numbers],
-        )
-        return copied, result.epochs
-
-    refined, after, epochs = probability, list(before), 0
+    run = replace(run, phase="refine")
+    refined, epochs = probability, 0
+    after, cut_off = before.sizes.tolist(), list(before.cut_off)
     if supports and not all(within):
-        whole, epochs = moved(copy.deepcopy(adapter), range(len(names)))
-        refined, sizes = _measured(whole, levels, query, device)
-        after, cut_off = sizes.tolist(), dict(query.cut_off)
+        whole = copy.deepcopy(adapter)
+        learner = FeatureLearner(whole, supports, rule)
+        epochs = fit(learner, run, replace(target, measured=before)).epochs
+        refined = query.probabilities(whole)
+        measured = query.measure(refined, values)
+        after, cut_off = measured.sizes.tolist(), list(measured.cut_off)
     elif not all(within):
         refined = probability.clone()
         for k in (k for k, fits in enumerate(within) if not fits):
-            query.expect([values[k]])
-            query.measure(probability[k : k + 1])
-            alone, count = moved(adapter.only(k), [k])
+            own = {names[k]: values[k]}
+            start = query.measure(probability[k : k + 1], [values[k]])
+            alone = adapter.only(k)
+            learner = FeatureLearner(alone, (), rule)
+            epochs += fit(learner, run, SizeTarget(query, own, start)).epochs
             alone = _first_plausible(adapter.only(k), alone, query, values[k])
-            found, sizes = _measured(alone, levels, query, device)
-            refined[k], after[k], cut_off[k] = found[0], sizes.item(), query.cut_off[0]
-            epochs += count
-    bounds = [prior.bounds(cut_off[k]) for k, prior in enumerate(values)]
+            found = query.probabilities(alone)
+            measured = query.measure(found, [values[k]])
+            refined[k], after[k] = found[0], measured.sizes.item()
+            cut_off[k] = measured.cut_off[0]
     report = {
         "epochs": epochs,
         "with_supports": bool(supports),
-        "structures": {
-            name: {
-                "soft_size_before_ml": before[k] / 1000,
-                "soft_size_after_ml": after[k] / 1000,
-                "lower_bound_ml": bounds[k][0] / 1000 if values[k].enabled else None,
-                "upper_bound_ml": bounds[k][1] / 1000 if math.isfinite(bounds[k][1]) else None,
-                "lower_bound_trusted": not (values[k].cut_off or cut_off[k]),
-                "query_cut_off": cut_off[k],
-                "within_before": within[k],
-            }
-            for k, name in enumerate(names)
-        },
+        "structures": _structures_report(target.priors, before, after, cut_off),
     }
     return refined, report
 
 
-def _measured(
-    adapter: Adapter, levels: Sequence[int], query: Query, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """An adapter's probabilities (K, i, j, k) on the query, and its soft sizes (K,) in mm^3."""
-    found = model_probabilities(
-        adapter, query.features, levels, device, lambda done, total: query.check()
-    )
-    return found, query.measure(found)
+def _plausible(size: float, bounds: tuple[float, float]) -> bool:
+    return bounds[0] <= size <= bounds[1]
+
+
+def _structures_report(
+    priors: Mapping[str, SizePrior],
+    before: SizeMeasurement,
+    after: Sequence[float],
+    cut_off: Sequence[bool],
+) -> dict[str, dict[str, Any]]:
+    """By structure name, what a refinement did.
+
+    Args:
+        before: as first measured. after: soft sizes (mm^3) in the end.
+        cut_off: for each structure, whether the query cuts it off in the end.
+    """
+    report, sizes = {}, before.sizes.tolist()
+    for k, (name, prior) in enumerate(priors.items()):
+        low, high = prior.bounds(cut_off[k])
+        report[name] = {
+            "soft_size_before_ml": sizes[k] / 1000,
+            "soft_size_after_ml": after[k] / 1000,
+            "lower_bound_ml": low / 1000 if prior.enabled else None,
+            "upper_bound_ml": high / 1000 if math.isfinite(high) else None,
+            "lower_bound_trusted": not (prior.cut_off or cut_off[k]),
+            "query_cut_off": cut_off[k],
+            "within_before": _plausible(sizes[k], prior.bounds(before.cut_off[k])),
+        }
+    return report
 
 
 def _first_plausible(start: Adapter, end: Adapter, query: Query, prior: SizePrior) -> Adapter:
@@ -171,9 +144,9 @@ def _first_plausible(start: Adapter, end: Adapter, query: Query, prior: SizePrio
     """
 
     def penalty(adapter: Adapter) -> float:
-        sizes = query.sweep(adapter)
-        low, high, mean = bounds_tensors([prior], query.cut_off, sizes.device)
-        return float(size_penalty(sizes / mean, low / mean, high / mean).sum())
+        found = query.sweep(adapter, [prior])
+        low, high, mean = bounds_tensors([prior], found.cut_off, found.sizes.device)
+        return float(size_penalty(found.sizes / mean, low / mean, high / mean).sum())
 
     allowed = penalty(end) + NEGLIGIBLE
     near, far, best = 0.0, 1.0, end

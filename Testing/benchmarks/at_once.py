@@ -16,9 +16,11 @@ from unittest import mock
 import numpy as np
 import torch
 
+from FewShotSegLib.core.settings import TrainingSettings
 from FewShotSegLib.features.store import VolumeFeatures
 from FewShotSegLib.methods.adapters import ADAPTERS
-from FewShotSegLib.training import loop as training
+from FewShotSegLib.training import learner as training
+from FewShotSegLib.training.run import Run
 from FewShotSegLib.training.support_set import PreparedSupport
 
 CHANNELS, SIDE, STEPS = (16, 32, 64, 128, 192), 96, 10
@@ -31,20 +33,12 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:  # threads that sleep while they wait, as the command's
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         sys.exit(subprocess.run([sys.executable, __file__], env=environment).returncode)
-    support, settings = make_support(), training.TrainingSettings()
     adapter = ADAPTERS["adapter"](CHANNELS, 2).train()
+    learner = training.FeatureLearner(adapter, [make_support()], TrainingSettings())
 
     def step() -> None:
         adapter.zero_grad()
-        dice, entropy = training.Recipe().losses(
-            adapter,
-            range(len(CHANNELS)),
-            [support],
-            settings,
-            np.random.default_rng(0),
-            torch.device("cpu"),
-            lambda: None,
-        )
+        dice, entropy = learner.losses(np.random.default_rng(0), Run(torch.device("cpu")))
         (dice + entropy).backward()
 
     before = after = 0.0

@@ -118,7 +118,7 @@ class Training(PipelineTestCase):
         box = tuple(slice(0, n) for n in features.shape)
         cpu = torch.device("cpu")
         with torch.no_grad():
-            scores = box_scores(trained.adapter, features, trained.levels, box, cpu)[0]
+            scores = box_scores(trained.adapter, features, box, cpu)[0]
         weight, bias = model.class_head("kidney_left")
         finest = torch.from_numpy(features.levels[0][(slice(None), *box)].astype(np.float32))
         expected = torch.einsum("c,cijk->ijk", weight, finest) + bias

@@ -13,8 +13,7 @@ from tiny_model import QUICK, STRUCTURES, TinyWorld, run
 from FewShotSegLib.core.errors import Cancelled
 from FewShotSegLib.pipeline import adapt
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
-from FewShotSegLib.training import checkpoint
-from FewShotSegLib.training import loop as training
+from FewShotSegLib.training import checkpoint, learner
 
 EPOCHS = 12
 
@@ -80,7 +79,7 @@ class InterruptedTest(TinyWorld):
 
     def test_ctrl_c_of_the_command_says_how_to_go_on(self) -> None:
         out = self.folder / "x.fseft"
-        real, calls = training.Recipe.losses, []
+        real, calls = learner.FeatureLearner.losses, []
 
         def losses(*arguments: Any) -> Any:
             calls.append(1)
@@ -88,7 +87,7 @@ class InterruptedTest(TinyWorld):
                 raise KeyboardInterrupt
             return real(*arguments)
 
-        with mock.patch.object(training.Recipe, "losses", losses):
+        with mock.patch.object(learner.FeatureLearner, "losses", losses):
             ran = run(*self.adapt_arguments(out, epochs=3))
         self.assertEqual(ran.status, 2)
         self.assertIn("--resume goes on from the last checkpoint", ran.err)

@@ -340,7 +340,7 @@ class SomebodyElsesCheckpoint(RegistryTestCase):
         head = ADAPTERS["linear-probe"]([model.backbone.channels[0]], len(names))
         for k, name in enumerate(names):
             head.start_from(k, *model.class_head(name))
-        probabilities = model_probabilities(head, features, (0,), cpu)
+        probabilities = model_probabilities(head, features, cpu)
         placement = preprocessing.place(volume.grid)
         predicted = original_masks(probabilities, placement)[names.index("liver")]
 

@@ -89,16 +89,14 @@ class TheBorder(unittest.TestCase):
         shape = (40, 20, 16)
         features = random_features(shape)
         query = Query(
-            features, [0], 1.0, (slice(0, 40), slice(0, 20), slice(0, 16)), torch.device("cpu")
+            features, 1.0, (slice(0, 40), slice(0, 20), slice(0, 16)), torch.device("cpu")
         )
         probability = torch.zeros((2, *shape), dtype=torch.float16)
         probability[0, 8:18, 5:15, 4:12] = probability[0, 36:40, 5:10, 4:9] = 1
         probability[1, 0:9, 5:15, 4:12] = 1
-        query.measure(probability)
-        self.assertEqual(query.cut_off, {0: False, 1: True})
-        query.expect([SizePrior(100.0, pieces=2), SizePrior(100.0)])
-        query.measure(probability)
-        self.assertEqual(query.cut_off, {0: True, 1: True})
+        self.assertEqual(query.measure(probability).cut_off, (False, True))
+        priors = [SizePrior(100.0, pieces=2), SizePrior(100.0)]
+        self.assertEqual(query.measure(probability, priors).cut_off, (True, True))
 
 
 class Remarks(unittest.TestCase):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import unittest
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -12,17 +15,24 @@ from tiny_model import STRUCTURES, TinyWorld, run
 
 from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.errors import InputError
+from FewShotSegLib.methods.tuned_model import TunedNetwork
 from FewShotSegLib.models.registry import find_model
 from FewShotSegLib.pipeline import adapt, read_support, segment
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter, read_metadata
 from FewShotSegLib.training.image_recipe import ImageSource
-from FewShotSegLib.training.published_recipe import PublishedRecipe
+from FewShotSegLib.training.published_recipe import PublishedLearner
 from FewShotSegLib.training.recipes import default_settings
 from FewShotSegLib.training.support_set import prepare_support
 
 
 class Numbers(unittest.TestCase):
     """Those of the authors' code."""
+
+    def learner(self, supports: Sequence[Any] = ()) -> PublishedLearner:
+        """One that takes no step, so that its network is never asked for anything."""
+        network = mock.create_autospec(TunedNetwork)
+        settings = default_settings("ft", "published")
+        return PublishedLearner(network, supports, settings, PREPROCESSING)
 
     def test_settings(self) -> None:
         for method, decoder, rate in (
@@ -44,18 +54,18 @@ class Numbers(unittest.TestCase):
             self.assertEqual((s.cross_entropy, s.patience, s.plateau), (0, 20, 0.001))
 
     def test_schedule(self) -> None:
-        recipe, settings = PublishedRecipe(4, PREPROCESSING), default_settings("ft", "published")
-        rates = [recipe.rate(epoch, settings) for epoch in range(200)]
+        learner = self.learner([None] * 5)
+        rates = [learner.rate(epoch) for epoch in range(200)]
         self.assertEqual(rates[:2], [1, 1])
         self.assertAlmostEqual(rates[100], 0.5 + 0.5 * np.cos(np.pi * 99 / 199))
         self.assertLess(rates[-1], 1e-3)
-        self.assertEqual(recipe.steps(settings, [None] * 5), 5)
+        self.assertEqual(learner.steps(), 5)
 
     def test_it_stops_where_the_average_has_settled(self) -> None:
-        recipe, settings = PublishedRecipe(4, PREPROCESSING), default_settings("ft", "published")
+        learner = self.learner()
 
         def settled(losses: list[float]) -> bool:
-            return recipe.settled([{"dice_loss": x} for x in losses], settings)
+            return learner.settled([{"dice_loss": x} for x in losses])
 
         self.assertFalse(settled([0.5] * 30))
         self.assertTrue(settled([0.5] * 31))
@@ -63,26 +73,26 @@ class Numbers(unittest.TestCase):
         self.assertFalse(settled([0.5 - 0.001 * n for n in range(40)]))
 
     def test_dice_is_by_crop_and_class(self) -> None:
-        recipe = PublishedRecipe(4, PREPROCESSING)
+        learner = self.learner()
         scores = [torch.full((1, 2, 2, 2), 2.0), torch.full((1, 2, 2, 2), -2.0)]
         targets = [torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)]
         p, q = (torch.sigmoid(torch.tensor(x)).item() for x in (2.0, -2.0))
         expected = (2 - (16 * p + 1) / (8 * p + 8 + 1) - 1 / (8 * q + 1)) / 2
-        loss, entropy = recipe.combine(scores, targets, [torch.ones(1)] * 2)
+        loss, entropy = learner.combine(scores, targets, [torch.ones(1)] * 2)
         self.assertAlmostEqual(loss.item(), expected, places=6)
         self.assertEqual(entropy.item(), 0)
 
     def test_several_structures_compete(self) -> None:
-        recipe = PublishedRecipe(4, PREPROCESSING)
+        learner = self.learner()
         score = torch.randn(2, 3, 3, 3, requires_grad=True)
         target = torch.zeros(2, 3, 3, 3)
         target[0, 0], target[1, 1] = 1, 1
         p = torch.cat([torch.zeros(1, 3, 3, 3), score]).softmax(0)
         whole = torch.cat([1 - target.sum(0, keepdim=True), target])
         dice = (2 * (p * whole).sum((1, 2, 3)) + 1) / (p.sum((1, 2, 3)) + whole.sum((1, 2, 3)) + 1)
-        loss, _ = recipe.combine([score], [target], [torch.ones(2)])
+        loss, _ = learner.combine([score], [target], [torch.ones(2)])
         torch.testing.assert_close(loss, (1 - dice).mean())
-        loss, _ = recipe.combine([score], [target], [torch.tensor([1.0, 0.0])])
+        loss, _ = learner.combine([score], [target], [torch.tensor([1.0, 0.0])])
         torch.testing.assert_close(loss, 1 - dice[1])
 
 
@@ -102,12 +112,13 @@ class WholeJob(TinyWorld):
             prepare_support(read_support(*s.paths, structures), structures, source)
             for s in self.supports
         ]
-        recipe = PublishedRecipe(4, model.entry.preprocessing["CT"])
-        rng, settings = np.random.default_rng(0), self.short("ft")
+        network = mock.create_autospec(TunedNetwork)
+        learner = PublishedLearner(network, supports, self.short("ft"), source.preprocessing)
+        rng = np.random.default_rng(0)
         for _ in range(3):
             seen = []
             for _ in range(len(supports)):
-                drawn = recipe.draw(rng, supports, settings)
+                drawn = learner.draw(rng)
                 self.assertEqual(len(drawn), 4)
                 self.assertEqual(len({id(support) for support, _ in drawn}), 1)
                 seen.append(id(drawn[0][0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import unittest
+from dataclasses import FrozenInstanceError, replace
 from unittest import mock
 
 import numpy as np
@@ -43,7 +44,7 @@ class QuerySizes(Training):
             part = self.adapter.level_scores(number, array)
             scores.append(torch.nn.functional.interpolate(part, (24, 20, 20), mode="trilinear"))
         whole = sum(scores).sigmoid()[0, :, :22, :19, :17]
-        sizes = self.query.sweep(self.adapter)
+        sizes = self.query.sweep(self.adapter).sizes
         self.assertFalse(sizes.requires_grad)
         torch.testing.assert_close(
             sizes, whole.detach().sum((1, 2, 3)) * VOXEL, atol=0.1, rtol=1e-3
@@ -53,30 +54,30 @@ class QuerySizes(Training):
         for name, matters in (("all", self.everything_matters), ("little", self.little_matters)):
             with self.subTest(name), matters():
                 swept = self.query.sweep(self.adapter)
-                sizes = self.query.sizes(self.adapter)
-                torch.testing.assert_close(sizes.detach(), swept, atol=0.1, rtol=1e-3)
+                sizes = self.query.sizes(self.adapter, swept)
+                torch.testing.assert_close(sizes.detach(), swept.sizes, atol=0.1, rtol=1e-3)
                 self.adapter.zero_grad()
                 sizes.sum().backward()
                 self.assertGreater(float(self.adapter.classifiers[0].bias.grad.sum()), 0)
 
     def test_a_size_has_no_gradient_by_another_structures_score(self) -> None:
         with self.everything_matters():
-            self.query.sweep(self.adapter)
-            self.query.sizes(self.adapter)[0].backward()
+            swept = self.query.sweep(self.adapter)
+            self.query.sizes(self.adapter, swept)[0].backward()
         gradient = self.adapter.classifiers[0].bias.grad
         self.assertGreater(float(gradient[0]), 0)
         self.assertEqual(float(gradient[1]), 0)
 
     def test_the_gradient_is_that_of_the_whole_volume(self) -> None:
         with self.everything_matters():
-            self.query.sweep(self.adapter)
-            self.query.sizes(self.adapter)[0].backward()
+            swept = self.query.sweep(self.adapter)
+            self.query.sizes(self.adapter, swept)[0].backward()
         gradient = float(self.adapter.classifiers[0].bias.grad[0])
         sizes = []
         for step in (0.05, -0.05):
             moved = copy.deepcopy(self.adapter)
             moved.classifiers[0].bias.data[0] += step
-            sizes.append(float(make_query(self.supports[0]).sweep(moved)[0]))
+            sizes.append(float(make_query(self.supports[0]).sweep(moved).sizes[0]))
         slope = (sizes[0] - sizes[1]) / 0.1
         self.assertAlmostEqual(gradient / slope, 1, delta=0.02)
 
@@ -84,15 +85,15 @@ class QuerySizes(Training):
         """Wholly where everything is recomputed, else in the part that is."""
         moved = copy.deepcopy(self.adapter)
         moved.classifiers[0].bias.data += 0.5
-        before = self.query.sweep(self.adapter)
-        expected = make_query(self.supports[0]).sweep(moved)
+        before = self.query.sweep(self.adapter).sizes
+        expected = make_query(self.supports[0]).sweep(moved).sizes
         with self.everything_matters():
-            self.query.sweep(self.adapter)
-            sizes = self.query.sizes(moved).detach()
+            swept = self.query.sweep(self.adapter)
+            sizes = self.query.sizes(moved, swept).detach()
         torch.testing.assert_close(sizes, expected, atol=0.1, rtol=1e-3)
         with self.little_matters():
-            self.query.sweep(self.adapter)
-            sizes = self.query.sizes(moved).detach()
+            swept = self.query.sweep(self.adapter)
+            sizes = self.query.sizes(moved, swept).detach()
         self.assertGreater(float(sizes.sum()), 1.001 * float(before.sum()))
         self.assertLess(float(sizes.sum()), 0.99 * float(expected.sum()))
 
@@ -109,15 +110,15 @@ class QuerySizes(Training):
         level = torch.zeros(4, 24, 20, 20)
         level[0, 9:14, 9:14, 9:12] = 1
         features = make_features([level, torch.zeros(3, 12, 10, 10)], (1, 2), SHAPE)
-        query = Query(features, LEVELS, VOXEL, tuple(slice(0, n) for n in SHAPE), CPU)
+        query = Query(features, VOXEL, tuple(slice(0, n) for n in SHAPE), CPU)
         swept = query.sweep(probe)
         inside = 75 * VOXEL * torch.sigmoid(torch.tensor(1.0))
-        torch.testing.assert_close(swept, inside.expand(2), rtol=0.01, atol=0.1)
+        torch.testing.assert_close(swept.sizes, inside.expand(2), rtol=0.01, atol=0.1)
         with mock.patch(
             "FewShotSegLib.inference.query_sizes.box_scores", wraps=box_scores
         ) as computed:
-            sizes = query.sizes(probe)
-        boxes = [call.args[3] for call in computed.call_args_list]
+            sizes = query.sizes(probe, swept)
+        boxes = [call.args[2] for call in computed.call_args_list]
         voxels = sum(np.prod([part.stop - part.start for part in box]) for box in boxes)
         self.assertGreater(voxels, 0)
         self.assertLess(voxels, 2 * 0.3 * np.prod(SHAPE))
@@ -130,26 +131,40 @@ class QuerySizes(Training):
         adapter = make_adapter(self.supports)
         self.train(adapter, THOROUGH)
         whole = make_query(self.supports[0])
-        whole.sweep(adapter)
-        self.assertEqual(whole.cut_off, {0: False, 1: False})
+        self.assertEqual(whole.sweep(adapter).cut_off, (False, False))
         centre = self.supports[0].centres[0].mean(0).round().astype(int)
         features = self.supports[0].features
         view = (slice(int(centre[0]), SHAPE[0]), slice(0, SHAPE[1]), slice(0, SHAPE[2]))
-        cut = Query(features, LEVELS, VOXEL, view, CPU)
-        cut.sweep(adapter)
-        self.assertEqual(cut.cut_off, {0: True, 1: False})
+        cut = Query(features, VOXEL, view, CPU)
+        self.assertEqual(cut.sweep(adapter).cut_off, (True, False))
 
     def test_it_can_be_stopped(self) -> None:
         def stop() -> None:
             raise Cancelled("Stopped.")
 
         with self.everything_matters():
-            self.query.sweep(self.adapter)
-        self.query.check = stop
+            swept = self.query.sweep(self.adapter)
+        query = replace(self.query, check=stop)
         with self.assertRaises(Cancelled):
-            self.query.sweep(self.adapter)
+            query.sweep(self.adapter)
         with self.assertRaises(Cancelled):
-            self.query.sizes(self.adapter)
+            query.sizes(self.adapter, swept)
+
+    def test_a_measurement_is_a_value(self) -> None:
+        """What one sweep found is not overwritten by the next, of whatever adapter."""
+        first = self.query.sweep(self.adapter)
+        kept = copy.deepcopy(first)
+        moved = copy.deepcopy(self.adapter)
+        moved.classifiers[0].bias.data += 0.5
+        second = self.query.sweep(moved)
+        self.query.sizes(moved, second)
+        self.assertFalse(torch.equal(first.sizes, second.sizes))
+        for field in ("sizes", "rest"):
+            self.assertTrue(torch.equal(getattr(first, field), getattr(kept, field)))
+        self.assertEqual((first.cut_off, first.boxes), (kept.cut_off, kept.boxes))
+        for value in (first, self.query):
+            with self.assertRaises(FrozenInstanceError):
+                value.sizes = None
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from training_case import (
     CPU,
-    LEVELS,
     NAMES,
     SETTINGS,
     SHAPE,
@@ -25,7 +24,8 @@ from training_case import (
 
 from FewShotSegLib.core.errors import Cancelled, InputError
 from FewShotSegLib.core.size_prior import SizePrior, override_priors
-from FewShotSegLib.inference.prediction import model_probabilities
+from FewShotSegLib.training.run import Run
+from FewShotSegLib.training.size_penalty import SizeTarget
 from FewShotSegLib.training.transduction import RefinementSettings, refine
 
 
@@ -46,9 +46,9 @@ class Refinement(Training):
         self.events.clear()
         self.before = weights(self.adapter)
         self.query = make_query(make_support(3))
-        self.probability = model_probabilities(self.adapter, self.query.features, LEVELS, CPU)
+        self.probability = self.query.probabilities(self.adapter)
         self.kept = self.probability.clone()
-        self.sizes = self.query.measure(self.probability).tolist()
+        self.sizes = self.query.measure(self.probability).sizes.tolist()
 
     def tearDown(self) -> None:
         for name, tensor in self.adapter.state_dict().items():
@@ -63,15 +63,13 @@ class Refinement(Training):
         **options: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         options = {"training": replace(SETTINGS, learning_rate=0.01), **options}
+        check = options.pop("check", lambda: None)
         return refine(
             self.adapter,
             self.probability,
-            LEVELS,
-            self.query,
-            {"ball": ball, "bar": bar},
+            SizeTarget(self.query, {"ball": ball, "bar": bar}),
             rule,
-            CPU,
-            events=self.events.append,
+            Run(CPU, events=self.events.append, check=check),
             **options,
         )
 
@@ -162,7 +160,7 @@ class Refinement(Training):
 
     def test_an_adapter_of_one_structure_scores_as_the_whole(self) -> None:
         for k in range(len(NAMES)):
-            found = model_probabilities(self.adapter.only(k), self.query.features, LEVELS, CPU)
+            found = self.query.probabilities(self.adapter.only(k))
             torch.testing.assert_close(found[0], self.probability[k], atol=2e-3, rtol=0)
 
     def test_a_prior_that_is_switched_off_asks_for_nothing(self) -> None:
@@ -185,7 +183,8 @@ class Refinement(Training):
         _, report = self.refine(trusted, self.fitting(1))
         self.assertGreater(report["epochs"], 0)
         centre = int(make_support(3).centres[0][:, 0].mean())
-        self.query.view = (slice(centre, SHAPE[0]), *self.query.view[1:])
+        view = (slice(centre, SHAPE[0]), *self.query.view[1:])
+        self.query = replace(self.query, view=view)
         refined, report = self.refine(trusted, self.fitting(1))
         self.assertIs(refined, self.probability)
         self.assertTrue(report["structures"]["ball"]["query_cut_off"])

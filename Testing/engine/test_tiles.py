@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import unittest
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,10 +24,10 @@ CPU = torch.device("cpu")
 SHAPES = ((21, 18, 13), (16, 24, 8), (5, 30, 3))
 
 
-def all_at_once(adapter: Adapter, features: VolumeFeatures, levels: Sequence[int]) -> Tensor:
+def all_at_once(adapter: Adapter, features: VolumeFeatures) -> Tensor:
     """Scores of a whole volume, by the shortest way that they can be written down."""
     total = 0
-    for number, level in enumerate(levels):
+    for number, level in enumerate(adapter.levels):
         array = torch.from_numpy(features.levels[level]).float() * features.scales[level]
         scores = adapter.level_scores(number, array[None])
         scale = features.strides[level]
@@ -41,60 +40,60 @@ class Seamless(OneThread):
     """For every adapter, on one level or on all."""
 
     def cases(self):
-        """Every adapter, choice of levels and shape: (adapter, features, levels)."""
+        """Every adapter, choice of levels and shape: (adapter, features)."""
         for name, choice, shape in itertools.product(ADAPTERS, ("multi", "last"), SHAPES):
             levels = select_levels(STRIDES, choice)
-            adapter = make_adapter(name, [FILTERS[level] for level in levels])
-            yield f"{name}, {choice}, {shape}", adapter, random_features(shape), levels
+            adapter = make_adapter(name, [FILTERS[level] for level in levels], levels=levels)
+            yield f"{name}, {choice}, {shape}", adapter, random_features(shape)
 
     def assert_same(self, scores: Tensor, expected: Tensor) -> None:
         self.assertEqual(scores.shape, expected.shape)
         torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
 
     def test_the_whole_box_is_the_whole_volume(self) -> None:
-        for name, adapter, features, levels in self.cases():
+        for name, adapter, features in self.cases():
             with self.subTest(name):
                 box = tuple(slice(0, n) for n in features.shape)
-                scores = box_scores(adapter, features, levels, box, CPU)
+                scores = box_scores(adapter, features, box, CPU)
                 self.assertEqual(scores.dtype, torch.float32)
-                self.assert_same(scores, all_at_once(adapter, features, levels))
+                self.assert_same(scores, all_at_once(adapter, features))
 
     def test_tiles_make_up_the_whole(self) -> None:
-        for name, adapter, features, levels in self.cases():
-            expected = all_at_once(adapter, features, levels)
+        for name, adapter, features in self.cases():
+            expected = all_at_once(adapter, features)
             for size in (7, 12):
                 with self.subTest(name, size=size):
                     scores = torch.full_like(expected, torch.nan)
                     for box in iterate_boxes(features.shape, size):
-                        part = box_scores(adapter, features, levels, box, CPU)
+                        part = box_scores(adapter, features, box, CPU)
                         scores[(slice(None), *box)] = part
                     self.assert_same(scores, expected)
 
     def test_every_kind_of_box_is_a_part_of_the_whole(self) -> None:
         """Single voxels, slabs, corners, and boxes that start at odd places."""
         rng = np.random.default_rng(0)
-        for name, adapter, features, levels in self.cases():
-            expected = all_at_once(adapter, features, levels)
+        for name, adapter, features in self.cases():
+            expected = all_at_once(adapter, features)
             for _ in range(8):
                 box = []
                 for n in features.shape:
                     first, last = sorted(rng.integers(0, n, 2))
                     box.append(slice(int(first), int(last) + 1))
                 with self.subTest(name, box=box):
-                    scores = box_scores(adapter, features, levels, tuple(box), CPU)
+                    scores = box_scores(adapter, features, tuple(box), CPU)
                     self.assert_same(scores, expected[(slice(None), *box)])
 
     def test_training_crops_see_what_prediction_sees(self) -> None:
         """Scores of drawn crops, computed with gradients, are those of the whole volume there."""
-        for name, adapter, features, levels in self.cases():
+        for name, adapter, features in self.cases():
             voxels = np.argwhere(np.ones(features.shape))
             support = PreparedSupport(
                 features, torch.zeros(1), torch.ones(1), (voxels,), {}, frozenset()
             )
-            expected = all_at_once(adapter, features, levels)
+            expected = all_at_once(adapter, features)
             adapter.requires_grad_(True)
             for crop, box in draw_crops(np.random.default_rng(0), [support], 6, 9):
-                scores = box_scores(adapter, crop.features, levels, box, CPU)
+                scores = box_scores(adapter, crop.features, box, CPU)
                 self.assertTrue(scores.requires_grad)
                 with self.subTest(name, box=box):
                     self.assert_same(scores.detach(), expected[(slice(None), *box)])
@@ -111,18 +110,20 @@ class Seamless(OneThread):
         )
         box = (slice(0, 9), slice(2, 10), slice(3, 8))
         self.assert_same(
-            box_scores(adapter, halves, (0, 1, 2), box, CPU),
-            box_scores(adapter, features, (0, 1, 2), box, CPU),
+            box_scores(adapter, halves, box, CPU),
+            box_scores(adapter, features, box, CPU),
         )
 
     def test_any_choice_of_levels_is_possible(self) -> None:
         features = random_features((13, 10, 11))
         for levels in ((1,), (2,), (0, 2)):
             with self.subTest(levels):
-                adapter = make_adapter("adapter", [FILTERS[level] for level in levels])
-                expected = all_at_once(adapter, features, levels)
+                channels = [FILTERS[level] for level in levels]
+                adapter = make_adapter("adapter", channels, levels=levels)
+                self.assertEqual(adapter.only(0).levels, levels)
+                expected = all_at_once(adapter, features)
                 box = (slice(3, 8), slice(1, 10), slice(0, 7))
-                scores = box_scores(adapter, features, levels, box, CPU)
+                scores = box_scores(adapter, features, box, CPU)
                 self.assert_same(scores, expected[(slice(None), *box)])
 
 

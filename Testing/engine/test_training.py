@@ -52,8 +52,8 @@ class Learning(Training):
         adapter = make_adapter(self.supports)
         self.train(adapter, THOROUGH)
         unseen = make_support(3)
-        size = make_query(unseen).sweep(adapter)
-        before = make_query(unseen).sweep(make_adapter(self.supports))
+        size = make_query(unseen).sweep(adapter).sizes
+        before = make_query(unseen).sweep(make_adapter(self.supports)).sizes
         for k, name in enumerate(NAMES):
             true = unseen.sizes[name]
             self.assertLess(abs(float(size[k]) - true), 0.25 * true)
@@ -141,10 +141,10 @@ class PartialLabels(Training):
         supports = [self.supports[0], make_support(2, annotated=(1, 0))]
         adapter = make_adapter(supports)
         query = make_query(self.supports[0])
-        before = query.sweep(adapter)
+        before = query.sweep(adapter).sizes
         self.train(adapter, THOROUGH, supports=supports)
         true = self.supports[0].sizes["bar"]
-        error = abs(float(query.sweep(adapter)[1]) - true)
+        error = abs(float(query.sweep(adapter).sizes[1]) - true)
         self.assertLess(error, 0.3 * true)
         self.assertLess(error, abs(float(before[1]) - true))
 
@@ -248,7 +248,7 @@ class Events(Training):
                 off = SizePrior(1000.0, enabled=False)
                 options = {"query": make_query(query), "priors": [SizePrior(mean, gamma=0.1), off]}
             self.train(adapter, replace(SETTINGS, size_weight=5.0, size_from=0.25), **options)
-            sizes[name] = float(make_query(query).sweep(adapter)[0])
+            sizes[name] = float(make_query(query).sweep(adapter).sizes[0])
         self.assertGreater(sizes["large"], 1.1 * sizes["free"])
         self.assertLess(sizes["small"], 0.9 * sizes["free"])
 
@@ -266,7 +266,7 @@ class Standardising(OneThread):
                 PreparedSupport(scaled, torch.zeros(1), torch.ones(1), (), {}, frozenset())
             )
         adapter = ADAPTERS["linear-probe"](WIDTHS, 1)
-        standardise(adapter, supports, LEVELS)
+        standardise(adapter, supports)
         for number, scale in enumerate((1.0, 3.0)):
             values = np.concatenate(
                 [s.features.levels[number].reshape(WIDTHS[number], -1) for s in supports], 1

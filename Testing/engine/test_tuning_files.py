@@ -115,7 +115,7 @@ class WholeJob(TinyWorld):
                 method="ft", decoder=decoder, structures="4=Left kidney,5=pea", settings=still
             )
             self.assertEqual(bool(trained.training["started_from_classes"]), known)
-            network = TunedNetwork(model, TUNINGS["ft"](decoder), trained.adapter, trained.levels)
+            network = TunedNetwork(model, TUNINGS["ft"](decoder), trained.adapter)
             network.tuning.load(network.backbone, trained.tuned)
             with torch.no_grad():
                 score = network.eval().scores(image)[:, 0]

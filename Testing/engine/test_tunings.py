@@ -21,8 +21,9 @@ from FewShotSegLib.methods.tunings.base import Tuning
 from FewShotSegLib.models.backbones.obelisk_unet import ObeliskUNet
 from FewShotSegLib.models.backbones.swin_unetr import SwinUNETRBackbone
 from FewShotSegLib.training.augmentation import bend, disturb, random_matrix
-from FewShotSegLib.training.image_recipe import ImageRecipe, ImageSource
+from FewShotSegLib.training.image_recipe import ImageLearner, ImageSource
 from FewShotSegLib.training.loop import fit
+from FewShotSegLib.training.run import Run
 from FewShotSegLib.training.support_set import Support, prepare_support
 
 
@@ -270,20 +271,17 @@ class Crops(OnTinyModel):
         np.testing.assert_array_equal(support.features.levels[0], expected[0].numpy())
 
     def test_crops_are_padded_to_the_backbones_stride(self) -> None:
-        recipe = ImageRecipe(4, PREPROCESSING)
+        learner = ImageLearner(self.network(TUNINGS["ft"]()), (), QUICK, PREPROCESSING)
         images = [torch.rand(5, 8, 7), torch.rand(6, 3, 9)]
-        batch = recipe.batch(images)
+        batch = learner.batch(images)
         self.assertEqual(tuple(batch.shape), (2, 1, 8, 8, 12))
         torch.testing.assert_close(batch[1, 0, :6, :3, :9], images[1])
         torch.testing.assert_close(batch[1, 0, 7, 2, 3], images[1][5, 2, 3])
 
     def test_a_volume_smaller_than_the_crop(self) -> None:
         network = self.network(TUNINGS["ft"]())
-        recipe = ImageRecipe(4, PREPROCESSING)
-        rng = np.random.default_rng(0)
-        losses = recipe.losses(
-            network, (0, 1, 2), [self.support((7, 9, 3))], QUICK, rng, CPU, lambda: None
-        )
+        learner = ImageLearner(network, [self.support((7, 9, 3))], QUICK, PREPROCESSING)
+        losses = learner.losses(np.random.default_rng(0), Run(CPU))
         self.assertTrue(all(torch.isfinite(loss) for loss in losses))
 
     def test_nothing_is_ever_mirrored(self) -> None:
@@ -323,11 +321,9 @@ class Crops(OnTinyModel):
         ends = []
         for _ in range(2):
             network = self.network(TUNINGS["ft"]())
-            recipe = ImageRecipe(4, PREPROCESSING)
-            support = self.support()
-            recipe.begin(network, [support], QUICK, 0, CPU)
-            result = fit(network, (0, 1, 2), [support], QUICK, CPU, recipe=recipe)
-            ends.append(result.history)
+            learner = ImageLearner(network, [self.support()], QUICK, PREPROCESSING)
+            learner.begin(Run(CPU))
+            ends.append(fit(learner, Run(CPU)).history)
         self.assertEqual(ends[0], ends[1])
         self.assertLess(ends[0][-1]["loss"], 0.8 * ends[0][0]["loss"])
 

@@ -10,10 +10,15 @@ from FewShotSegLib.methods.adapters import ADAPTERS
 from FewShotSegLib.methods.adapters.base import Adapter
 
 
-def make_adapter(name: str, channels: Sequence[int], structures: int = 2) -> Adapter:
+def make_adapter(
+    name: str,
+    channels: Sequence[int],
+    structures: int = 2,
+    levels: Sequence[int] | None = None,
+) -> Adapter:
     """An adapter whose every weight matters."""
     torch.manual_seed(0)
-    adapter = ADAPTERS[name](channels, structures).eval().requires_grad_(False)
+    adapter = ADAPTERS[name](channels, structures, levels).eval().requires_grad_(False)
     for parameter in adapter.parameters():
         parameter.normal_(std=0.3)
     for number, width in enumerate(channels):

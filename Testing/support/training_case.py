@@ -12,10 +12,15 @@ import torch
 from tiny import OneThread, make_features
 from torch import Tensor
 
+from FewShotSegLib.core.settings import TrainingSettings
+from FewShotSegLib.core.size_prior import SizePrior
 from FewShotSegLib.inference.query_sizes import Query
 from FewShotSegLib.methods.adapters import ADAPTERS
 from FewShotSegLib.methods.adapters.base import Adapter
-from FewShotSegLib.training.loop import TrainingResult, TrainingSettings, fit
+from FewShotSegLib.training.learner import FeatureLearner
+from FewShotSegLib.training.loop import TrainingResult, fit
+from FewShotSegLib.training.run import Run
+from FewShotSegLib.training.size_penalty import SizeTarget
 from FewShotSegLib.training.support_set import PreparedSupport, standardise
 
 CPU = torch.device("cpu")
@@ -84,13 +89,13 @@ def make_adapter(
 ) -> Adapter:
     torch.manual_seed(seed)
     adapter = ADAPTERS[method](WIDTHS, 2)
-    standardise(adapter, supports, LEVELS)
+    standardise(adapter, supports)
     return adapter
 
 
 def make_query(support: PreparedSupport) -> Query:
     """The volume of a support, without what was annotated."""
-    return Query(support.features, LEVELS, VOXEL, tuple(slice(0, n) for n in SHAPE), CPU)
+    return Query(support.features, VOXEL, tuple(slice(0, n) for n in SHAPE), CPU)
 
 
 def weights(adapter: Adapter) -> dict[str, Tensor]:
@@ -109,12 +114,20 @@ class Training(OneThread):
         self.events: list[dict[str, Any]] = []
 
     def train(
-        self, adapter: Adapter, settings: TrainingSettings = SETTINGS, **options: Any
+        self,
+        adapter: Adapter,
+        settings: TrainingSettings = SETTINGS,
+        *,
+        supports: Sequence[PreparedSupport] | None = None,
+        query: Query | None = None,
+        priors: Sequence[SizePrior] = (),
+        **run: Any,
     ) -> TrainingResult:
-        options = {"supports": self.supports, "names": NAMES, **options}
-        return fit(
-            adapter, LEVELS, settings=settings, device=CPU, events=self.events.append, **options
-        )
+        """Train on the supports, or on others; ``run`` are fields of :class:`Run`."""
+        supports = self.supports if supports is None else supports
+        target = query and SizeTarget(query, dict(zip(NAMES, priors, strict=True)))
+        learner = FeatureLearner(adapter, supports, settings)
+        return fit(learner, Run(CPU, events=self.events.append, **run), target)
 
     def assert_equal(self, one: Adapter, other: Adapter) -> None:
         """Bit for bit."""

@@ -44,8 +44,7 @@ class OnTinyModel(OneThread):
     def network(self, tuning: Tuning, seed: int = 0) -> TunedNetwork:
         backbone = self.model.backbone  # draws numbers where it is loaded for the first time
         torch.manual_seed(seed)
-        head = HEAD(backbone.channels, 2)
-        return TunedNetwork(self.model, tuning, head, range(len(backbone.channels)))
+        return TunedNetwork(self.model, tuning, HEAD(backbone.channels, 2))
 
     def step(self, network: TunedNetwork) -> None:
         """One optimiser step on nonsense."""

@@ -36,6 +36,11 @@ class Adapter(nn.Module, ABC):
     Args:
         channels: channels of each level that is adapted.
         structures: number of structures, each with its own sigmoid.
+        levels: which of the backbone's feature levels these are, finest first; the first ones
+            where not given.
+
+    Attributes:
+        levels: the same.
     """
 
     halo: int
@@ -43,8 +48,13 @@ class Adapter(nn.Module, ABC):
     learning_rate: float
     """A good first step size, found on the benchmark."""
 
-    def __init__(self, channels: Sequence[int], structures: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], structures: int, levels: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
+        self.levels = tuple(range(len(channels)) if levels is None else levels)
+        if len(self.levels) != len(channels):
+            raise ValueError(f"{len(self.levels)} levels for channels of {len(channels)}")
         self.classifiers = nn.ModuleList(nn.Conv3d(c, structures, 1) for c in channels)
         for level, (classifier, width) in enumerate(zip(self.classifiers, channels, strict=True)):
             nn.init.normal_(classifier.weight, std=0.01)

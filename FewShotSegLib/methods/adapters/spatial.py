@@ -28,8 +28,10 @@ class SpatialAdapter(Adapter):
     halo = 2
     learning_rate = 5e-3
 
-    def __init__(self, channels: Sequence[int], structures: int) -> None:
-        super().__init__(channels, structures)
+    def __init__(
+        self, channels: Sequence[int], structures: int, levels: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(channels, structures, levels)
         widest = PUBLISHED_HIDDEN if len(channels) == 1 else HIDDEN
         self.residuals = nn.ModuleList(
             self._residual(width, min(width, widest)) for width in channels[:SPATIAL_LEVELS]
