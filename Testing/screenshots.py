@@ -1,6 +1,6 @@
 """Draws the pictures of the README and the tutorial from the running panel.
 
-Outside Slicer: ``python Testing/screenshots.py`` (FOLDER, by default Documentation).
+Outside Slicer: ``python Testing/screenshots.py`` (FOLDER, by default Documentation/images).
 In Slicer: ``Slicer --additional-module-paths FewShotSeg --python-script Testing/screenshots.py``.
 """
 
@@ -128,7 +128,7 @@ def save_overlay(way: Walkthrough, folder: Path) -> None:
 if __name__ == "__main__":
     arguments = [a for a in sys.argv[1:] if not a.startswith("-")]
     main(
-        Path(arguments[0] if arguments else Path(__file__).parents[1] / "Documentation"),
+        Path(arguments[0] if arguments else Path(__file__).parents[1] / "Documentation" / "images"),
         int(arguments[1]) if len(arguments) > 1 else EPOCHS,
     )
     if slicer_world.REAL:

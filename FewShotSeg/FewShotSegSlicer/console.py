@@ -29,7 +29,7 @@ class TaskFailed(FewShotSegError):
 
 
 class ConsoleApi:
-    """Part of the logic; see ``Documentation/console.md``."""
+    """Part of the logic; see ``Documentation/how-to/slicer-console.md``."""
 
     listen: Callable[..., Any]
     getParameterNode: Callable[[], Any]

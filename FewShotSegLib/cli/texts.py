@@ -79,7 +79,7 @@ PRETRAIN = """\
 Train a foundation model on an assembly of data sets that each annotate only some classes (eq. 1):
 a class counts only in volumes where it was annotated. The assembly is a JSON file that names the
 data sets, their folders, and which of their label values is which class of one common template;
-Documentation/pretraining.md explains every field and has a complete example.
+Documentation/how-to/pretrain-a-model.md has a complete example, and links to every field.
 
   fewshotseg pretrain assembly.json --out pretraining/
   fewshotseg pretrain assembly.json --out pretraining/ --resume        after an interruption
@@ -93,7 +93,7 @@ ID.safetensors (the model), curve.png, pretraining.json (every figure), the chec
 BENCHMARK = """\
 Compare methods on drawn supports: every task, number of shots, method and draw that the plan names.
 One row a query is kept as soon as it is known; the same command goes on where it was stopped.
-Documentation/benchmarks.md explains the plan.
+Documentation/how-to/compare-methods.md explains the plan.
 
   fewshotseg benchmark plan.json --new DATA --structures 4=parotid_right,5=parotid_left
   fewshotseg benchmark plan.json                     runs it, into the folder plan/

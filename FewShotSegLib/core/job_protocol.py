@@ -1,6 +1,8 @@
 """What the Slicer module and its background process say to each other; both sides import this.
 
-``Documentation/protocol.md`` is this file for people. A *job* is a private folder with ``job.json``
+``Documentation/reference/process-protocol.md`` is this file for people.
+
+A *job* is a private folder with ``job.json``
 and raw arrays. The process is ``python -u -m FewShotSegLib.worker FOLDER``: it writes events
 (``events``) as JSON lines on its standard output and leaves what it made in ``FOLDER/results``. It
 stops when there is a file ``cancel`` in the folder; when its caller is no more, or the folder, it

@@ -1,4 +1,7 @@
-"""Reading and checking the description of an assembly. Documentation/pretraining.md lists it."""
+"""Reading and checking the description of an assembly.
+
+Its fields are listed in Documentation/reference/pretraining-fields.md.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import slicer_world
 from process_case import ProcessTestCase
 from tiny_model import write_model
 
-PAGE = slicer_world.ROOT / "Documentation" / "console.md"
+PAGE = slicer_world.ROOT / "Documentation" / "how-to" / "slicer-console.md"
 
 
 class ConsoleTest(ProcessTestCase):

@@ -1,4 +1,6 @@
-"""The plan of a benchmark: what is run on which cases. Documentation/benchmarks.md has the fields.
+"""The plan of a benchmark: what is run on which cases.
+
+Its fields are listed in Documentation/how-to/compare-methods.md.
 
 Supports and queries are named one by one, so that what two people ran can be compared.
 """

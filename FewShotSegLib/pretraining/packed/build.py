@@ -37,7 +37,9 @@ def build_pack(
     out: str | os.PathLike[str],
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Write the pack that a JSON file describes; Documentation/pretraining.md lists its fields.
+    """Write the pack that a JSON file describes.
+
+    Its fields are listed in Documentation/reference/pretraining-fields.md.
 
     Raises:
         InputError: the description or a file can't be used. StorageError: it can't be written.

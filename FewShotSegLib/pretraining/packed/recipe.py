@@ -1,4 +1,7 @@
-"""The recipe of an episodic pre-training: a JSON file. Documentation/pretraining.md lists it."""
+"""The recipe of an episodic pre-training: a JSON file.
+
+Its fields are listed in Documentation/reference/pretraining-fields.md.
+"""
 
 from __future__ import annotations
 

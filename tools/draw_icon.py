@@ -1,4 +1,4 @@
-"""Draws the module's icon: ``python Documentation/draw_icon.py`` writes the PNG that ships.
+"""Draws the module's icon: ``python tools/draw_icon.py`` writes the PNG that ships.
 
 Three annotated slices, one behind the other, and the structure that they teach.
 """
