@@ -5,6 +5,7 @@
 # make wheel-check   the wheel in an environment of its own, away from here
 # make golden   every network's numbers with the lowest versions that requirements.txt lets in, and
 #               with the newest, each in an environment of its own (golden-lowest, golden-newest)
+# make coverage   the tests, and which lines of engine and module they run
 # make test-random   the tests in random order (SEED=N for an order seen before)
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ READY := .venv/ready
 PIP = [ -t 1 ] && quiet= || quiet=--quiet; \
     $(BIN)/python -m pip install $$quiet --disable-pip-version-check
 
-.PHONY: setup demo test test-random soak wheel-check golden golden-lowest golden-newest lint clean
+.PHONY: setup demo test coverage test-random soak wheel-check golden golden-lowest golden-newest lint clean
 
 setup: $(READY)
 
@@ -46,6 +47,9 @@ demo: setup
 test: setup
 	@echo "Running all tests, which takes several minutes"
 	$(BIN)/python -m pytest -q Testing
+
+coverage: setup
+	$(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered --cov-report=xml Testing
 
 # Seeds are random where none is given, and printed, so that a run can be had again.
 test-random: setup

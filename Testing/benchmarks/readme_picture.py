@@ -2,8 +2,8 @@
 
     python Testing/benchmarks/readme_picture.py DATA --out Documentation/images/head-and-neck.png
 
-DATA holds ``openkbp/dev``, as for ``fewshotseg benchmark``. Supports, query and seed are those of
-a draw of the plan, so that the Dice in the picture is one row of its ``results.jsonl``.
+DATA holds ``openkbp/dev``, as for ``fewshotseg benchmark``. Supports, query and seed are those of a
+draw of the plan.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 import FewShotSegLib as fss
@@ -23,8 +24,15 @@ from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.overlay.picture import Panel, draw_overlay
 
 PLAN = Path(__file__).parent / "plans" / "head-and-neck-ct.json"
-COLORS = 128
-"""Of the PNG's palette: about a quarter of the size of one in full colour."""
+COLORS = {
+    "brainstem": "#b388ff",
+    "spinal_cord": "#7ddf64",
+    "mandible": "#ffe066",
+    "parotid_right": "#2ec4b6",
+    "parotid_left": "#ffa53d",
+}
+PALETTE = 256
+"""Colours of the PNG, which make it less than half as large as one in full colour."""
 
 
 def main() -> None:
@@ -62,7 +70,10 @@ def main() -> None:
             picture,
             replace(read_image(query.image), modality="CT"),
             [Panel("Adapter + transduction", result.masks, dice)],
-            result.structures,
+            [
+                replace(structure, color=to_rgb(COLORS[structure.name]))
+                for structure in result.structures
+            ],
             reference=reference,
             prior_ml={
                 name: (prior["lower_ml"] or 0.0, prior["upper_ml"])
@@ -75,10 +86,10 @@ def main() -> None:
         )
         args.out.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(picture) as full:
-            full.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(
+            full.convert("RGB").quantize(PALETTE, Image.Quantize.MAXCOVERAGE).save(
                 args.out, optimize=True
             )
-    print({name: round(value, 3) for name, value in dice.items()})
+    print({name: round(float(value), 3) for name, value in dice.items()})
     print(f"mean {sum(dice.values()) / len(dice):.3f}; {args.out.stat().st_size} bytes")
 
 

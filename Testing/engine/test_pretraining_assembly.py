@@ -95,7 +95,9 @@ class BadAssemblies(World):
             self.assert_refused(telling, change)
 
     def test_the_documented_example_is_one(self) -> None:
-        text = (ROOT / "Documentation" / "pretraining.md").read_text(encoding="utf-8")
+        pages = ROOT / "Documentation"
+        text = (pages / "how-to" / "pretrain-a-model.md").read_text(encoding="utf-8")
+        fields = (pages / "reference" / "pretraining-fields.md").read_text(encoding="utf-8")
         data = json.loads(text.split("```json\n")[1].split("```")[0])
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -118,7 +120,7 @@ class BadAssemblies(World):
         self.assertEqual(assembly.training.steps, 7)
         for part in (Targets, Augmentation, TrainingPlan):
             for field in dataclasses.fields(part):
-                self.assertIn(f"`{field.name}`", text)
+                self.assertIn(f"`{field.name}`", fields)
 
     def test_files_that_are_no_assembly(self) -> None:
         for text in ("{", "[]", '"text"', "3"):

@@ -95,19 +95,8 @@ class DescriptionTest(unittest.TestCase):
         size = [int.from_bytes(raw[i : i + 4], "big") for i in (16, 20)]
         self.assertEqual(size, [128, 128])
 
-    def test_pictures_are_small(self) -> None:
-        for path in (ROOT / "Documentation").rglob("*.png"):
-            self.assertLess(path.stat().st_size, 700_000, path.name)
 
-    def test_documents_link_to_files_that_are_there(self) -> None:
-        cards = (ROOT / "FewShotSegLib" / "Resources").rglob("*.md")
-        for page in (*(ROOT / "Documentation").rglob("*.md"), ROOT / "README.md", *cards):
-            for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
-                if "://" not in link:
-                    self.assertTrue((page.parent / link).exists(), f"{page.name}: {link}")
-
-
-class HouseOfTheModuleTest(unittest.TestCase):
+class ModuleFilesTest(unittest.TestCase):
     """Rules of the module's own code."""
 
     def test_nothing_of_torch_in_the_slicer_process(self) -> None:
