@@ -18,6 +18,7 @@ from ..compute.allocation import keep_freed_memory
 from ..core.errors import Cancelled, FewShotSegError, in_words, is_out_of_memory
 from ..core.events import EventSink, ignore, json_lines, make_event
 from ..core.plain_text import indented
+from ..core.plugins import plugin_remarks
 from ..core.requirements import Outdated, outdated_packages
 from .commands import COMMANDS
 from .commands.common import signals, speaks
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sink(make_event("started", command=args.command, version=__version__, pid=os.getpid()))
         for old in outdated_packages():
             sink(make_event("warning", message=f"{old} {_update(old)}"))
+        for remark in plugin_remarks():
+            sink(make_event("warning", message=remark))
         with signals(), getattr(sink, "apart", nullcontext)():
             status = args.run(args, sink)
         sink(make_event("finished", seconds=round(time.monotonic() - start, 2)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from ..core.method_sizes import network_numbers
+from ..core.method_sizes import network_parameters
 from ..core.model_folders import DEFAULT_MODELS, UnusableEntry
 from ..core.quantities import bytes_text
 from ..core.tables import text_table
@@ -92,7 +92,7 @@ def licence_text(entry: ModelEntry, size: int | None = None) -> str:
 
 def _network(entry: ModelEntry) -> str:
     """The architecture and about how many parameters it has, where they were counted."""
-    count = network_numbers(entry.architecture)
+    count = network_parameters(entry.architecture)
     millions = f" ({count / 1e6:.{0 if count >= 1e7 else 1}f} M)" if count else ""
     return entry.architecture["name"] + millions
 

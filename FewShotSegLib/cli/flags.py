@@ -25,7 +25,13 @@ from ..core.limits import (
     Range,
     require_path,
 )
-from ..core.method_catalog import DECODERS, METHODS, PRESETS, WHITE_BOX
+from ..core.method_catalog import (
+    DECODERS,
+    DEFAULT_METHOD,
+    METHODS,
+    PRESETS,
+    white_box_methods,
+)
 from . import texts as cli_texts
 
 # Neither this nor anything it imports may load torch: --help and a wrong flag answer at once.
@@ -131,10 +137,10 @@ def _add_adapt(add: Add) -> None:
     sub.add_argument(
         "--method",
         choices=tuple(METHODS),
-        default=next(iter(METHODS)),
+        default=DEFAULT_METHOD,
         metavar="NAME",
-        help="what is trained: on the frozen backbone adapter (the default), linear-probe or "
-        "adapter-1x1; or the backbone as well: " + ", ".join(WHITE_BOX),
+        help=f"what is trained: on the frozen backbone {_black_box_methods()}; or the backbone as "
+        "well: " + ", ".join(white_box_methods()),
     )
     sub.add_argument(
         "--decoder",
@@ -180,6 +186,12 @@ def _add_adapt(add: Add) -> None:
         "--resume", action="store_true", help="go on from an interrupted run with the same inputs"
     )
     _add_runtime(sub)
+
+
+def _black_box_methods() -> str:
+    names = [name for name, method in METHODS.items() if not method.trains_backbone]
+    names[0] += " (the default)"
+    return " or ".join([", ".join(names[:-1]), names[-1]])
 
 
 def _add_segment(add: Add) -> None:

@@ -165,11 +165,22 @@ def read_checked_header(data: bytes, name: str) -> tuple[dict[str, Any], Adapter
     if newer:
         version = shown(metadata.get("version"))[1:-1]
         raise InputError(f"{name} was written by a newer FewShotSeg ({version}). Update this one.")
+    _require_known_method(metadata, name)
     try:
         fields = from_json(AdapterHeader, metadata, "")
     except InputError as error:
         raise InputError(f"{damaged} ({str(error).rstrip('.')}). {advice}") from error
     return _completed(metadata, fields), fields
+
+
+def _require_known_method(metadata: Any, name: str) -> None:
+    """Tell the file of a method that another package adds from a damaged one."""
+    method = metadata.get("method")
+    if isinstance(method, str) and method not in METHODS:
+        raise InputError(
+            f"{name} was trained with the method {shown(method)}, which is not known here. Install "
+            "the package that adds it, or a FewShotSeg that has it."
+        )
 
 
 def _completed(metadata: dict[str, Any], fields: AdapterHeader) -> dict[str, Any]:

@@ -1,101 +1,78 @@
-"""About how many numbers each method trains on the networks of the registry; without torch.
+"""How many parameters each method trains on the networks that were counted; without torch.
 
-They were counted on the networks themselves, and a test counts again.
+``methods.counting`` counted them on the networks themselves, and wrote ``Resources/sizes.json``; a
+test counts again.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from .architecture_catalog import ARCHITECTURES, network_arguments
+from .errors import InputError
 from .method_catalog import METHODS
 
-HEADS = ("adapter", "linear-probe", "adapter-1x1")
-"""Order of the numbers under ``multi`` and ``last``."""
-SIZES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "DynamicUNet": (
-        {
-            "options": {"filters": [16, 32, 64, 128, 192]},
-            **{"multi": (97205, 437, 4021), "last": (13841, 17, 529)},
-            **{"encoder": 879216, "decoder": 3705792, "ft-last": 24896},
-            **{"bias": 480, "affine": 960, "lora": 40044, "cnn-adapter": 32528},
-        },
-        {
-            "options": {"filters": [16, 32, 64, 128]},
-            **{"multi": (97012, 244, 3828), "last": (13841, 17, 529)},
-            **{"encoder": 215152, "decoder": 1185984, "ft-last": 24896},
-            **{"bias": 224, "affine": 448, "lora": 18284, "cnn-adapter": 7952},
-        },
-    ),
-    "ObeliskUNet": (
-        {
-            "options": {},
-            **{"multi": (50562, 234, 2098), "last": (17515, 19, 667)},
-            **{"encoder": 267480, "decoder": 616260, "ft-last": 6840},
-            **{"bias": 570, "affine": 570, "lora": 25980, "cnn-adapter": 9875},
-        },
-    ),
-    "SwinUNETR": (
-        {
-            "options": {"feature_size": 48},
-            **{"multi": (167430, 1542, 7686), "last": (124465, 49, 4657)},
-            **{"encoder": 8062002, "decoder": 54124608, "ft-last": 209664},
-            **{"bias": 13008, "affine": 17280, "lora": 69120},
-            **{"adaptformer": 47648, "compacter": 217024},
-        },
-    ),
-    "GenesisUNet": (
-        {
-            "options": {},
-            **{"multi": (388036, 964, 15300), "last": (165953, 65, 6209)},
-            **{"encoder": 1717056, "decoder": 17356544, "ft-last": 573952},
-            **{"bias": 1344, "affine": 1344, "lora": 47724, "cnn-adapter": 63520},
-        },
-    ),
-    "VISTA3D": (
-        {
-            "options": {},
-            **{"multi": (291797, 1493, 12245), "last": (124465, 49, 4657)},
-            **{"encoder": 47536848, "decoder": 148819056, "ft-last": 500208},
-            **{"bias": 4320, "affine": 8640, "lora": 567660, "cnn-adapter": 1760304},
-        },
-    ),
-}
-"""By architecture, for each network that was counted. ``options`` are that network's. ``multi`` and
-``last``: :data:`HEADS` for one structure, by feature levels. Others: what a method trains of the
-encoder."""
+FILE = Path(__file__).resolve().parents[1] / "Resources" / "sizes.json"
 
 
-def trained_numbers(
+@cache
+def counted_sizes() -> Mapping[str, Any]:
+    """By architecture, a list of counted networks.
+
+    Each has the ``arguments`` that its size hangs on, its ``parameters`` before the published
+    head, what a method trains for one structure of its ``heads`` (by feature levels, ``multi`` or
+    ``last``, and by method; ``backbone`` is the head on a backbone that is trained) and of its
+    ``backbone`` (by method and by what happens to the decoder).
+    """
+    return json.loads(FILE.read_text(encoding="utf-8"))
+
+
+def trained_parameters(
     method: str, decoder: str, features: str, architecture: Mapping[str, Any]
 ) -> int | None:
-    """How many numbers a method trains for one structure; None where that isn't known.
+    """How many parameters a method trains for one structure; None where they were not counted.
 
     Args:
         decoder: ``auto`` is the method's own choice. features: ``multi`` or ``last``.
         architecture: of the model's registry entry.
     """
-    chosen, sizes = METHODS[method], _counted(architecture)
-    if sizes is None or not chosen.suits(architecture["name"]):
+    sizes, record = sizes_of(architecture), METHODS[method]
+    if sizes is None:
         return None
-    heads = dict(zip(HEADS, sizes[features], strict=True))
-    if not chosen.trains_backbone:
-        return heads[method]
-    if method == "ft-last":
-        return sizes["ft-last"] + heads["linear-probe"]
-    encoder = sizes["encoder"] if method in ("ft", "scratch") else sizes[method]
-    trained = chosen.decoders[0] if decoder == "auto" else decoder
-    return encoder + heads["linear-probe"] + (sizes["decoder"] if trained != "frozen" else 0)
+    heads = sizes["heads"][features]
+    if not record.trains_backbone:
+        return heads.get(method)
+    choice = record.decoders[0] if decoder == "auto" else decoder
+    count = sizes["backbone"].get(method, {}).get(choice)
+    return None if count is None else count + heads["backbone"]
 
 
-def network_numbers(architecture: Mapping[str, Any]) -> int | None:
-    """How many numbers a network has without its head; None where they were not counted."""
-    sizes = _counted(architecture)
-    return sizes["encoder"] + sizes["decoder"] if sizes else None
+def network_parameters(architecture: Mapping[str, Any]) -> int | None:
+    """How many parameters a network has without its head; None where they were not counted."""
+    sizes = sizes_of(architecture)
+    return sizes["parameters"] if sizes else None
 
 
-def _counted(architecture: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    for sizes in SIZES.get(architecture["name"], ()):
-        if all(architecture.get(name) == value for name, value in sizes["options"].items()):
-            return sizes
-    return None
+def sizing_arguments(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a network's arguments that its size hangs on, given or not; plain JSON.
+
+    Raises:
+        InputError: see :func:`architecture_catalog.network_arguments`.
+    """
+    arguments = network_arguments(architecture)
+    names = ARCHITECTURES[architecture["name"]].sized_by
+    return json.loads(json.dumps({name: getattr(arguments, name) for name in names}))
+
+
+def sizes_of(architecture: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What was counted of a network; None where it was not, or is not known."""
+    try:
+        arguments = sizing_arguments(architecture)
+    except InputError:
+        return None
+    counted = counted_sizes().get(architecture["name"], ())
+    return next((sizes for sizes in counted if sizes["arguments"] == arguments), None)

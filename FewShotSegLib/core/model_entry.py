@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from .annotation import class_key
+from .architecture_catalog import network_arguments
 from .errors import InputError, ModelError
 from .json_fields import load_json, shown
 from .json_schema import Check, from_json
-from .network_arguments import network_arguments
 
 CHECKSUMS = "SHA256SUMS"
 """Of weights whose publisher gives no checksum, as they were first used; ``sha256sum -c`` reads it.

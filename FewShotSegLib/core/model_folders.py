@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .architecture_catalog import ARCHITECTURES
 from .atomic import replacing, write_json
 from .errors import InputError, ModelError, StorageError
 from .json_fields import MAX_BYTES, load_json
@@ -75,12 +76,11 @@ class UnusableEntry:
 
 
 def entry_paths() -> list[Path]:
-    """Every file that may be a registry entry: the project's, then the user's."""
-    return [
-        path
-        for folder in (EMBEDDED_FOLDER, user_folder())
-        for path in sorted(folder.glob("*.json"))
-    ]
+    """Every file that may be a registry entry: the project's, those of packages that add an
+    architecture, then the user's."""
+    added = [record.models_folder() for record in ARCHITECTURES.values() if record.models]
+    folders = dict.fromkeys([EMBEDDED_FOLDER, *added, user_folder()])
+    return [path for folder in folders for path in sorted(folder.glob("*.json"))]
 
 
 def weights_path(folder: Path, name: str) -> Path:
@@ -298,7 +298,8 @@ def remove_model(model_id: str) -> None:
     path, weights = found[0], found[1]["weights"]
     own = path.parent == user_folder()
     if not own and weights.parent != user_folder():
-        raise ModelError(f"'{model_id}' ships with FewShotSeg and stays.")
+        owner = "FewShotSeg" if path.parent == EMBEDDED_FOLDER else "a package that extends it"
+        raise ModelError(f"'{model_id}' ships with {owner} and stays.")
     sharing = [
         str(other.get("id", p.name))
         for p, other in _claims()

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..core.annotation import class_key
+from ..core.architecture_catalog import ARCHITECTURES, network_arguments
 from ..core.errors import InputError, ModelError, StorageError
 from ..core.json_fields import load_json
 from ..core.model_entry import CHECKSUMS, entry_fields
@@ -36,9 +37,8 @@ from ..core.model_folders import (
     user_folder,
     weights_path,
 )
-from ..core.network_arguments import network_arguments
 from ..core.requirements import outdated_packages
-from .backbones import ARCHITECTURES
+from .backbones import BACKBONES
 from .backbones.base import Backbone
 from .preprocessing import Preprocessing
 
@@ -105,7 +105,7 @@ class ModelEntry:
         """
         options = {k: v for k, v in self.architecture.items() if k != "name"}
         try:
-            return ARCHITECTURES[self.architecture["name"]](**options)
+            return BACKBONES[self.architecture["name"]](**options)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(
                 f"The architecture of '{self.id}' can't be built: {_one_line(error)}. "

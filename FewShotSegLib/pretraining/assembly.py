@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..core.architecture_catalog import network_arguments
 from ..core.errors import FewShotSegError, InputError
 from ..core.json_fields import json_object, load_json
 from ..core.json_schema import from_json
 from ..core.modality import MODALITIES
-from ..core.network_arguments import network_arguments
 from ..core.plain_text import printable
 from ..models.preprocessing import Preprocessing
 from ..models.registry import same_class

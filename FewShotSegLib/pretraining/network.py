@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from ..models.backbones import ARCHITECTURES
+from ..models.backbones import BACKBONES
 from ..models.backbones.base import Backbone
 from ..models.registry import Model, find_model
 from .assembly import Assembly
@@ -87,7 +87,7 @@ def build_backbone(assembly: Assembly) -> Backbone:
     options = {k: v for k, v in assembly.architecture.items() if k != "name"}
     name = assembly.architecture["name"]
     try:
-        backbone = ARCHITECTURES[name](**options, out_channels=len(assembly.classes))
+        backbone = BACKBONES[name](**options, out_channels=len(assembly.classes))
     except (TypeError, ValueError, RuntimeError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(f"The architecture {name} can't be built: {line}.") from error

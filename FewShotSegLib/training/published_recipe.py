@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.method_catalog import PUBLISHED
+from ..core.method_catalog import PUBLISHED, MethodRecord, method_named
 from ..core.settings import TrainingSettings
 from ..inference.tiles import Box
 from ..methods.tuned_model import TunedNetwork
@@ -27,17 +27,9 @@ from .run import Run
 from .sampling import box_around
 from .support_set import PreparedSupport
 
-RATES = {
-    "linear-probe": 1e-2,
-    "adapter": 1e-4,
-    "adapter-1x1": 1e-4,
-    "ft": 1e-4,
-    "scratch": 1e-4,
-    "ft-last": 1e-4,
-    "lora": 1e-3,
-}
-ENCODER_RATE, DECODER_RATE = 1e-2, 1e-4
-"""Of the other methods of the encoder; and of every one whose decoder is trained as well."""
+DECODER_RATE = 1e-4
+"""Of a method of the encoder whose decoder is trained as well; others' rates are in their records.
+"""
 SHIFT, SHIFTED = 0.1, 0.2
 """The most that intensities in [0, 1] are shifted by, and how often."""
 SMOOTHED = 10
@@ -49,9 +41,13 @@ def published_settings(method: str, decoder: str | None) -> TrainingSettings:
 
     Args:
         decoder: what the method does with it; None for adapters.
+
+    Raises:
+        InputError: the paper has no settings of the method.
     """
-    rate = RATES.get(method, ENCODER_RATE)
-    if method not in ("ft", "scratch", "ft-last") and decoder in ("tuned", "new"):
+    record = method_named(method)
+    rate = require_published_method(record)
+    if record.decoders[:1] == ("frozen",) and decoder in ("tuned", "new"):
         rate = DECODER_RATE
     return TrainingSettings(
         **asdict(PUBLISHED),
@@ -166,6 +162,20 @@ class PublishedLearner(ImageLearner):
             losses.append(_dice_loss(probability, torch.cat([background, target]), weights))
         loss = torch.stack(losses).mean()
         return loss, torch.zeros_like(loss)
+
+
+def require_published_method(record: MethodRecord) -> float:
+    """The published learning rate of a method.
+
+    Raises:
+        InputError: the authors' code has no such method.
+    """
+    if record.published_rate is None:
+        raise InputError(
+            f"There are no published settings of the method '{record.name}'. Use its own (without "
+            "--preset)."
+        )
+    return record.published_rate
 
 
 def require_published(features: str, intensity: str) -> None:

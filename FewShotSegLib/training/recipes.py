@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from ..core.errors import InputError
-from ..core.method_catalog import ON_IMAGES, PRESETS
+from ..core.method_catalog import PRESETS, method_named
 from ..core.settings import TrainingSettings
-from ..methods.adapters import ADAPTERS
 from ..methods.tunings import TUNINGS, Tuning
 from ..methods.tunings.frozen import Frozen
 from .image_recipe import ImageLearner
-from .published_recipe import PublishedLearner, published_settings
-
-METHODS = (*ADAPTERS, *TUNINGS)
-WHITE_BOX = TrainingSettings(**asdict(ON_IMAGES))
+from .published_recipe import PublishedLearner, published_settings, require_published_method
 
 
 def default_settings(
@@ -25,23 +21,28 @@ def default_settings(
     Args:
         preset: the project's own settings, or those of the paper.
         decoder: what the method does with it; None is the method's own choice.
+
+    Raises:
+        InputError: there is no such method, or the paper has no settings of it.
     """
     if preset == "published":
         return published_settings(method, decoder)
-    return WHITE_BOX if method in TUNINGS else TrainingSettings()
+    return TrainingSettings(**asdict(method_named(method).schedule(preset)))
 
 
 def choose_tuning(method: str, decoder: str | None, preset: str = "own") -> Tuning | None:
     """What is done to the backbone; None where it is frozen and its features are stored.
 
     Raises:
-        InputError: there is no such method or preset, or not that choice of decoder.
+        InputError: there is no such method or preset, not that choice of decoder, or the preset has
+            no settings of the method.
     """
-    if method not in METHODS:
-        raise InputError(f"There is no method '{method}'. Known: {', '.join(METHODS)}.")
+    record = method_named(method)
     if preset not in PRESETS:
         raise InputError(f"There is no preset '{preset}'. Known: {', '.join(PRESETS)}.")
-    if method in TUNINGS:
+    if preset == "published":
+        require_published_method(record)
+    if record.trains_backbone:
         return TUNINGS[method](decoder)
     if decoder not in (None, "frozen"):
         raise InputError(

@@ -99,7 +99,7 @@ def run_measured(program: list[str], name: str) -> None:
 def run_command(arguments: list[str], every: int) -> int:
     """The command line, with a network that runs on one window in ``every``."""
     from FewShotSegLib.cli import command_line as cli
-    from FewShotSegLib.models import backbones
+    from FewShotSegLib.models.backbones import swin_unetr
     from FewShotSegLib.models.backbones.swin_unetr import SwinUNETRBackbone
 
     class NowAndThen(SwinUNETRBackbone):
@@ -117,7 +117,7 @@ def run_command(arguments: list[str], every: int) -> int:
             self.count += 1
             return self.last
 
-    backbones.ARCHITECTURES["SwinUNETR"] = NowAndThen
+    swin_unetr.SwinUNETRBackbone = NowAndThen  # where the architecture's record finds its class
     return cli.main(arguments)
 
 

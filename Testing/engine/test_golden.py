@@ -12,7 +12,7 @@ from tiny import OneThread
 from torch import Tensor, nn
 
 from FewShotSegLib.core.model_folders import EMBEDDED_FOLDER
-from FewShotSegLib.models.backbones import ARCHITECTURES
+from FewShotSegLib.models.backbones import BACKBONES
 from FewShotSegLib.models.backbones.base import Backbone
 from FewShotSegLib.models.backbones.patch_merging import ORDERS, PatchMerging
 
@@ -64,7 +64,7 @@ class GoldenNumbers(OneThread):
         self.assertLessEqual(shipped, set(self.cases))
         self.assertEqual(set(self.cases) | {"sliding window"}, set(self.golden))
         entries = [entry for entry, _ in self.cases.values()]
-        self.assertEqual({entry.architecture["name"] for entry in entries}, set(ARCHITECTURES))
+        self.assertEqual({entry.architecture["name"] for entry in entries}, set(BACKBONES))
         options = {entry.architecture.get("downsample") for entry in entries}
         self.assertEqual(options - {None}, set(ORDERS))
 

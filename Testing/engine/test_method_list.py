@@ -1,45 +1,62 @@
-"""What is told of methods before torch is loaded is what they are."""
+"""What is said of methods and networks before torch is loaded is what they are."""
 
 from __future__ import annotations
 
-import copy
 import unittest
+from dataclasses import replace
 
+from FewShotSegLib.compute.meta import without_values
+from FewShotSegLib.core.architecture_catalog import ARCHITECTURES
 from FewShotSegLib.core.errors import InputError
-from FewShotSegLib.core.method_catalog import DECODERS, METHODS, PRESETS, PUBLISHED, WHITE_BOX
-from FewShotSegLib.core.method_sizes import SIZES, trained_numbers
-from FewShotSegLib.methods.adapters import ADAPTERS, DEFAULT_METHOD
+from FewShotSegLib.core.method_catalog import (
+    DECODERS,
+    DEFAULT_METHOD,
+    METHODS,
+    PRESETS,
+    PUBLISHED,
+    white_box_methods,
+)
+from FewShotSegLib.core.method_sizes import counted_sizes, network_parameters, trained_parameters
+from FewShotSegLib.methods import counting
+from FewShotSegLib.methods.adapters import ADAPTERS
+from FewShotSegLib.methods.adapters.base import Adapter
 from FewShotSegLib.methods.tunings import TUNINGS
-from FewShotSegLib.models.backbones import ARCHITECTURES
+from FewShotSegLib.methods.tunings.base import Tuning
+from FewShotSegLib.models.backbones import BACKBONES
+from FewShotSegLib.models.backbones.base import Backbone
 from FewShotSegLib.models.registry import list_entries
-from FewShotSegLib.training.recipes import METHODS as KNOWN
 from FewShotSegLib.training.recipes import choose_tuning, default_settings
 
-COUNTED = {
-    "DynamicUNet": ("embedded-ct", "embedded-mr"),
-    "ObeliskUNet": ("abdomen-unet",),
-    "SwinUNETR": ("fseft",),
-    "GenesisUNet": ("suprem_unet",),
-    "VISTA3D": ("vista3d",),
+OTHER_HEADS = {
+    "DynamicUNet": {"out_channels": 7, "norm": "instance"},
+    "SwinUNETR": {"out_channels": 3, "layout": "universal", "downsample": "monai-1.5"},
+    "GenesisUNet": {"out_channels": 5, "batch_statistics": False},
+    "VISTA3D": {"classes": 9},
 }
-SLOW_TO_BUILD = ("VISTA3D",)
-"""200 million numbers: what is said of it was counted once, as for the others."""
+"""Arguments that no counted size hangs on."""
 
 
 class NamesTest(unittest.TestCase):
     """Names, choices and schedules."""
 
-    def test_it_lists_the_engines_methods_and_no_other(self) -> None:
-        self.assertEqual(sorted(METHODS), sorted(KNOWN))
+    def test_every_record_leads_to_its_class(self) -> None:
+        self.assertEqual({*ADAPTERS, *TUNINGS}, set(METHODS))
         self.assertEqual(next(iter(METHODS)), DEFAULT_METHOD)
-        self.assertEqual(WHITE_BOX, tuple(TUNINGS))
-        self.assertEqual({n for n, m in METHODS.items() if not m.trains_backbone}, set(ADAPTERS))
+        self.assertEqual(white_box_methods(), tuple(TUNINGS))
+        for classes, base in ((ADAPTERS, Adapter), (TUNINGS, Tuning), (BACKBONES, Backbone)):
+            self.assertGreater(len(classes), 2)
+            for name, found in classes.items():
+                with self.subTest(name):
+                    self.assertTrue(issubclass(found, base))
+        self.assertEqual(set(BACKBONES), set(ARCHITECTURES))
+        self.assertEqual({name: cls.name for name, cls in TUNINGS.items()}, {n: n for n in TUNINGS})
+        self.assertNotIn("ft", ADAPTERS)
+        with self.assertRaises(KeyError):
+            ADAPTERS["ft"]
 
     def test_the_choices_of_decoder(self) -> None:
         for name, method in METHODS.items():
             with self.subTest(name):
-                if name in TUNINGS:
-                    self.assertEqual(method.decoders, TUNINGS[name].decoders)
                 for decoder in DECODERS:
                     # A frozen decoder is what an adapter has in any case.
                     allowed = decoder in (method.decoders or ("frozen",))
@@ -53,9 +70,9 @@ class NamesTest(unittest.TestCase):
         for name, method in METHODS.items():
             for preset in PRESETS:
                 with self.subTest(name, preset=preset):
-                    told, real = method.schedule(preset), default_settings(name, preset)
+                    said, real = method.schedule(preset), default_settings(name, preset)
                     for field in ("epochs", "steps_per_epoch", "crops", "crop_size"):
-                        self.assertEqual(getattr(told, field), getattr(real, field))
+                        self.assertEqual(getattr(said, field), getattr(real, field))
                     on_images = choose_tuning(name, None, preset) is not None
                     self.assertEqual(method.runs_on_images(preset), on_images)
 
@@ -64,59 +81,65 @@ class NamesTest(unittest.TestCase):
         self.assertEqual(PUBLISHED.epoch_voxels(3, "published"), 3 * 6 * 96**3)
 
 
-class NetworksTest(unittest.TestCase):
-    """On every architecture of the registry."""
+class SizesTest(unittest.TestCase):
+    """On every network that ships."""
 
-    def test_every_architecture_is_counted(self) -> None:
-        self.assertEqual(set(SIZES), set(ARCHITECTURES))
-        self.assertEqual(
-            {k: len(v) for k, v in SIZES.items()}, {k: len(v) for k, v in COUNTED.items()}
-        )
+    def test_the_file_is_what_is_counted(self) -> None:
+        again = "count again with: python -m FewShotSegLib.methods.counting"
+        counted = counting.count_all()
+        self.assertEqual(set(counted), set(ARCHITECTURES.own))
+        self.assertEqual(counted_sizes(), counted, again)
 
-    def test_where_a_method_has_a_meaning_and_how_many_numbers_it_trains(self) -> None:
-        entries = {entry.id: entry for entry in list_entries()}
-        for entry in (entries[model_id] for ids in COUNTED.values() for model_id in ids):
-            name = entry.architecture["name"]
-            if name in SLOW_TO_BUILD:
-                continue
-            plain = entry.build()
-            for method, facts in METHODS.items():
-                with self.subTest(entry.id, method=method):
-                    self.compare(plain, entry.architecture, method, facts.suits(name))
-
-    def compare(self, plain: object, architecture: dict, method: str, suits: bool) -> None:
-        """One method on one network, with its own choice of decoder."""
-        for features, channels in (("multi", plain.channels), ("last", plain.channels[:1])):
-            head = ADAPTERS.get(method, ADAPTERS["linear-probe"])(channels, 1)
-            count = sum(p.numel() for p in head.parameters() if p.requires_grad)
-            if method in TUNINGS:
-                backbone = copy.deepcopy(plain)
-                try:
-                    TUNINGS[method]().apply(backbone, lambda: copy.deepcopy(plain))
-                except InputError:
-                    self.assertFalse(suits)
-                    self.assertIsNone(trained_numbers(method, "auto", features, architecture))
-                    return
-                count += sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-            self.assertTrue(suits)
-            self.assertEqual(trained_numbers(method, "auto", features, architecture), count)
-
-    def test_with_the_decoder(self) -> None:
+    def test_networks_without_values_have_the_sizes_of_real_ones(self) -> None:
         entry = next(e for e in list_entries() if e.id == "embedded-ct")
-        for method in ("ft", "lora", "cnn-adapter"):
-            for decoder in METHODS[method].decoders:
-                backbone = entry.build()
-                TUNINGS[method](decoder).apply(backbone, entry.build)
-                count = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-                told = trained_numbers(method, decoder, "multi", entry.architecture)
-                head = ADAPTERS["linear-probe"](backbone.channels, 1)
-                count += sum(p.numel() for p in head.parameters() if p.requires_grad)
-                self.assertEqual(told, count, (method, decoder))
+        with without_values():
+            empty = entry.build().state_dict()
+        real = entry.build().state_dict()
+        self.assertEqual(
+            {k: v.shape for k, v in empty.items()}, {k: v.shape for k, v in real.items()}
+        )
+        self.assertTrue(all(tensor.is_meta for tensor in empty.values()))
+
+    def test_sizes_hang_on_what_the_records_say_alone(self) -> None:
+        entries = {entry.architecture["name"]: entry for entry in list_entries()}
+        for name, other in OTHER_HEADS.items():
+            entry = entries[name]
+            changed = replace(entry, architecture={**entry.architecture, **other})
+            with self.subTest(name):
+                self.assertFalse(set(other) & set(ARCHITECTURES[name].sized_by))
+                self.assertEqual(counting.count(changed), counting.count(entry))
+                self.assertIsNotNone(network_parameters(changed.architecture))
+
+    def test_where_a_method_has_a_meaning(self) -> None:
+        for entry in list_entries():
+            for name, method in METHODS.items():
+                with self.subTest(entry.id, method=name):
+                    count = trained_parameters(name, "auto", "multi", entry.architecture)
+                    suits = method.suits(entry.architecture["name"])
+                    self.assertEqual(count is not None, suits)
+
+    def test_some_sizes(self) -> None:
+        """By hand: 16 filters, and a 1x1x1 classifier with a bias on each of five levels."""
+        network = {"name": "DynamicUNet", "filters": [16, 32, 64, 128, 192], "out_channels": 3}
+        levels = (16, 32, 64, 128, 192)
+        self.assertEqual(
+            trained_parameters("linear-probe", "auto", "multi", network), sum(levels) + 5
+        )
+        self.assertEqual(trained_parameters("linear-probe", "auto", "last", network), 17)
+        frozen, tuned = (
+            trained_parameters("bias", choice, "last", network) for choice in ("frozen", "tuned")
+        )
+        self.assertEqual(frozen, trained_parameters("bias", "auto", "last", network))
+        whole = trained_parameters("ft", "auto", "last", network)
+        encoder = trained_parameters("ft", "frozen", "last", network)
+        self.assertEqual(tuned - frozen, whole - encoder)
+        self.assertEqual(whole, network_parameters(network) + 17)
 
     def test_a_network_of_another_size_is_not_counted(self) -> None:
-        other = {"name": "DynamicUNet", "filters": [8, 16], "out_channels": 3}
-        self.assertIsNone(trained_numbers("adapter", "auto", "multi", other))
-        self.assertIsNone(trained_numbers("adapter", "auto", "multi", {"name": "Unheard"}))
+        other = {"name": "DynamicUNet", "filters": [8, 16, 32], "out_channels": 3}
+        self.assertIsNone(trained_parameters("adapter", "auto", "multi", other))
+        self.assertIsNone(trained_parameters("adapter", "auto", "multi", {"name": "Unheard"}))
+        self.assertIsNone(network_parameters(other))
 
 
 if __name__ == "__main__":

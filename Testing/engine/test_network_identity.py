@@ -16,9 +16,9 @@ from tiny import PREPROCESSING, OneThread, make_model, make_volume
 from tiny_model import QUICK, STRUCTURES, Ran, TinyWorld, run, write_model
 
 from FewShotSegLib.core.adapter_header import FORMAT, read_header
+from FewShotSegLib.core.architecture_catalog import ARCHITECTURES
 from FewShotSegLib.core.errors import InputError, ModelError
 from FewShotSegLib.features.extraction import feature_key
-from FewShotSegLib.models.backbones.dynamic_unet import DynamicUNet
 from FewShotSegLib.models.backbones.swin_unetr import SwinUNETRBackbone
 from FewShotSegLib.models.registry import Model, ModelEntry, find_model, list_entries
 from FewShotSegLib.pipeline.adaptation import adapt
@@ -27,9 +27,15 @@ from FewShotSegLib.pipeline.adapter_file import TrainedAdapter, read_metadata
 SWIN = {"name": "SwinUNETR", "feature_size": 12, "out_channels": 2, "downsample": "monai-0.9"}
 
 
-def revised() -> mock._patch:
+def of_revision(revision: int, name: str = "DynamicUNet") -> mock._patch_dict:
+    """As if a network had given other features before."""
+    record = replace(ARCHITECTURES[name], revision=revision)
+    return mock.patch.dict(ARCHITECTURES.records, {name: record})
+
+
+def revised() -> mock._patch_dict:
     """As if the tests' network gave other features since yesterday."""
-    return mock.patch.object(DynamicUNet, "revision", 2)
+    return of_revision(2)
 
 
 def write_swin(folder: Path, **architecture: object) -> Path:
@@ -75,7 +81,7 @@ class NetworkTest(OneThread):
         with revised():
             first = Model(self.model.entry).identity
         self.assertNotEqual(first, digest)
-        with mock.patch.object(DynamicUNet, "revision", 3):
+        with of_revision(3):
             self.assertNotIn(Model(self.model.entry).identity, (first, digest))
 
     def test_the_key_of_features_is_another_one(self) -> None:
@@ -90,7 +96,7 @@ class NetworkTest(OneThread):
         with revised():
             keys.append(key(**architecture))
         keys += [key(**{**SWIN, "downsample": n}) for n in ("monai-0.9", "monai-1.5", "mergingv2")]
-        with mock.patch.object(SwinUNETRBackbone, "revision", 1):
+        with of_revision(1, "SwinUNETR"):
             keys.append(key(**SWIN))
         keys += [key(name="GenesisUNet", batch_statistics=b) for b in (True, False)]
         self.assertEqual(len(set(keys)), len(keys))
@@ -100,7 +106,7 @@ class NetworkTest(OneThread):
         with tempfile.TemporaryDirectory() as name:
             folder, volume = Path(name), make_volume()
             for revision, passes in ((1, 1), (1, 0), (2, 1), (2, 0), (1, 0)):
-                with mock.patch.object(DynamicUNet, "revision", revision):
+                with of_revision(revision):
                     source = source_of(folder)
                     source(volume)
                     self.assertEqual((source.passes, source.hits), (passes, 1 - passes))
@@ -125,7 +131,7 @@ class AdapterTest(TinyWorld):
 
     def test_the_network_is_in_the_file_and_older_readers_are_kept_from_a_revised_one(self) -> None:
         for revision, expected in ((1, 1), (2, 3)):
-            with mock.patch.object(DynamicUNet, "revision", revision):
+            with of_revision(revision):
                 self.train()
                 data = read_metadata(self.path)
                 self.assertEqual(

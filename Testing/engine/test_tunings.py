@@ -13,7 +13,7 @@ from tuning_case import CPU, QUICK, TRANSFORMERS_ONLY, OnTinyModel, choices
 
 from FewShotSegLib.core.annotation import Annotation, Structure
 from FewShotSegLib.core.errors import InputError
-from FewShotSegLib.core.method_catalog import DECODERS
+from FewShotSegLib.core.method_catalog import DECODERS, METHODS
 from FewShotSegLib.features.extraction import feature_key
 from FewShotSegLib.methods.tuned_model import TunedModel
 from FewShotSegLib.methods.tunings import TUNINGS, lora
@@ -32,8 +32,8 @@ class WhatIsTrained(OnTinyModel):
 
     def test_the_choices_of_decoder(self) -> None:
         for tuning in TUNINGS.values():
-            self.assertLessEqual(set(tuning.decoders), set(DECODERS))
-            self.assertEqual(tuning().decoder, tuning.decoders[0])
+            self.assertLessEqual(set(tuning().decoders), set(DECODERS))
+            self.assertEqual(tuning().decoder, METHODS[tuning.name].decoders[0])
         with self.assertRaisesRegex(InputError, "'scratch' the decoder is new, not frozen"):
             TUNINGS["scratch"]("frozen")
 

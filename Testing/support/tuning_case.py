@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from tiny import OneThread, make_model
 
+from FewShotSegLib.core.method_catalog import METHODS
 from FewShotSegLib.methods.adapters import HEAD
 from FewShotSegLib.methods.tuned_model import TunedNetwork
 from FewShotSegLib.methods.tunings import TUNINGS
@@ -25,7 +26,7 @@ TRANSFORMERS_ONLY = ("adaptformer", "compacter")
 def choices(*left_out: str) -> Iterator[Tuning]:
     """Every method for convolutional networks with everything that it may do to the decoder."""
     for tuning in TUNINGS.values():
-        for decoder in tuning.decoders:
+        for decoder in METHODS[tuning.name].decoders:
             if tuning.name not in (*TRANSFORMERS_ONLY, *left_out):
                 yield tuning(decoder)
 

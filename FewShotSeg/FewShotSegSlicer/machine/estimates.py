@@ -11,6 +11,7 @@ import numpy as np
 import qt
 from slicer.i18n import tr as _
 
+from FewShotSegLib.core.architecture_catalog import ARCHITECTURES, NetworkCost
 from FewShotSegLib.core.method_catalog import METHODS
 from FewShotSegLib.core.quantities import duration_text
 
@@ -34,31 +35,6 @@ BACKWARD = 2.7
 """Training through the network, to running it."""
 GRAPHICS_CARD = 20.0
 """How many times faster one is than two CPU cores, until something has run on it."""
-
-
-@dataclass(frozen=True)
-class NetworkCost:
-    """Of an architecture.
-
-    Attributes:
-        time: of a window on CPU cores, to the model that comes with FewShotSeg.
-        run_bytes, train_bytes: memory a voxel, in half precision, on crops of 64 voxels a side.
-        channels: of the finest feature level, where the registry entry does not say.
-    """
-
-    time: float
-    run_bytes: int
-    train_bytes: int
-    channels: int
-
-
-COSTS = {
-    "DynamicUNet": NetworkCost(1.0, 350, 1100, 32),
-    "SwinUNETR": NetworkCost(8.0, 2800, 9600, 48),
-    "GenesisUNet": NetworkCost(5.0, 1200, 3700, 64),
-    "VISTA3D": NetworkCost(8.0, 1100, 8700, 48),
-    "ObeliskUNet": NetworkCost(2.0, 400, 1300, 18),
-}
 
 
 @dataclass(frozen=True)
@@ -108,17 +84,22 @@ def estimate(
     device: str,
     training: Training | None = None,
     graphics_card: bool = False,
-) -> Estimate:
+) -> Estimate | None:
     """Memory of the background process at its most, and seconds from pressing to the end.
 
     Args:
         shapes: shape and affine of each volume that is read.
         training: None for a segmentation.
         graphics_card: whether ``device`` is one.
+
+    Returns:
+        None for a method that is not known here.
     """
+    if training is not None and training.method not in METHODS:
+        return None
     voxels = [model_voxels(shape, affine, entry, modality) for shape, affine in shapes]
     originals = [math.prod(shape) for shape, _affine in shapes]
-    cost = COSTS[entry["architecture"]["name"]]
+    cost = ARCHITECTURES[entry["architecture"]["name"]].cost
     kept = sum(voxels) * structures * 2 + max(originals) * (8 + 2 * structures)
     on_images = training is not None and training.on_images
     if on_images:
@@ -166,10 +147,11 @@ def _seconds(
     if training is None or not training.on_images:
         parts.append(part("features", voxels / 1e6, features))
     if training is not None:
+        method = METHODS[training.method]
         guess = EPOCH
         if training.on_images:
-            backward = BACKWARD if METHODS[training.method].trains_backbone else 1.0
-            guess = features * ON_IMAGES * backward
+            guess = features * ON_IMAGES * (BACKWARD if method.trains_backbone else 1.0)
+        guess *= method.cost
         parts.append(part(training.speed_key, training.speed_unit(supports), guess))
     return sum(seconds for seconds, _m in parts), max(parts[1:])[1]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from FewShotSegLib.core.method_catalog import METHODS, encoder_of
-from FewShotSegLib.core.method_sizes import trained_numbers
+from FewShotSegLib.core.architecture_catalog import encoder_of
+from FewShotSegLib.core.method_catalog import DEFAULT_METHOD, METHODS
+from FewShotSegLib.core.method_sizes import trained_parameters
 
 from ..interface.rows import MethodRow
 
@@ -18,38 +19,9 @@ AUTO = "auto"
 
 def method_titles() -> dict[str, str]:
     """Name on the panel by name of the method, the recommended one first."""
-    return {
-        "adapter": _("Adapter 3x3x3 (recommended)"),
-        "linear-probe": _("Linear probe"),
-        "adapter-1x1": _("Adapter 1x1x1"),
-        "ft": _("FT: full fine-tuning"),
-        "scratch": _("Scratch"),
-        "ft-last": _("FT-last"),
-        "bias": _("Bias"),
-        "affine": _("Affine"),
-        "lora": _("LoRA"),
-        "adaptformer": _("AdaptFormer"),
-        "compacter": _("Compacter"),
-        "cnn-adapter": _("CNN adapter"),
-    }
-
-
-def trained_parts() -> dict[str, str]:
-    """What each method trains, as one sentence."""
-    return {
-        "adapter": _("Small convolutions and a classifier on the model's features."),
-        "linear-probe": _("A linear classifier on the model's features; fastest, and weaker."),
-        "adapter-1x1": _("As the adapter, without a look at neighbouring voxels."),
-        "ft": _("The whole model, from its pre-trained numbers, and a new classifier."),
-        "scratch": _("The whole network from random numbers: what your volumes alone teach."),
-        "ft-last": _("The last block of the decoder, and a new classifier."),
-        "bias": _("The encoder's additive numbers, and a new classifier."),
-        "affine": _("Scales and shifts of the encoder's normalisations, and a new classifier."),
-        "lora": _("A low-rank change of the encoder's weights, and a new classifier."),
-        "adaptformer": _("Bottlenecks beside the encoder's MLPs, and a new classifier."),
-        "compacter": _("Small layers after the encoder's sub-layers, and a new classifier."),
-        "cnn-adapter": _("1x1x1 convolutions beside the encoder's own, and a new classifier."),
-    }
+    titles = {name: _(method.title) for name, method in METHODS.items()}
+    titles[DEFAULT_METHOD] = _("{method} (recommended)").format(method=titles[DEFAULT_METHOD])
+    return titles
 
 
 def decoder_titles() -> dict[str, str]:
@@ -57,8 +29,8 @@ def decoder_titles() -> dict[str, str]:
     return {
         AUTO: _("As the method does"),
         "frozen": _("Frozen: stays as it is"),
-        "tuned": _("Tuned: trained on from its own numbers"),
-        "new": _("New: trained from random numbers"),
+        "tuned": _("Tuned: trained on from its own parameters"),
+        "new": _("New: trained from random parameters"),
     }
 
 
@@ -80,7 +52,16 @@ def method_rows(parameters: Any, entry: Mapping[str, Any] | None) -> list[Method
         text = explanation(name, decoder, parameters.preset, features_of(parameters), entry)
         epochs = method.schedule(parameters.preset).epochs
         rows.append(MethodRow(name, title, text, method.decoders, epochs))
+    if parameters.method not in METHODS:  # of a scene that was saved where another package was
+        rows.append(MethodRow(parameters.method, parameters.method, _unknown(parameters.method)))
     return rows
+
+
+def _unknown(method: str) -> str:
+    return _(
+        "The method {method} is not known here: install the package that adds it and restart "
+        "Slicer, or choose another method."
+    ).format(method=method)
 
 
 def features_of(parameters: Any) -> str:
@@ -91,17 +72,17 @@ def features_of(parameters: Any) -> str:
 def explanation(
     method: str, decoder: str, preset: str, features: str, entry: Mapping[str, Any] | None
 ) -> str:
-    """What a choice trains, of how many numbers, and that it takes long where it does.
+    """What a choice trains, of how many parameters, and that it takes long where it does.
 
     Args:
         entry: of the foundation model, where there is one.
     """
-    parts = [trained_parts()[method]]
+    parts = [_(METHODS[method].explanation)]
     count = None
     if entry is not None:
-        count = trained_numbers(method, decoder, features, entry["architecture"])
+        count = trained_parameters(method, decoder, features, entry["architecture"])
     if count is not None:
-        parts.append(_("About {count} numbers.").format(count=round_number(count)))
+        parts.append(_("About {count} parameters.").format(count=round_number(count)))
     if METHODS[method].trains_backbone:
         parts.append(_("Takes longer: the model itself is trained, on crops of the images."))
     elif preset == "published":
@@ -125,7 +106,9 @@ def wrong_choice(
     Args:
         entry: of the foundation model.
     """
-    chosen, title = METHODS[method], method_titles()[method].split(" (")[0].split(":")[0]
+    if method not in METHODS:
+        return _unknown(method)
+    chosen, title = METHODS[method], _(METHODS[method].title).split(":")[0]
     if not chosen.trains_backbone and decoder not in (AUTO, "frozen"):
         return _(
             "The method {method} leaves the whole model frozen: under Advanced, set Decoder to "
@@ -147,6 +130,11 @@ def wrong_choice(
             "The method {method} is for {wanted}, and the foundation model's encoder is {found}: "
             "choose another method, such as LoRA or Affine, or another model."
         ).format(method=title, wanted=kinds[chosen.encoder], found=kinds[encoder_of(architecture)])
+    if preset == "published" and chosen.published_rate is None:
+        return _(
+            "There are no published settings of the method {method}: choose FewShotSeg's own "
+            "settings, or another method."
+        ).format(method=title)
     ways = entry["preprocessing"]
     used = [ways[modality]] if modality in ways else list(ways.values())
     if preset == "published" and all(way["intensity"] == "identity" for way in used):

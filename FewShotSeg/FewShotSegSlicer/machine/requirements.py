@@ -1,15 +1,19 @@
-"""Packages of Slicer's Python that are too old for the background process, in words."""
+"""Packages of Slicer's Python that the background process can't use, in words."""
 
 from __future__ import annotations
 
 from slicer.i18n import tr as _
 
+from FewShotSegLib.core.plugins import plugin_remarks
 from FewShotSegLib.core.requirements import Outdated, outdated_packages
 
 
 def outdated_advice() -> list[str]:
-    """One text for each: what is wrong with it, and how to mend it. Nothing is replaced unasked."""
-    return [f"{found} {_mend(found)}" for found in outdated_packages()]
+    """One text for each: what is wrong with it, and how to mend it. Nothing is replaced unasked.
+
+    They are too old; or they add a method or an architecture that can't be used.
+    """
+    return [*(f"{found} {_mend(found)}" for found in outdated_packages()), *plugin_remarks()]
 
 
 def _mend(found: Outdated) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ...core.method_catalog import METHODS, encoder_of
+from ...core.architecture_catalog import encoder_of
+from ...core.method_catalog import METHODS
 from ...models.registry import find_model
 from .plan import Draw, Method, Plan, Task
 from .results import Results, setting_key

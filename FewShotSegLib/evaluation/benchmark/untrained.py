@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 
 from ...core.atomic import replacing, write_json
-from ...models.backbones import ARCHITECTURES
+from ...models.backbones import BACKBONES
 from ...models.registry import find_model
 
 
@@ -25,7 +25,7 @@ def untrained_model(model: str, folder: Path) -> str:
     options = {key: value for key, value in entry["architecture"].items() if key != "name"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = ARCHITECTURES[entry["architecture"]["name"]](**options)
+        network = BACKBONES[entry["architecture"]["name"]](**options)
     name = f"untrained-{Path(model).stem}"
     # Not save_model: its header is in another order every time, and so the file's hash.
     tensors = {

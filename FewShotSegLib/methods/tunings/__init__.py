@@ -1,28 +1,18 @@
-"""Every white-box method by the name that ``--method`` takes. A new one is a file and a line."""
+"""Every white-box method by the name that ``--method`` takes: those whose record names decoders.
+
+A new one is a file here and a record in ``core.method_catalog``.
+"""
 
 from __future__ import annotations
 
-from .adaptformer import AdaptFormer
-from .affine import AffineTuning
-from .base import Tuning
-from .bias import BiasTuning
-from .cnn_adapter import ConvolutionAdapter
-from .compacter import Compacter
-from .full import FullTuning, Scratch
-from .last import LastTuning
-from .lora import LoRA
+from collections.abc import Mapping
 
-TUNINGS: dict[str, type[Tuning]] = {
-    tuning.name: tuning
-    for tuning in (
-        FullTuning,
-        Scratch,
-        LastTuning,
-        BiasTuning,
-        AffineTuning,
-        LoRA,
-        AdaptFormer,
-        Compacter,
-        ConvolutionAdapter,
-    )
-}
+from ...core.method_catalog import METHODS
+from ...core.register import Implementations
+from .base import Tuning
+
+__all__ = ["TUNINGS", "Tuning"]
+
+TUNINGS: Mapping[str, type[Tuning]] = Implementations(
+    METHODS, Tuning, lambda record: record.trains_backbone
+)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...core.errors import InputError
+from ...core.method_catalog import METHODS
 from ...models.backbones.base import Backbone
 
 DECODER_RATE = 5e-4
@@ -36,22 +37,25 @@ class Tuning(ABC):
     """
 
     name: str
-    """As ``--method`` takes it."""
+    """As ``--method`` takes it: that of its record."""
     learning_rate: float
     """A first step size of the backbone's numbers. Those of ``ft`` and ``scratch`` are from single
     runs; the others have not been measured yet."""
     head_factor: float = 10.0
     """How many times faster the new head is trained than the backbone."""
-    decoders: tuple[str, ...] = ("frozen", "tuned", "new")
-    """What ``decoder`` may be, the method's own choice first."""
 
     def __init__(self, decoder: str | None = None) -> None:
-        self.decoder = decoder or self.decoders[0]
+        self.decoder: str = decoder or self.decoders[0]
         if self.decoder not in self.decoders:
             raise InputError(
                 f"With the method '{self.name}' the decoder is {' or '.join(self.decoders)}, not "
                 f"{self.decoder}."
             )
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """What ``decoder`` may be, the method's own choice first: those of its record."""
+        return METHODS[self.name].decoders
 
     @abstractmethod
     def tune_encoder(self, backbone: Backbone) -> None:

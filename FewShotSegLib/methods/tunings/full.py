@@ -14,7 +14,6 @@ class FullTuning(Tuning):
     name = "ft"
     learning_rate = 2e-3
     head_factor = 5.0  # the linear probe's own rate
-    decoders = ("tuned", "new", "frozen")
 
     def tune_encoder(self, backbone: Backbone) -> None:
         """All of it."""
@@ -30,7 +29,6 @@ class Scratch(FullTuning):
 
     name = "scratch"
     head_factor = 2.0
-    decoders = ("new",)
 
     def new_parts(self, backbone: Backbone) -> list[nn.Module]:
         """All."""

@@ -14,7 +14,6 @@ class LastTuning(Tuning):
 
     name = "ft-last"
     learning_rate = 1e-3
-    decoders = ("tuned",)
 
     def apply(self, backbone: Backbone, build: Callable[[], Backbone]) -> None:
         """See :meth:`Tuning.apply`."""

@@ -1,18 +1,16 @@
-"""Every architecture that a registry entry can name. A new one is a file here and a line below."""
+"""Every backbone by the name of its architecture, which a registry entry names.
+
+A new one is a file here and a record in ``core.architecture_catalog``.
+"""
 
 from __future__ import annotations
 
-from .base import Backbone
-from .dynamic_unet import DynamicUNet
-from .genesis_unet import GenesisUNet
-from .obelisk_unet import ObeliskUNet
-from .swin_unetr import SwinUNETRBackbone
-from .vista3d import VISTA3DBackbone
+from collections.abc import Mapping
 
-ARCHITECTURES: dict[str, type[Backbone]] = {
-    "DynamicUNet": DynamicUNet,
-    "ObeliskUNet": ObeliskUNet,
-    "SwinUNETR": SwinUNETRBackbone,
-    "GenesisUNet": GenesisUNet,
-    "VISTA3D": VISTA3DBackbone,
-}
+from ...core.architecture_catalog import ARCHITECTURES
+from ...core.register import Implementations
+from .base import Backbone
+
+__all__ = ["BACKBONES", "Backbone"]
+
+BACKBONES: Mapping[str, type[Backbone]] = Implementations(ARCHITECTURES, Backbone)

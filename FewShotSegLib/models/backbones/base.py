@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.errors import ModelError
+from ...core.errors import InputError, ModelError
 
 
 class Backbone(nn.Module, ABC):
@@ -22,11 +21,8 @@ class Backbone(nn.Module, ABC):
         channels: channels of each feature level, finest level first.
         strides: voxels of the model grid that one voxel of each level spans, finest level first.
             Windows are a multiple of the largest stride.
-        revision: raised when the same weights and options give other features than before. Stored
-            features and adapters of another revision are then not used.
     """
 
-    revision: ClassVar[int] = 1
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
@@ -49,16 +45,26 @@ class Backbone(nn.Module, ABC):
         """
 
     def encoder_parts(self) -> list[nn.Module]:
-        """The modules that take the image down to the coarsest skip connection."""
-        raise NotImplementedError(f"{type(self).__name__} has no parts to train")
+        """The modules that take the image down to the coarsest skip connection.
+
+        Raises:
+            InputError: a backbone that does not name its parts can't be trained.
+        """
+        raise self._no_parts()
 
     def decoder_parts(self) -> list[nn.Module]:
-        """All others before the class head, the bottleneck among them."""
-        raise NotImplementedError(f"{type(self).__name__} has no parts to train")
+        """All others before the class head, the bottleneck among them. Raises: as above."""
+        raise self._no_parts()
 
     def last_parts(self) -> list[nn.Module]:
-        """The decoder's modules that make the finest level."""
-        raise NotImplementedError(f"{type(self).__name__} has no parts to train")
+        """The decoder's modules that make the finest level. Raises: as above."""
+        raise self._no_parts()
+
+    def _no_parts(self) -> InputError:
+        return InputError(
+            f"The network {type(self).__name__} can't be trained itself. Choose a method that "
+            "leaves it frozen, such as adapter."
+        )
 
     def import_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load weights as their makers publish them, with every name accounted for.

@@ -55,7 +55,6 @@ class SwinUNETRBackbone(Backbone):
             wrong one gives wrong features without a word.
     """
 
-    revision = 2
     """Up to 1, patches were merged as in the MONAI that was installed."""
 
     def __init__(

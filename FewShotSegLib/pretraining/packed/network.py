@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import InputError
-from ...models.backbones import ARCHITECTURES
+from ...models.backbones import BACKBONES
 from ...models.backbones.base import Backbone
 from .episodes import Episode
 from .losses import contrast_loss, episode_loss, gather
@@ -121,7 +121,7 @@ def build_backbone(recipe: Recipe) -> Backbone:
     options = {k: v for k, v in recipe.architecture.items() if k != "name"}
     name = recipe.architecture["name"]
     try:
-        backbone = ARCHITECTURES[name](**options, out_channels=1)
+        backbone = BACKBONES[name](**options, out_channels=1)
     except (TypeError, ValueError, RuntimeError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(f"The architecture {name} can't be built: {line}.") from error

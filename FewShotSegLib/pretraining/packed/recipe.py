@@ -16,7 +16,7 @@ from ...core.errors import FewShotSegError, InputError
 from ...core.json_fields import json_object, load_json
 from ...core.json_schema import from_json
 from ...core.modality import MODALITIES
-from ...models.backbones import ARCHITECTURES
+from ...models.backbones import BACKBONES
 from ...models.preprocessing import Preprocessing
 from .contrast import Contrast
 from .views import Deformation
@@ -158,8 +158,8 @@ def parse_recipe(data: Any) -> Recipe:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model["id"]):
         raise InputError("the id in 'model' is letters, digits, '.', '_' and '-'")
     architecture = json_object(data["architecture"], "'architecture'", ("name",), None)
-    if architecture["name"] not in ARCHITECTURES:
-        raise InputError(f"the architecture is one of {', '.join(ARCHITECTURES)}")
+    if architecture["name"] not in BACKBONES:
+        raise InputError(f"the architecture is one of {', '.join(BACKBONES)}")
     if "out_channels" in architecture:
         raise InputError("leave out_channels out of 'architecture'")
     parts = json_object(data["preprocessing"], "'preprocessing'", (), None)
