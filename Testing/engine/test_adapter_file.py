@@ -224,7 +224,7 @@ class WhatIsRefused(TinyWorld):
         TrainedAdapter.load(self.path)
         without = [{k: v for k, v in fitting.items() if k != key} for key in fitting]
         wrong = [
-            {**fitting, "method": "magic"},
+            {**fitting, "method": ["adapter"]},
             {**fitting, "channels": [4, 6, 9]},
             {**fitting, "features": "some"},
             {**fitting, "structures": [{"title": "a"}, {"title": "b"}]},
@@ -242,6 +242,11 @@ class WhatIsRefused(TinyWorld):
                 self.assert_refused("damaged")
         self.write(None, preprocessing={"orientation": "RAS"})
         self.assert_refused("damaged .'preprocessing' lacks the field 'spacing'")
+
+    def test_a_method_that_is_not_known_here(self) -> None:
+        """As another package adds one: its file is whole, and the sentence says what is missing."""
+        self.write({**make_adapter().metadata(), "method": "magic"})
+        self.assert_refused(r"with the method 'magic', which is not known here\. Install the package")
 
     def test_the_header_is_read_without_the_weights(self) -> None:
         self.write(None)
