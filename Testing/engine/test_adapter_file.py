@@ -246,7 +246,7 @@ class WhatIsRefused(TinyWorld):
     def test_a_method_that_is_not_known_here(self) -> None:
         """As another package adds one: its file is whole, and the sentence says what is missing."""
         self.write({**make_adapter().metadata(), "method": "magic"})
-        self.assert_refused(r"with the method 'magic', which is not known here\. Install the package")
+        self.assert_refused(r"the method 'magic', which is not known here\. Install the package")
 
     def test_the_header_is_read_without_the_weights(self) -> None:
         self.write(None)
