@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,15 @@ from .interface.rows import (
     StructureRow,
     TaskKind,
 )
-from .jobs.control import TaskControl, job_steps, nothing_to_load
+from .jobs.control import PlainRun, TaskControl
 from .jobs.folder import remove_abandoned
 from .jobs.result_loader import read_result
 from .jobs.task import Task
 from .machine.methods import method_rows
-from .machine.models import DeviceShelf, ModelShelf
 from .machine.requirements import outdated_advice
 from .scene import results as shown
-from .scene.adapters import AdapterShelf
 from .scene.parameter_node import FewShotSegParameterNode
-from .scene.segment_sizes import SegmentSizes
-from .scene.state import SceneState
+from .scene.session import Session
 from .scene.structure_edits import StructureEdits
 from .scene.structures import structure_rows
 from .scene.support_edits import SupportEdits
@@ -67,13 +64,13 @@ class FewShotSegLogic(
         self.moduleName = "FewShotSeg"
         self._listeners: list[Listener] = []
         self._lines: list[str] = []
-        self._parameters: FewShotSegParameterNode | None = None
         self._task: Task | None = None
         self._end: End | None = None
         self._epochs: list[Epoch] = []
         self._closed = False
-        self._models, self._devices, self._adapters = ModelShelf(), DeviceShelf(), AdapterShelf()
-        self._sizes = SegmentSizes(lambda: self._tell(Changed("structures")))
+        self.session = Session(
+            lambda: ScriptedLoadableModuleLogic.getParameterNode(self), self._tell
+        )
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_close)
         self.addObserver(scene, scene.StartImportEvent, self._on_scene_import)
@@ -91,7 +88,7 @@ class FewShotSegLogic(
         self._closed = True
         if self._task is not None:
             self._task.abort(_("Stopped, because the module was closed."), wait=True)
-        self._sizes.stop()
+        self.session.sizes.stop()
         self.removeObservers()
         slicer.app.disconnect("aboutToQuit()", self.close)
 
@@ -125,27 +122,20 @@ class FewShotSegLogic(
     # --- the scene
 
     def getParameterNode(self) -> FewShotSegParameterNode:
-        node = ScriptedLoadableModuleLogic.getParameterNode(self)
-        if self._parameters is None or self._parameters.parameterNode is not node:
-            self._parameters = FewShotSegParameterNode(node)
-        return self._parameters
-
-    def _state(self) -> SceneState:
-        return SceneState(self.getParameterNode())
+        return self.session.parameters
 
     def _on_scene_close(self, caller: Any = None, event: Any = None) -> None:
         if self._task is not None:
             self._task.abort(_("Stopped, because the scene was closed."))
         self._epochs = []  # the curve of an adapter that is gone
-        self._sizes.stop()
+        self.session.sizes.stop()
 
     def _on_scene_import(self, caller: Any = None, event: Any = None) -> None:
-        self._sizes.stop()
+        self.session.sizes.stop()
 
     def _on_new_scene(self, caller: Any = None, event: Any = None) -> None:
         # A cleared scene keeps the node but empties it: the wrapper must write its defaults anew.
-        self._parameters = None
-        self._adapters = AdapterShelf()
+        self.session.renew()
         for part in ("supports", "structures", "adapters", "results", "settings"):
             self._tell(Changed(part))
 
@@ -162,32 +152,32 @@ class FewShotSegLogic(
     # --- foundation model and device
 
     def models(self) -> list[ModelRow]:
-        return self._models.rows()
+        return self.session.models.rows()
 
     def model(self) -> str:
-        return self._models.chosen(likely_modality(self._state()))
+        return self.session.model()
 
     def setModel(self, model_id: str) -> None:
-        self._models.choose(model_id, likely_modality(self._state()))
+        self.session.models.choose(model_id, likely_modality(self.session.state))
         self._tell(Changed("models"))
 
     def addCheckpoint(self, entry_path: str) -> str:
-        model_id = self._models.add(entry_path)
+        model_id = self.session.models.add(entry_path)
         self._tell(Changed("models"))
         return model_id
 
     def removeModel(self, model_id: str) -> None:
-        self._models.remove(model_id)
+        self.session.models.remove(model_id)
         self._tell(Changed("models"))
 
     def downloadModel(self, model_id: str) -> None:
-        row = self._models.row(model_id)
+        row = self.session.models.row(model_id)
         if row is None or not row.downloadable:
             raise InputError(_("This model's weights have to be fetched by hand."))
         self._install("download", row, DownloadJob(model_id))
 
     def importModel(self, model_id: str, path: str) -> None:
-        row = self._models.row(model_id)
+        row = self.session.models.row(model_id)
         if row is None:
             raise InputError(_("There is no model «{m}».").format(m=model_id))
         if not row.importable:
@@ -201,31 +191,30 @@ class FewShotSegLogic(
             self._tell(Changed("models"))
             return End(kind, "finished", _("«{m}» is installed.").format(m=row.title))
 
-        self._start(kind, lambda folder: job_steps(folder, job), nothing_to_load, done)
+        self._start(PlainRun(kind, job, done))
 
     def devices(self) -> list[DeviceRow]:
-        return self._devices.rows()
+        return self.session.devices.rows()
 
     def device(self) -> str:
-        return self._devices.chosen()
+        return self.session.devices.chosen()
 
     def setDevice(self, device_id: str) -> None:
-        self._devices.choose(device_id)
+        self.session.devices.choose(device_id)
         self._tell(Changed("devices"))
 
     def refreshDevices(self) -> None:
         if self._task is not None or self.missingPackages():
             return
 
-        def load(folder: Path) -> Iterator[None]:
-            self._devices.found(read_result(folder)["devices"])
-            yield
+        def read(folder: Path) -> None:
+            self.session.devices.found(read_result(folder)["devices"])
 
         def done() -> End:
             self._tell(Changed("devices"))
             return End("devices", "finished", "")
 
-        self._start("devices", lambda folder: job_steps(folder, DevicesJob()), load, done)
+        self._start(PlainRun("devices", DevicesJob(), done, read))
 
     def missingPackages(self) -> list[str]:
         return missing_packages()
@@ -236,31 +225,31 @@ class FewShotSegLogic(
     # --- structures
 
     def structures(self) -> list[StructureRow]:
-        return structure_rows(self._state(), self._sizes.ml)
+        return structure_rows(self.session.state, self.session.sizes.ml)
 
     # --- adapters
 
     def methods(self) -> list[MethodRow]:
-        return method_rows(self.getParameterNode(), self._models.entry(self.model()))
+        return method_rows(self.getParameterNode(), self.session.entry())
 
     def adapters(self) -> list[AdapterRow]:
-        return self._adapters.rows()
+        return self.session.adapters.rows()
 
     def renameAdapter(self, adapter_id: str, name: str) -> None:
-        self._adapters.rename(adapter_id, name)
+        self.session.adapters.rename(adapter_id, name)
         self._tell(Changed("adapters"))
 
     def saveAdapter(self, adapter_id: str, path: str) -> None:
-        self._adapters.save(adapter_id, str(path))
+        self.session.adapters.save(adapter_id, str(path))
 
     def loadAdapter(self, path: str) -> str:
-        adapter_id = self._adapters.load(str(path))
+        adapter_id = self.session.adapters.load(str(path))
         self.getParameterNode().adapterId = adapter_id
         self._tell(Changed("adapters"))
         return adapter_id
 
     def deleteAdapter(self, adapter_id: str) -> None:
-        self._adapters.delete(adapter_id)
+        self.session.adapters.delete(adapter_id)
         if self.getParameterNode().adapterId == adapter_id:
             left = self.adapters()
             self.getParameterNode().adapterId = left[-1].id if left else ""
@@ -269,13 +258,13 @@ class FewShotSegLogic(
     # --- results
 
     def results(self) -> list[Result]:
-        return shown.list_results(self._state())
+        return shown.list_results(self.session.state)
 
     def showResult(self, result: Result, what: str) -> None:
         shown.show_result(result, what, self.results())
 
     def deleteResult(self, result: Result) -> None:
-        shown.delete_result(self._state(), result)
+        shown.delete_result(self.session.state, result)
         self._tell(Changed("results"))
 
     def showUncertainty(self, result: Result, visible: bool) -> None:

@@ -89,13 +89,16 @@ def weights_path(folder: Path, name: str) -> Path:
     return beside if beside.is_file() else user_folder() / name
 
 
-def read_entry(path: Path) -> dict[str, Any]:
+def read_entry(path: Path, read: Callable[[Path], dict[str, Any]] = read_checked) -> dict[str, Any]:
     """What an entry says, checked; ``weights`` becomes a path.
+
+    Args:
+        read: reads and checks the file, or knows already what it says.
 
     Raises:
         ModelError: the file is not an entry, or says something that can't be.
     """
-    data = read_checked(path)
+    data = read(path)
     return {**data, "weights": weights_path(Path(path).parent, data["weights"])}
 
 
@@ -125,9 +128,11 @@ def read_entries(
     return list(entries.values()), unusable
 
 
-def usable_entries() -> tuple[list[tuple[Path, dict[str, Any]]], list[UnusableEntry]]:
-    """:func:`read_entries` as :func:`read_entry` gives them."""
-    return read_entries(read_entry, lambda entry: entry["id"])
+def usable_entries(
+    read: Callable[[Path], dict[str, Any]] = read_checked,
+) -> tuple[list[tuple[Path, dict[str, Any]]], list[UnusableEntry]]:
+    """:func:`read_entries` as :func:`read_entry` gives them, with the same ``read``."""
+    return read_entries(lambda path: read_entry(path, read), lambda entry: entry["id"])
 
 
 def add_model(path: str | Path) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from .file_cache import FileCache
+
 FILE = Path(__file__).resolve().parents[1] / "requirements.txt"
 REASONS = {
     "torch": "older ones can run code that is hidden in a file of weights, or corrupt memory",
@@ -58,15 +60,22 @@ def read_requirements() -> list[Requirement]:
     Raises:
         ValueError: a line is not of the form NAME>=VERSION.
     """
+    return list(_parsed(FILE))
+
+
+def _parse(path: Path) -> list[Requirement]:
     found = []
-    for line in FILE.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         parts = re.fullmatch(r"(\w+)>=(\d+(?:\.\d+)*)", line.strip())
         if parts is None:
-            raise ValueError(f"{FILE.name}: '{line}' is not NAME>=VERSION")
+            raise ValueError(f"{path.name}: '{line}' is not NAME>=VERSION")
         found.append(Requirement(*parts.groups()))
     return found
+
+
+_parsed = FileCache(_parse)
 
 
 def missing_packages() -> list[str]:

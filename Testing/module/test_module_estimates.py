@@ -12,10 +12,13 @@ from unittest import mock
 
 import numpy as np
 from FewShotSegSlicer.interface.protocol import Progress
+from FewShotSegSlicer.jobs.control import PlainRun
 from FewShotSegSlicer.jobs.task import Task
 from FewShotSegSlicer.machine.estimates import estimate, model_voxels, remember
 from FewShotSegSlicer.machine.memory import total_memory
 from module_logic import LogicTestCase
+
+from FewShotSegLib.core.job_protocol import DevicesJob
 
 MODELS = slicer_world.ROOT / "FewShotSegLib" / "Resources" / "Models"
 LARGE = ((512, 512, 300), np.diag([0.8, 0.8, 1.5, 1.0]))
@@ -65,7 +68,8 @@ class TaskTest(LogicTestCase):
 
     def test_the_engines_estimate_is_the_time_that_is_left(self) -> None:
         told: list = []
-        task = Task("segment", lambda folder: iter(()), lambda folder: iter(()), None, told.append)
+        task = Task(PlainRun("segment", DevicesJob(), None), told.append)
+        task.start()
         self.addCleanup(task.abort, "", True)
         task._on_event({"event": "phase", "phase": "features"})
         task._on_event(
@@ -82,7 +86,8 @@ class TaskTest(LogicTestCase):
 
     def test_waiting_for_another_process_is_told(self) -> None:
         told: list = []
-        task = Task("segment", lambda folder: iter(()), lambda folder: iter(()), None, told.append)
+        task = Task(PlainRun("segment", DevicesJob(), None), told.append)
+        task.start()
         self.addCleanup(task.abort, "", True)
         message = "Another process computes these features; waiting for it to end."
         task._on_event({"event": "waiting", "phase": "features", "message": message})

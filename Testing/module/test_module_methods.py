@@ -12,6 +12,7 @@ import numpy as np
 import qt
 import slicer
 from FewShotSegSlicer.jobs import task
+from FewShotSegSlicer.jobs.train import TrainRun
 from FewShotSegSlicer.machine import estimates
 from FewShotSegSlicer.machine.estimates import Training, estimate
 from FewShotSegSlicer.machine.methods import method_titles, round_number
@@ -173,7 +174,7 @@ class WhiteBoxTest(ProcessTestCase):
             method="lora", decoder="tuned", epochs=2, learningRate=0.002, seed=1
         )
         self.assertIn("prepare", phases)
-        header = read_header(self.logic._adapters.content(adapter), "x")
+        header = read_header(self.logic.session.adapters.content(adapter), "x")
         self.assertEqual((header["method"], header["decoder"]), ("lora", "tuned"))
         settings = header["training"]["settings"]
         own = METHODS["lora"].schedule("own")
@@ -206,7 +207,7 @@ class WhiteBoxTest(ProcessTestCase):
     def test_published_settings_reach_the_engine(self) -> None:
         self.logic.getParameterNode().learningRate = 0.0
         adapter = self.logic.train(preset="published", epochs=1)
-        header = read_header(self.logic._adapters.content(adapter), "x")
+        header = read_header(self.logic.session.adapters.content(adapter), "x")
         self.assertEqual(header["training"]["preset"], "published")
         self.assertEqual(header["features"], "last")
         self.assertEqual(header["training"]["settings"]["cross_entropy"], 0.0)
@@ -214,7 +215,7 @@ class WhiteBoxTest(ProcessTestCase):
 
     def test_the_bar_of_a_training_without_stored_features(self) -> None:
         told = []
-        step = task.Task("train", lambda f: iter(()), lambda f: iter(()), lambda: None, told.append)
+        step = task.Task(TrainRun(self.logic.session), told.append)
         self.addCleanup(step.abort, "", True)
         step._show("prepare")
         step._show("train")

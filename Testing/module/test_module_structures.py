@@ -9,6 +9,7 @@ from FewShotSegSlicer.interface.protocol import LogicProtocol
 from FewShotSegSlicer.scene.segments import terminology_key
 from module_logic import SHAPE, LogicTestCase
 from module_scenes import (
+    COLOR_STEP,
     adapter_bytes,
     add_segmentation,
     add_transform,
@@ -104,7 +105,7 @@ class SupportsTest(LogicTestCase):
         self.assertIn("v: ", self.logic.blockers("train")[0])
         segment = segmentation.GetSegmentation().GetNthSegment(0)
         self.assertEqual(segment.GetName(), "liver")
-        np.testing.assert_allclose(segment.GetColor(), (0.1, 0.6, 0.3))
+        np.testing.assert_allclose(segment.GetColor(), (0.1, 0.6, 0.3), atol=COLOR_STEP)
         (structure,) = self.logic.structures()
         self.assertEqual((len(structure.segments), structure.terminology), (1, LIVER))
         array = np.zeros(SHAPE[::-1], np.uint8)
@@ -269,7 +270,7 @@ class SavingTest(LogicTestCase):
         self.logic.setPrior(rows["liver"].id, mean_ml=1.5, gamma=0.4)
         self.logic.tickSupport(second, False)
         self.logic.tickStructure(rows["pouch"].id, False)
-        self.logic._adapters.add(adapter_bytes(), "Glänzend", ["v0 (liver 0.6 ml)"])
+        self.logic.session.adapters.add(adapter_bytes(), "Glänzend", ["v0 (liver 0.6 ml)"])
         parameters = self.logic.getParameterNode()
         parameters.queryVolume = self.logic.supports()[0].volume
         parameters.epochs, parameters.method = 7, "linear-probe"
@@ -278,7 +279,7 @@ class SavingTest(LogicTestCase):
         parameters.adapterId = adapter.id
         supports = [(r.id, r.volume_name, r.ticked, r.structures) for r in self.logic.supports()]
         structures = self.logic.structures()
-        content = self.logic._adapters.content(adapter.id)
+        content = self.logic.session.adapters.content(adapter.id)
         self.save_and_reload()
         found = [(r.id, r.volume_name, r.ticked, r.structures) for r in self.logic.supports()]
         self.assertEqual(found, supports)
@@ -293,7 +294,7 @@ class SavingTest(LogicTestCase):
         self.assertEqual([len(r.segments) for r in again], [2, 1])
         (row,) = self.logic.adapters()
         self.assertEqual(row, adapter)
-        self.assertEqual(self.logic._adapters.content(row.id), content)
+        self.assertEqual(self.logic.session.adapters.content(row.id), content)
         parameters = self.logic.getParameterNode()
         self.assertEqual(parameters.queryVolume.GetName(), "v0")
         self.assertEqual((parameters.epochs, parameters.method), (7, "linear-probe"))

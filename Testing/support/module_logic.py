@@ -46,5 +46,5 @@ class LogicTestCase(slicer_world.SceneTestCase):
     def classes(self) -> dict[str, Any]:
         """Rows by name, once all sizes are counted."""
         self.logic.structures()
-        slicer_world.process_events_until(lambda: self.logic._sizes._stepper is None)
+        slicer_world.process_events_until(lambda: self.logic.session.sizes._stepper is None)
         return {row.name: row for row in self.logic.structures()}

@@ -12,6 +12,9 @@ import slicer
 import slicer_world  # noqa: F401
 import vtk
 
+COLOR_STEP = 1 / 65535
+"""Colours of segments are rounded to this: the application hands them through a QColor."""
+
 
 def affine_of(
     spacing: tuple[float, float, float] = (2.0, 2.0, 3.0),

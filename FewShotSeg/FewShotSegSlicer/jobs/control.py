@@ -12,16 +12,19 @@ from FewShotSegLib.core.errors import FewShotSegError, InputError
 from FewShotSegLib.core.job_protocol import PhantomsJob, write_job
 
 from ..interface.rows import End, Epoch, Estimate, Progress, TaskKind
-from .segment import SegmentTask
-from .task import Task
-from .train import TrainTask
+from ..scene.session import Session
+from . import segment, train
+from .task import Run, Task
+
+WORK = {"train": train, "segment": segment}
+"""What has blockers and an estimate, by kind of task."""
 
 
 class TaskControl:
-    """Part of the logic, whose ``missingPackages``, ``_tell`` and state it uses."""
+    """Part of the logic, whose ``missingPackages`` it uses; ``_task`` is there while one runs."""
 
+    session: Session
     missingPackages: Callable[[], list[str]]
-    _tell: Callable[[Any], None]
     _task: Task | None
     _end: End | None
     _epochs: list[Epoch]
@@ -40,42 +43,27 @@ class TaskControl:
             )
         if self.running() not in (None, "devices"):
             found.append(_("Wait until the running task has ended, or cancel it."))
-        if kind == "train":
-            found += TrainTask(self).blockers()
-        elif kind == "segment":
-            found += SegmentTask(self).blockers()
-        return found
+        return found + (WORK[kind].blockers(self.session) if kind in WORK else [])
 
     def estimate(self, kind: TaskKind) -> Estimate | None:
         try:
-            if kind == "train":
-                return TrainTask(self).estimate()
-            if kind == "segment":
-                return SegmentTask(self).estimate()
+            return WORK[kind].estimate(self.session) if kind in WORK else None
         except FewShotSegError:
             return None
-        return None
 
     def startTraining(self) -> None:
-        task = TrainTask(self)
-        self._require(task.blockers())
+        self._require(train.blockers(self.session))
         self._epochs = []
-        self._start("train", task.prepare, task.load, task.finish)
+        self._start(train.TrainRun(self.session))
 
     def startSegmentation(self) -> None:
-        task = SegmentTask(self)
-        self._require(task.blockers())
-        self._start("segment", task.prepare, task.load, task.finish)
+        self._require(segment.blockers(self.session))
+        self._start(segment.SegmentRun(self.session))
 
     def startPhantoms(self, folder: str, count: int = 4) -> None:
         job = PhantomsJob(str(folder), int(count))
         text = _("{n} made-up patients are in {folder}.").format(n=count, folder=folder)
-        self._start(
-            "phantoms",
-            lambda place: job_steps(place, job),
-            nothing_to_load,
-            lambda: End("phantoms", "finished", text),
-        )
+        self._start(PlainRun("phantoms", job, lambda: End("phantoms", "finished", text)))
 
     def cancel(self) -> None:
         if self._task is not None:
@@ -97,30 +85,40 @@ class TaskControl:
         if blockers:
             raise InputError(blockers[0])
 
-    def _start(
-        self,
-        kind: TaskKind,
-        prepare: Callable[[Path], Iterator[Any]],
-        load: Callable[[Path], Iterator[Any]],
-        finish: Callable[[], End],
-    ) -> None:
+    def _start(self, run: Run) -> None:
         if self._closed:
             raise InputError(_("This module was closed. Open it again."))
         if self._task is not None and self._task.kind == "devices":
             self._task.abort("", wait=True)  # only a question; what a person wants goes first
         if self._task is not None:
             raise InputError(_("Wait until the running task has ended, or cancel it."))
-        self._task = Task(kind, prepare, load, finish, self._tell)
-        if self._task is not None:
-            self._tell(self._task.progress)
+        self._task = Task(run, self.session.tell)
+        self._task.start()  # whose end, which may come at once, takes it away
 
 
-def job_steps(folder: Path, job: Any) -> Iterator[None]:
-    """Write a job that hands nothing over."""
-    write_job(folder, job)
-    yield
+class PlainRun:
+    """A job that hands nothing over.
 
+    Args:
+        finish: the words of a good end.
+        read: takes what the job left in its folder.
+    """
 
-def nothing_to_load(folder: Path) -> Iterator[None]:
-    """Of a task whose result is not in its folder."""
-    yield
+    def __init__(
+        self,
+        kind: TaskKind,
+        job: Any,
+        finish: Callable[[], End],
+        read: Callable[[Path], None] = lambda folder: None,
+    ) -> None:
+        self.kind, self._job, self.finish, self._read = kind, job, finish, read
+
+    def prepare(self, folder: Path) -> Iterator[None]:
+        """Write the job."""
+        write_job(folder, self._job)
+        yield
+
+    def load(self, folder: Path) -> Iterator[None]:
+        """Take what it left."""
+        self._read(folder)
+        yield

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import qt
 from slicer.i18n import tr as _
@@ -32,32 +32,39 @@ SHARES = {
 """Part of the whole at which each phase ends; other kinds count their only phase."""
 SILENT_SECONDS = 30.0
 
-Load = Callable[[Path], Iterator[Any]]
+
+class Run(Protocol):
+    """What is done of a task in this process: before its job and after it."""
+
+    kind: TaskKind
+
+    def prepare(self, folder: Path) -> Iterator[Any]:
+        """Write the job into its folder, step by step."""
+        ...
+
+    def load(self, folder: Path) -> Iterator[Any]:
+        """Put the finished job's results where they belong, step by step."""
+        ...
+
+    def finish(self) -> End:
+        """The words of a good end, once all is loaded."""
+        ...
 
 
 class Task:
-    """A running task.
+    """A task that runs, from :meth:`start` to the end that it tells.
 
     Args:
-        prepare: writes a job into the folder, step by step.
-        load: puts the finished job's results where they belong, step by step.
-        finish: the words of a good end, once all is loaded.
+        run: what is done here.
         tell: hears every :class:`Progress`, :class:`Epoch`, log line (as text) and the end.
     """
 
-    def __init__(
-        self,
-        kind: TaskKind,
-        prepare: Load,
-        load: Load,
-        finish: Callable[[], End],
-        tell: Callable[[Notice | str], None],
-    ) -> None:
-        self.kind = kind
+    def __init__(self, run: Run, tell: Callable[[Notice | str], None]) -> None:
+        self.kind = run.kind
         self.epochs: list[Epoch] = []
         self.times: dict[str, float] = {}
-        self.progress = Progress(kind, "hand over", phase_text("hand over"), 0.0)
-        self._load, self._finish, self._tell = load, finish, tell
+        self.progress = Progress(self.kind, "hand over", phase_text("hand over"), 0.0)
+        self._run, self._tell = run, tell
         self._started = time.monotonic()
         self._phase_start = self._started
         self._stopping = ""
@@ -69,13 +76,18 @@ class Task:
         self._ticker.setInterval(1000)
         self._ticker.connect("timeout()", self._tick)
         self._folder: Path | None = None
+        self._stepper: Stepper | None = None
+
+    def start(self) -> None:
+        """Begin; where not even that can be done, the end is told at once."""
         try:
             self._folder = make_job_folder()
-            self._stepper: Stepper | None = Stepper(prepare(self._folder), self._handed_over)
         except OSError as error:
-            self._stepper = None
             self._end("failed", _("No temporary folder can be made ({e}).").format(e=error))
+            return
+        self._stepper = Stepper(self._run.prepare(self._folder), self._handed_over)
         self._ticker.start()
+        self._tell(self.progress)
 
     def cancel(self) -> None:
         """Stop; the end comes from the event loop."""
@@ -162,7 +174,7 @@ class Task:
         finished = (ended.final or {}).get("event") == "finished" and ended.status == 0
         if finished and not self._stopping and ended.state == "exited":
             self._show("load")
-            self._stepper = Stepper(self._load(self._folder), self._loaded)
+            self._stepper = Stepper(self._run.load(self._folder), self._loaded)
             return
         self._end(*end_words(self.kind, ended, self._stopping))
 
@@ -172,7 +184,7 @@ class Task:
             self._end_with(error)
         else:
             self._close()
-            self._tell(self._finish())
+            self._tell(self._run.finish())
 
     # --- ends
 

@@ -5,103 +5,109 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slicer.i18n import tr as _
 
 from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.job_protocol import ADAPTER, RESULTS, SupportFiles, TrainJob, write_job
 
-from ..interface.rows import Changed, End, Estimate, SupportRow
-from ..machine.estimates import Training, estimate, model_voxels, remember
+from ..interface.rows import Changed, End, Estimate, SupportRow, TaskKind
+from ..machine import estimates
+from ..machine.estimates import Training, model_voxels, remember
 from ..machine.methods import AUTO, features_of, wrong_choice
 from ..scene.adapters import provenance
 from ..scene.geometry import volume_affine, volume_array
-from ..scene.state import SEGMENTATION
-from ..scene.structures import NO_PRIOR, change_of, match
-from ..scene.supports import has_voxels
+from ..scene.session import Session
+from ..scene.structures import NO_PRIOR, change_of, drawn_classes, match
+from ..scene.supports import support_rows
 from .export_nodes import SupportNodes, supports_steps
 from .result_loader import read_result
-
-if TYPE_CHECKING:
-    from ..logic import FewShotSegLogic
 
 MANY = 20
 
 
-class TrainTask:
-    """What a training needs of the logic, checked and handed over."""
+def blockers(session: Session) -> list[str]:
+    """Why no training can start, one sentence each; empty where one can."""
+    rows = ticked_supports(session)
+    found = []
+    model = session.models.row(session.model())
+    if model is None or model.problem:
+        found.append(model.problem if model else _("Choose a foundation model."))
+    found += _wrong_choice(session)
+    if not rows:
+        found.append(_("Add a support: a volume and its segmentation, and tick it."))
+    for row in rows:
+        if row.state != "ready":
+            found.append(f"{row.volume_name}: {row.problem}")
+    if rows and not found and not drawn_classes(session.state):
+        found.append(_("Tick a structure that is drawn in a ticked support."))
+    if len(rows) > MANY:
+        found.append(_("Tick {n} supports at most.").format(n=MANY))
+    return found
 
-    def __init__(self, logic: FewShotSegLogic) -> None:
-        self._logic = logic
+
+def estimate(session: Session) -> Estimate | None:
+    """What a training on the ticked supports will take; None where nothing is ready.
+
+    Raises:
+        InputError: a support can't be used.
+    """
+    rows = [row for row in ticked_supports(session) if row.state == "ready"]
+    entry = session.entry()
+    if not rows or entry is None:
+        return None
+    return estimates.estimate(
+        [(volume_array(row.volume).shape, volume_affine(row.volume)) for row in rows],
+        entry,
+        session.parameters.modality,
+        len(drawn_classes(session.state)) or 1,
+        session.devices.chosen(),
+        _training(session),
+        session.devices.is_graphics_card(),
+    )
+
+
+def ticked_supports(session: Session) -> list[SupportRow]:
+    """The rows that the next training would use."""
+    return [row for row in support_rows(session.state) if row.ticked]
+
+
+def _training(session: Session) -> Training:
+    chosen = session.parameters
+    return Training(chosen.method, chosen.decoder, chosen.preset, chosen.epochs)
+
+
+def _wrong_choice(session: Session) -> list[str]:
+    chosen, entry = session.parameters, session.entry()
+    if entry is None:
+        return []
+    text = wrong_choice(chosen.method, chosen.decoder, chosen.preset, chosen.modality, entry)
+    return [text] if text else []
+
+
+class TrainRun:
+    """A training on what is chosen when it starts."""
+
+    kind: TaskKind = "train"
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._adapter_id = ""
         self._names: list[str] = []
         self._voxels = 0
 
-    def supports(self) -> list[SupportRow]:
-        """The rows that would be used."""
-        return [row for row in self._logic.supports() if row.ticked]
-
-    def blockers(self) -> list[str]:
-        """What is missing, one sentence each."""
-        rows = self.supports()
-        found = []
-        model = self._logic._models.row(self._logic.model())
-        if model is None or model.problem:
-            found.append(model.problem if model else _("Choose a foundation model."))
-        found += self._wrong_choice()
-        if not rows:
-            found.append(_("Add a support: a volume and its segmentation, and tick it."))
-        for row in rows:
-            if row.state != "ready":
-                found.append(f"{row.volume_name}: {row.problem}")
-        if rows and not found and not self._classes():
-            found.append(_("Tick a structure that is drawn in a ticked support."))
-        if len(rows) > MANY:
-            found.append(_("Tick {n} supports at most.").format(n=MANY))
-        return found
-
-    def estimate(self) -> Estimate | None:
-        """For the ticked supports."""
-        rows = [row for row in self.supports() if row.state == "ready"]
-        entry = self._logic._models.entry(self._logic.model())
-        if not rows or entry is None:
-            return None
-        logic = self._logic
-        shapes = [(volume_array(r.volume).shape, volume_affine(r.volume)) for r in rows]
-        return estimate(
-            shapes,
-            entry,
-            logic.getParameterNode().modality,
-            len(self._classes()) or 1,
-            logic.device(),
-            self._training(),
-            logic._devices.is_graphics_card(),
-        )
-
-    def _training(self) -> Training:
-        chosen = self._logic.getParameterNode()
-        return Training(chosen.method, chosen.decoder, chosen.preset, chosen.epochs)
-
-    def _wrong_choice(self) -> list[str]:
-        chosen = self._logic.getParameterNode()
-        entry = self._logic._models.entry(self._logic.model())
-        if entry is None:
-            return []
-        text = wrong_choice(chosen.method, chosen.decoder, chosen.preset, chosen.modality, entry)
-        return [text] if text else []
-
     def prepare(self, folder: Path) -> Iterator[Any]:
         """Write the job; see :class:`FewShotSegLib.core.job_protocol.TrainJob`."""
-        logic, parameters = self._logic, self._logic.getParameterNode()
-        self._started, self._chosen = (logic.model(), logic.device()), self._training()
-        entry = logic._models.entry(logic.model())
-        data, members = match(logic._state())
-        classes = self._classes()
+        session, parameters = self._session, self._session.parameters
+        model, device, entry = session.model(), session.devices.chosen(), session.entry()
+        self._started, self._chosen = (model, device), _training(session)
+        _data, members = match(session.state)
+        classes = drawn_classes(session.state)
         ids = {row["id"] for row in classes}
         unique = _unique_names(classes)
         nodes = []
-        for row in self.supports():
+        for row in ticked_supports(session):
             segments = {
                 segment.id: unique[class_id]
                 for class_id, found in members.items()
@@ -132,7 +138,7 @@ class TrainTask:
                 )
                 for number, row in enumerate(classes, 1)
             ],
-            logic.model(),
+            model,
             parameters.method,
             None if parameters.decoder == AUTO else parameters.decoder,
             parameters.preset,
@@ -146,7 +152,7 @@ class TrainTask:
                 if row["prior"] != NO_PRIOR
             },
             not parameters.overlapAllowed,
-            logic.device(),
+            device,
         )
         write_job(folder, job)
         yield
@@ -161,15 +167,15 @@ class TrainTask:
             structures=names[:60], n=len(result["metadata"]["supports"])
         )
         lines = provenance(result["metadata"], self._names)
-        self._adapter_id = self._logic._adapters.add(content, title, lines)
-        self._logic.getParameterNode().adapterId = self._adapter_id
+        self._adapter_id = self._session.adapters.add(content, title, lines)
+        self._session.parameters.adapterId = self._adapter_id
         self._learn_speed(result["metadata"]["training"])
         yield
 
     def finish(self) -> End:
         """The words of a good end."""
-        self._logic._tell(Changed("adapters"))
-        data = self._logic._adapters.header(self._adapter_id)
+        self._session.tell(Changed("adapters"))
+        data = self._session.adapters.header(self._adapter_id)
         training = data["training"]
         early = _(", because the loss had settled") if training["stopped_early"] else ""
         text = _("The adapter is trained: {n} epochs{early}, {s:.0f} seconds.").format(
@@ -189,22 +195,6 @@ class TrainTask:
         if training["backbone_passes"] == len(self._names) and self._voxels:
             per_million = training["backbone_seconds"] / self._voxels * 1e6
             remember(model, device, "features", per_million)
-
-    def _classes(self) -> list[dict[str, Any]]:
-        """The ticked classes that are drawn in a ticked support."""
-        state = self._logic._state()
-        data, members = match(state)
-        ticked = {row["id"] for row in data["supports"] if row["ticked"]}
-        return [
-            row
-            for row in data["structures"]
-            if row["ticked"]
-            and any(
-                support["id"] in ticked
-                and has_voxels(state.node_of(SEGMENTATION, support["id"]), segment.id)
-                for support, segment in members[row["id"]]
-            )
-        ]
 
 
 def _unique_names(classes: list[dict[str, Any]]) -> dict[str, str]:

@@ -9,6 +9,8 @@ import qt
 from slicer.i18n import tr as _
 
 from FewShotSegLib.core.errors import ModelError
+from FewShotSegLib.core.file_cache import FileCache
+from FewShotSegLib.core.model_entry import read_checked
 from FewShotSegLib.core.model_folders import (
     DEFAULT_MODEL,
     DEFAULT_MODELS,
@@ -24,14 +26,20 @@ MODEL, DEVICE, CACHE = "FewShotSeg/Model", "FewShotSeg/Device", "FewShotSeg/Cach
 
 
 class ModelShelf:
-    """The registry as rows; choices are the machine's, in QSettings."""
+    """The registry as rows; choices are the machine's, in QSettings.
+
+    The panel asks many times a refresh: a file is read again only once it has changed.
+    """
+
+    def __init__(self) -> None:
+        self._read = FileCache(read_checked)
 
     def rows(self) -> list[ModelRow]:
         """Every entry, the default first; those that can't be used come last and say why.
 
         The id of the latter is their file's name, which no model's is.
         """
-        entries, unusable = usable_entries()
+        entries, unusable = usable_entries(self._read)
         rows = [self._row(entry, path.parent == EMBEDDED_FOLDER) for path, entry in entries]
         return [
             *sorted(rows, key=lambda row: row.id != DEFAULT_MODEL),
@@ -47,7 +55,7 @@ class ModelShelf:
 
     def entry(self, model_id: str) -> Mapping[str, Any] | None:
         """What the registry says of a model."""
-        entries = (entry for _, entry in usable_entries()[0])
+        entries = (entry for _, entry in usable_entries(self._read)[0])
         return next((entry for entry in entries if entry["id"] == model_id), None)
 
     def chosen(self, modality: str) -> str:

@@ -101,6 +101,13 @@ def needs_conversion(segmentation: Any) -> bool:
     return segments.GetNumberOfSegments() > 0 and not segments.ContainsRepresentation(BINARY)
 
 
+def has_voxels(segmentation: Any, segment_id: str) -> bool:
+    """Whether a segment has anything drawn, as far as can be told without counting."""
+    if needs_conversion(segmentation):
+        return True
+    return labelmap_of(segmentation, segment_id) is not None
+
+
 def labelmap_steps(segmentation: Any, volume: Any) -> Iterator[Any]:
     """Make label maps of segments that are surfaces; yields between segments, last a node.
 

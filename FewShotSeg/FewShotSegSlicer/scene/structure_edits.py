@@ -11,8 +11,9 @@ from FewShotSegLib.core.errors import InputError
 
 from ..interface.rows import Changed, PriorEdit
 from .segments import TERMINOLOGY_TAG
+from .session import Session
 from .state import SEGMENTATION, VOLUME, new_id
-from .structures import NO_PRIOR, change_of, match, new_row
+from .structures import NO_PRIOR, adopt, change_of, match, new_row
 from .supports import new_segmentation, place_on, reference_of
 
 if TYPE_CHECKING:
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
 
 
 class StructureEdits:
-    """Part of the logic; ``_state`` and ``_tell`` are the logic's."""
+    """Part of the logic."""
 
-    _state: Callable[[], Any]
-    _tell: Callable[[Any], None]
+    session: Session
 
     def addStructure(
         self, name: str, color: tuple[float, float, float] | None = None, terminology: str = ""
@@ -35,14 +35,14 @@ class StructureEdits:
 
     def renameStructure(self, structure_id: str, name: str) -> None:
         """Another name for the class; the segments keep theirs, and stay with it."""
-        state = self._state()
+        state = self.session.state
         data, members = match(state)
         row = _row(data, structure_id)
         row["name"], row["own"] = _named(name), True
         for support, segment in members[structure_id]:
             data["assigned"][f"{support['id']}/{segment.id}"] = structure_id
         state.write(data)
-        self._tell(Changed("structures"))
+        self.session.tell(Changed("structures"))
 
     def colorStructure(self, structure_id: str, color: tuple[float, float, float]) -> None:
         """The colour of the result's segment."""
@@ -56,7 +56,7 @@ class StructureEdits:
         """Make several classes one; the first one's name stays. Its id."""
         if len(structure_ids) < 2:
             raise InputError(_("Choose two or more classes to merge."))
-        state = self._state()
+        state = self.session.state
         data, members = match(state)
         first, *rest = [_row(data, structure_id) for structure_id in structure_ids]
         for row in (first, *rest):
@@ -65,18 +65,18 @@ class StructureEdits:
         first["own"] = True
         data["structures"] = [row for row in data["structures"] if row not in rest]
         state.write(data)
-        self._tell(Changed("structures"))
+        self.session.tell(Changed("structures"))
         return first["id"]
 
     def splitStructure(self, structure_id: str) -> list[str]:
         """Undo what was merged by hand; the ids of the classes that come of it."""
-        state = self._state()
+        state = self.session.state
         data, members = match(state)
         mine = {f"{s['id']}/{g.id}" for s, g in members[_row(data, structure_id)["id"]]}
         data["assigned"] = {k: v for k, v in data["assigned"].items() if v != structure_id}
         state.write(data)
-        _data, members = match(state)
-        self._tell(Changed("structures"))
+        _data, members = adopt(state)
+        self.session.tell(Changed("structures"))
         return [
             row_id
             for row_id, found in members.items()
@@ -92,14 +92,14 @@ class StructureEdits:
         unknown = set(edit) - set(NO_PRIOR)
         if unknown:
             raise TypeError(f"a prior has no {', '.join(sorted(unknown))}")
-        state = self._state()
+        state = self.session.state
         data, _members = match(state)
         row = _row(data, structure_id)
         edits = {**row["prior"], **{k: v for k, v in edit.items() if v is not None}}
         _check(edits)
         row["prior"] = edits
         state.write(data)
-        self._tell(Changed("structures"))
+        self.session.tell(Changed("structures"))
 
     def resetPrior(self, structure_id: str) -> None:
         """Back to what the supports say."""
@@ -107,33 +107,7 @@ class StructureEdits:
 
     def prepareEditing(self, support_id: str) -> tuple[Any, Any]:
         """A row's volume and segmentation, with one segment for each class."""
-        state = self._state()
-        data, members = match(state)
-        if support_id not in {row["id"] for row in data["supports"]}:
-            raise InputError(_("There is no such support."))
-        volume = state.node_of(VOLUME, support_id)
-        if volume is None:
-            raise InputError(_("The volume of this row was deleted. Remove the row."))
-        segmentation = state.node_of(SEGMENTATION, support_id)
-        if segmentation is None:
-            segmentation = new_segmentation(volume)
-            state.refer(SEGMENTATION, support_id, segmentation)
-        elif reference_of(segmentation) is None:
-            place_on(segmentation, volume)
-        for row in data["structures"]:
-            here = any(s["id"] == support_id for s, _g in members[row["id"]])
-            if here or not row["ticked"]:
-                continue
-            segment_id = segmentation.GetSegmentation().AddEmptySegment(
-                f"FewShotSeg_{new_id()}", row["name"], row["color"]
-            )
-            segment = segmentation.GetSegmentation().GetSegment(segment_id)
-            if row["terminology"]:
-                segment.SetTag(TERMINOLOGY_TAG, row["terminology"])
-            data["assigned"][f"{support_id}/{segment_id}"] = row["id"]
-        state.write(data)
-        self._tell(Changed("supports"))
-        return volume, segmentation
+        return prepare_editing(self.session, support_id)
 
     def _change(self, structure_id: str, **values: Any) -> None:
         def change(data: dict[str, Any]) -> None:
@@ -142,11 +116,42 @@ class StructureEdits:
         self._edit(change)
 
     def _edit(self, change: Callable[[dict[str, Any]], None]) -> None:
-        state = self._state()
+        state = self.session.state
         data, _members = match(state)
         change(data)
         state.write(data)
-        self._tell(Changed("structures"))
+        self.session.tell(Changed("structures"))
+
+
+def prepare_editing(session: Session, support_id: str) -> tuple[Any, Any]:
+    """A row's volume and segmentation, with one segment for each class."""
+    state = session.state
+    data, members = match(state)
+    if support_id not in {row["id"] for row in data["supports"]}:
+        raise InputError(_("There is no such support."))
+    volume = state.node_of(VOLUME, support_id)
+    if volume is None:
+        raise InputError(_("The volume of this row was deleted. Remove the row."))
+    segmentation = state.node_of(SEGMENTATION, support_id)
+    if segmentation is None:
+        segmentation = new_segmentation(volume)
+        state.refer(SEGMENTATION, support_id, segmentation)
+    elif reference_of(segmentation) is None:
+        place_on(segmentation, volume)
+    for row in data["structures"]:
+        here = any(s["id"] == support_id for s, _g in members[row["id"]])
+        if here or not row["ticked"]:
+            continue
+        segment_id = segmentation.GetSegmentation().AddEmptySegment(
+            f"FewShotSeg_{new_id()}", row["name"], row["color"]
+        )
+        segment = segmentation.GetSegmentation().GetSegment(segment_id)
+        if row["terminology"]:
+            segment.SetTag(TERMINOLOGY_TAG, row["terminology"])
+        data["assigned"][f"{support_id}/{segment_id}"] = row["id"]
+    state.write(data)
+    session.tell(Changed("supports"))
+    return volume, segmentation
 
 
 def _row(data: dict[str, Any], structure_id: str) -> dict[str, Any]:

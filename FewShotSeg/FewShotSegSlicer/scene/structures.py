@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.size_prior import PriorChange, SizePrior, prior_from_sizes
 
 from ..interface.rows import PriorRow, SegmentLink, StructureRow
-from .segments import SegmentInfo, list_segments, terminology_key
+from .segments import SegmentInfo, has_voxels, list_segments, terminology_key
 from .state import SEGMENTATION, VOLUME, SceneState, new_id
 
 Sizes = Callable[[Any, str], float | None]
@@ -23,10 +24,12 @@ NO_PRIOR = {"mean_ml": None, "sd_ml": None, "gamma": None, "enabled": None}
 def match(state: SceneState) -> tuple[dict[str, Any], dict[str, list[tuple[dict, SegmentInfo]]]]:
     """The rows' data, and by class the segments (with their support) that are of it.
 
-    A class that nobody made or edited and that has no segments any more is dropped.
+    A class that nobody made or edited and that has no segments any more is left out; one that is
+    new has the same identity each time. The state stays as it is, see :func:`adopt`.
     """
     data = state.read()
     classes: list[dict[str, Any]] = data["structures"]
+    taken = {c["id"] for c in classes} | set(data["assigned"].values())
     members: dict[str, list[tuple[dict, SegmentInfo]]] = {c["id"]: [] for c in classes}
     for support in data["supports"]:
         segmentation = state.node_of(SEGMENTATION, support["id"])
@@ -35,6 +38,8 @@ def match(state: SceneState) -> tuple[dict[str, Any], dict[str, list[tuple[dict,
             row = _find(classes, segment, by_hand)
             if row is None:
                 row = new_row(segment.name, segment.color, segment.terminology, own=False)
+                row["id"] = _identity(f"{support['id']}/{segment.id}", taken)
+                taken.add(row["id"])
                 classes.append(row)
                 members[row["id"]] = []
             members[row["id"]].append((support, segment))
@@ -42,8 +47,42 @@ def match(state: SceneState) -> tuple[dict[str, Any], dict[str, list[tuple[dict,
                 row["terminology"] = segment.terminology
     kept = [c for c in classes if c["own"] or members[c["id"]]]
     data["structures"] = kept
-    state.write(data)
     return data, {c["id"]: members[c["id"]] for c in kept}
+
+
+def adopt(
+    state: SceneState,
+) -> tuple[dict[str, Any], dict[str, list[tuple[dict, SegmentInfo]]]]:
+    """:func:`match`, and keep what it found: the classes' order, names and colours stay then."""
+    data, members = match(state)
+    state.write(data)
+    return data, members
+
+
+def drawn_classes(state: SceneState) -> list[dict[str, Any]]:
+    """The ticked classes that are drawn in a ticked support."""
+    data, members = match(state)
+    ticked = {row["id"] for row in data["supports"] if row["ticked"]}
+    return [
+        row
+        for row in data["structures"]
+        if row["ticked"]
+        and any(
+            support["id"] in ticked
+            and has_voxels(state.node_of(SEGMENTATION, support["id"]), segment.id)
+            for support, segment in members[row["id"]]
+        )
+    ]
+
+
+def _identity(segment: str, taken: set[str]) -> str:
+    """Of a class that the state does not know yet: the same for the same first segment."""
+    number = 0
+    while True:
+        found = hashlib.sha256(f"{segment}/{number}".encode()).hexdigest()[:12]
+        if found not in taken:
+            return found
+        number += 1
 
 
 def new_row(

@@ -13,8 +13,9 @@ from FewShotSegLib.core.modality import MODALITIES, modality_of
 
 from ..interface.rows import SupportRow
 from .geometry import parent_matrix, volume_affine, volume_array
-from .segments import labelmap_of, list_segments, needs_conversion
+from .segments import has_voxels, list_segments
 from .state import REFINED, SEGMENTATION, UNREFINED, VOLUME, SceneState, new_id
+from .structures import match
 
 
 def add_support(state: SceneState, volume: Any, segmentation: Any = None) -> str:
@@ -157,10 +158,16 @@ def tick_support(state: SceneState, row_id: str, ticked: bool) -> None:
     state.write(data)
 
 
-def support_rows(state: SceneState, drawn: dict[str, tuple[str, ...]]) -> list[SupportRow]:
-    """All rows. ``drawn``: by support id, names of the classes that have voxels there."""
+def support_rows(state: SceneState) -> list[SupportRow]:
+    """All rows."""
+    data, members = match(state)
+    drawn: dict[str, dict[str, None]] = {}
+    for structure in data["structures"]:
+        for support, segment in members[structure["id"]]:
+            if has_voxels(state.node_of(SEGMENTATION, support["id"]), segment.id):
+                drawn.setdefault(support["id"], {})[structure["name"]] = None
     rows = []
-    for row in state.read()["supports"]:
+    for row in data["supports"]:
         volume = state.node_of(VOLUME, row["id"])
         segmentation = state.node_of(SEGMENTATION, row["id"])
         kind, problem = _state_of(volume, segmentation)
@@ -171,7 +178,7 @@ def support_rows(state: SceneState, drawn: dict[str, tuple[str, ...]]) -> list[S
                 segmentation,
                 volume.GetName() if volume is not None else "",
                 segmentation.GetName() if segmentation is not None else "",
-                drawn.get(row["id"], ()),
+                tuple(drawn.get(row["id"], ())),
                 row["ticked"],
                 kind,
                 problem,
@@ -212,13 +219,6 @@ def _state_of(volume: Any, segmentation: Any) -> tuple[str, str]:
     if not drawn:
         return "nothing drawn", _("Its segments are empty. Open it in Segment Editor, and draw.")
     return "ready", ""
-
-
-def has_voxels(segmentation: Any, segment_id: str) -> bool:
-    """Whether a segment has anything drawn, as far as can be told without counting."""
-    if needs_conversion(segmentation):
-        return True
-    return labelmap_of(segmentation, segment_id) is not None
 
 
 def show_support(row: SupportRow, others: list[SupportRow]) -> None:
