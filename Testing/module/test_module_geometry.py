@@ -22,7 +22,7 @@ from FewShotSegSlicer.scene.results import (
 )
 from FewShotSegSlicer.scene.state import SceneState
 from FewShotSegSlicer.scene.supports import add_support, remove_support
-from module_scenes import add_segmentation, add_transform, add_volume, affine_of, ball
+from module_scenes import COLOR_STEP, add_segmentation, add_transform, add_volume, affine_of, ball
 
 from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.errors import InputError
@@ -290,7 +290,7 @@ class ResultTest(HandoverTestCase):
         np.testing.assert_array_equal(found > 0, mask)
         segment = node.GetSegmentation().GetSegment("Segment_7")
         self.assertEqual(segment.GetName(), "ball")
-        np.testing.assert_allclose(segment.GetColor(), (0.1, 0.2, 0.3))
+        np.testing.assert_allclose(segment.GetColor(), (0.1, 0.2, 0.3), atol=COLOR_STEP)
         from FewShotSegSlicer.scene.segments import terminology_of
 
         self.assertEqual(terminology_of(segment), "Cat~SCT^1^a~SCT^2^b~^^~A~^^~^^")

@@ -64,6 +64,7 @@ def _put_doubles(slicer: Any) -> None:
     import application
     import mrml_widgets
     import scripted_module
+    import subject_hierarchy
 
     scene = slicer.vtkMRMLScene()
     application_logic = slicer.vtkSlicerApplicationLogic()
@@ -80,6 +81,7 @@ def _put_doubles(slicer: Any) -> None:
         application_logic.SetModuleLogic(name.capitalize(), logic)
     slicer.modules.colors.logic().AddDefaultColorNodes()
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    subject_hierarchy.round_colors(scene)
     _put_remote_io(slicer, scene)
     application.make_views(scene, application_logic)
     mrml_widgets.install(slicer)
