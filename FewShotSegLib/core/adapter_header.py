@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from .annotation import Structure, require_structures
-from .checksums import require_seal
+from .checksums import read_head, require_seal
 from .errors import InputError
 from .json_fields import parse_json, shown
 from .json_schema import Check, from_json
@@ -152,15 +151,15 @@ def read_checked_header(data: bytes, name: str) -> tuple[dict[str, Any], Adapter
     damaged = f"{name} is not a FewShotSeg adapter, or is damaged"
     advice = "Train it again, or copy it again."
     try:
-        (length,) = struct.unpack_from("<Q", data)
-        header = parse_json(data[8 : 8 + length], "its header")
+        stream = io.BytesIO(data)
+        _, header = read_head(stream)
         metadata = parse_json(header["__metadata__"][KEY], "its description")
         end = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
-        if 8 + length + end != len(data):
+        if stream.tell() + end != len(data):
             raise ValueError("cut short")
         newer = int(metadata["format"]) > FORMAT
         require_seal(io.BytesIO(data), None if newer else (KEY,))
-    except (InputError, struct.error, ValueError, KeyError, TypeError, IndexError) as error:
+    except (InputError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{damaged}. {advice}") from error
     if newer:
         version = shown(metadata.get("version"))[1:-1]

@@ -139,8 +139,8 @@ def write_sealed(path: Path, data: bytes, metadata: Mapping[str, str]) -> None:
     Raises:
         OSError: it can't be written.
     """
-    before = _header(io.BytesIO(data))
-    head = {"__metadata__": dict(sorted({**metadata, SEAL: _BLANK}.items())), **json.loads(before)}
+    before, tensors_at = read_head(io.BytesIO(data))
+    head = {"__metadata__": dict(sorted({**metadata, SEAL: _BLANK}.items())), **tensors_at}
     header = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at multiples of 8
     place = _place(header)
@@ -166,11 +166,11 @@ def require_seal(stream: BinaryIO, known: Collection[str] | None) -> bool:
         Damaged: it is not what was sealed, or no safetensors file.
         OSError: it can't be read.
     """
-    header = _header(stream)
+    header, fields = read_head(stream)
     try:
-        metadata = parse_json(header, "The header")["__metadata__"]
+        metadata = fields["__metadata__"]
         unknown = set(metadata) - {SEAL, *(metadata if known is None else known)}
-    except (InputError, LookupError, TypeError) as error:
+    except (LookupError, TypeError) as error:
         raise Damaged("its header can't be read") from error
     if unknown:
         raise Damaged("its metadata hold what nobody wrote")
@@ -227,8 +227,15 @@ def _json_sha256(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _header(stream: BinaryIO) -> bytes:
-    """The JSON of a safetensors file, as it stands there."""
+def read_head(stream: BinaryIO) -> tuple[bytes, dict[str, Any]]:
+    """The JSON that a safetensors file starts with, as it stands there and parsed.
+
+    Its ``data_offsets`` count from its own end, where ``stream`` is left.
+
+    Raises:
+        Damaged: there is none.
+        OSError: it can't be read.
+    """
     start = stream.read(8)
     if len(start) < 8:
         raise Damaged("it is cut short")
@@ -236,7 +243,13 @@ def _header(stream: BinaryIO) -> bytes:
     header = stream.read(length) if length <= _LONGEST_HEADER else b""
     if len(header) != length:
         raise Damaged("it is cut short")
-    return header
+    try:
+        fields = parse_json(header, "The header")
+    except InputError as error:
+        raise Damaged("its header can't be read") from error
+    if not isinstance(fields, dict):
+        raise Damaged("its header can't be read")
+    return header, fields
 
 
 def _place(header: bytes) -> tuple[int, int] | None:

@@ -26,6 +26,7 @@ from ..core.atomic import replacing
 from ..core.colors import default_color
 from ..core.errors import InputError
 from ..core.geometry import Grid
+from .image_headers.nifti import Placing, read_placing
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha")
 _UNSAFE_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
@@ -304,28 +305,23 @@ def _text(numbers: Sequence[float] | np.ndarray, pattern: str | None = None) -> 
 
 
 def _write_nifti(stream: BinaryIO, array: np.ndarray, grid: Grid, like: str | Path | None) -> None:
-    pixdim, units, codes, form = (like and _nifti_geometry_of(Path(like), grid)) or (
-        _nifti_geometry(grid)
-    )
+    placing = (like and _nifti_geometry_of(Path(like), grid)) or _nifti_geometry(grid)
     header = bytearray(_NIFTI_HEADER)
     struct.pack_into("<i", header, 0, _NIFTI_HEADER)
     struct.pack_into("<8h", header, 40, 3, *grid.shape, 1, 1, 1, 1)
     struct.pack_into("<2h", header, 70, _TYPES[array.dtype][2], array.dtype.itemsize * 8)
-    struct.pack_into("<8f", header, 76, *pixdim, 1, 1, 1, 1)
+    struct.pack_into("<8f", header, 76, *placing.pixdim[:4], 1, 1, 1, 1)
     struct.pack_into("<3f", header, 108, _NIFTI_HEADER + 4, 1, 0)
-    struct.pack_into("<B", header, 123, units)
-    struct.pack_into("<2h18f", header, 252, *codes, *form)
+    struct.pack_into("<B", header, 123, placing.unit)
+    struct.pack_into("<2h18f", header, 252, *placing.codes, *placing.forms)
     struct.pack_into("<4s", header, 344, b"n+1")
     stream.write(bytes(header) + bytes(4))
     for plane in _planes([array]):
         stream.write(plane)
 
 
-_NiftiGeometry = tuple[tuple[float, ...], int, tuple[int, int], tuple[float, ...]]
-
-
-def _nifti_geometry(grid: Grid) -> _NiftiGeometry:
-    """pixdim[0:4], spatial units, qform and sform codes, and the 18 numbers of both forms.
+def _nifti_geometry(grid: Grid) -> Placing:
+    """Where a grid lies, told by both forms.
 
     Raises:
         InputError: an axis is too long for a NIfTI-1 header.
@@ -338,26 +334,19 @@ def _nifti_geometry(grid: Grid) -> _NiftiGeometry:
     quaternion *= -1.0 if quaternion[3] < 0 else 1.0  # NIfTI leaves out the real part: it is >= 0
     form = (*quaternion[:3], *grid.affine[:3, 3], *grid.affine[:3].ravel())
     scanner, millimetres = 1, 2
-    return (handedness, *grid.spacing), millimetres, (scanner, scanner), form
+    pixdim = (handedness, *grid.spacing, 1.0, 1.0, 1.0, 1.0)
+    return Placing(pixdim, millimetres, (scanner, scanner), form)
 
 
-def _nifti_geometry_of(path: Path, grid: Grid) -> _NiftiGeometry | None:
+def _nifti_geometry_of(path: Path, grid: Grid) -> Placing | None:
     """The same of a NIfTI-1 file, None for files of other kinds.
 
     Raises:
         ValueError: the file is a NIfTI file of another shape.
     """
-    name = path.name.lower()
-    if not name.endswith((".nii", ".nii.gz")):
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
         return None
-    with open(path, "rb") as stream:
-        compressed = stream.read(2) == b"\x1f\x8b"
-    with gzip.open(path, "rb") if compressed else open(path, "rb") as stream:
-        header = stream.read(_NIFTI_HEADER)
-    order = "<" if struct.unpack_from("<i", header)[0] == _NIFTI_HEADER else ">"
-    shape = struct.unpack_from(f"{order}8h", header, 40)[1:4]
+    shape, placing = read_placing(path)
     if shape != grid.shape:
         raise ValueError(f"{path} has {shape} voxels, the grid {grid.shape}")
-    numbers = struct.unpack_from(f"{order}2h18f", header, 252)
-    spatial_units = header[123] & 7
-    return struct.unpack_from(f"{order}4f", header, 76), spatial_units, numbers[:2], numbers[2:]
+    return placing

@@ -1,6 +1,8 @@
 """Crops turned, scaled and disturbed at random, each a pure function of its random generator.
 
-Nothing here mirrors a crop: which side an organ is on is part of what it is.
+Nothing here mirrors a crop: which side an organ is on is part of what it is. Each change that
+training on few supports makes as well is that of ``training.augmentation``; how strong it is, how
+often and in which order is this pre-training's own, and part of what a seed means.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..training.augmentation import random_gain, random_gamma, random_noise, random_rotation
 from .cases import StoredArray
 from .settings import Augmentation
 
@@ -20,18 +23,6 @@ OFTEN, SOMETIMES = 0.5, 0.3
 """How often crops are made noisy, and disturbed in each of the other ways."""
 NARROWEST = 0.35
 """The least part of a crop's side that a narrow field of view leaves."""
-
-
-def random_rotation(rng: np.random.Generator, degrees: float) -> np.ndarray:
-    """A (3, 3) turn about each axis in order, by up to so many degrees either way."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(rng.uniform(-1, 1, 3) * degrees)):
-        a, b = (i for i in range(3) if i != axis)
-        turn = np.eye(3)
-        turn[a, a] = turn[b, b] = math.cos(angle)
-        turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
-        matrix = matrix @ turn
-    return matrix
 
 
 def crop_index(
@@ -96,8 +87,8 @@ def disturb(rng: np.random.Generator, augmentation: Augmentation, image: Tensor)
     """Gamma, gain, shift, a bias field, coarser slices and noise on an image (I, J, K)."""
     a, shape = augmentation, tuple(image.shape)
     if rng.random() < SOMETIMES and a.gamma:
-        image = image.clamp(0, 1) ** math.exp(rng.normal(0, a.gamma))
-    image = image * (1 + rng.uniform(-1, 1) * a.gain) + rng.uniform(-1, 1) * a.shift
+        image = random_gamma(rng, image, a.gamma)
+    image = random_gain(rng, image, a.gain, a.shift)
     if rng.random() < SOMETIMES and a.bias:
         knots = torch.from_numpy(rng.normal(0, a.bias, (1, 1, 4, 4, 4)).astype(np.float32))
         image = image * F.interpolate(knots, shape, mode="trilinear")[0, 0].exp()
@@ -107,8 +98,7 @@ def disturb(rng: np.random.Generator, augmentation: Augmentation, image: Tensor)
         coarse = F.interpolate(image[None, None], low, mode="trilinear")
         image = F.interpolate(coarse, shape, mode="trilinear")[0, 0]
     if rng.random() < OFTEN and a.noise:
-        noise = torch.from_numpy(rng.standard_normal(shape, np.float32))
-        image = image + noise * rng.uniform(0, a.noise)
+        image = random_noise(rng, image, a.noise)
     return image
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .. import __version__
-from ..core.atomic import require_writable, write_json
+from ..core.atomic import write_json
 from ..core.errors import Cancelled, InputError
 from ..core.events import EventSink, ignore, make_event
 from ..core.limits import SEED, STEPS
@@ -27,7 +27,7 @@ from .curve import draw_curve
 from .ddp import Ranks, process_group
 from .export import export_model
 from .network import PretrainingNetwork, build_network
-from .state import NAME, restore_state, save_state
+from .state import NAME, require_new, restore_state, save_state
 from .trainer import STOPPED, Trainer, learning_rate
 from .validation import validate
 
@@ -91,19 +91,14 @@ def pretrain(
         build_network(assembly, seed)  # told before hours of preparation
         _require_no_data(assembly, out)
         _require_no_inputs(assembly, Path(path), out)
-        require_writable(out / NAME)
-        if (out / NAME).exists() and not resume:
-            raise InputError(
-                f"{out} holds a pre-training already; add --resume to go on with it, or choose "
-                "another folder."
-            )
+        checkpoint = require_new(out, resume)
         if ranks.first:
             stack.enter_context(_alone(out))
         ranks.wait()  # the first must not write a checkpoint before the others have looked
         cases, held_out = _prepare(assembly, out / "cases", ranks, runtime)
         _require_examples(assembly, cases)
         trainer = Trainer(assembly, cases, ranks, seed, runtime.cancel)
-        history = _train(trainer, held_out, out / NAME, seed, runtime.events)
+        history = _train(trainer, held_out, checkpoint, seed, runtime.events)
         entry, curve = out / f"{assembly.model['id']}.json", out / CURVE
         if ranks.first:
             export_model(trainer.averaged, assembly, out, seed, assembly.training.steps)

@@ -1,25 +1,36 @@
-"""The state of an unfinished pre-training: one safetensors file, replaced atomically; no pickle.
-
-It is sealed (``checksums``): a pre-training never goes on from a damaged one.
-"""
+"""The state of an unfinished pre-training: two networks, their optimiser, running sums."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..core.atomic import replacing
-from ..core.checksums import load_sealed, write_sealed
+from ..core.atomic import require_writable
 from ..core.errors import InputError
-from ..core.json_fields import parse_json
+from ..training.state_file import StateFile, restore_optimizer
 
 NAME = "checkpoint.safetensors"
+
+
+def require_new(out: Path, resume: bool) -> Path:
+    """The checkpoint's place in a pre-training's folder.
+
+    Raises:
+        InputError: one is there already, and nobody asked to go on with it.
+        StorageError: it couldn't be written.
+    """
+    checkpoint = out / NAME
+    require_writable(checkpoint)
+    if checkpoint.exists() and not resume:
+        raise InputError(
+            f"{out} holds a pre-training already; add --resume to go on with it, or choose "
+            "another folder."
+        )
+    return checkpoint
 
 
 def own_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -46,17 +57,10 @@ def save_state(
     Raises:
         StorageError: it can't be written.
     """
-    tensors = {"running": _kept(running)}
+    tensors = {"running": running}
     for name, network in networks.items():
-        for key, tensor in own_tensors(network):
-            tensors[f"{name}.{key}"] = _kept(tensor)
-    for number, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            tensors[f"optimizer.{number}.{key}"] = _kept(torch.as_tensor(value))
-    metadata = {"recipe": recipe, "step": str(step), "history": json.dumps(history)}
-    data = safetensors.torch.save(tensors)
-    with replacing(path) as partial:
-        write_sealed(partial, data, metadata)
+        tensors |= {f"{name}.{key}": tensor for key, tensor in own_tensors(network)}
+    _file(path, recipe).write(tensors, optimizer, history, step=step)
 
 
 def restore_state(
@@ -71,37 +75,22 @@ def restore_state(
     Raises:
         InputError: the file is damaged, or belongs to a training with other inputs.
     """
-    try:
-        tensors, metadata = load_sealed(path, ("recipe", "step", "history"))
-        if metadata["recipe"] != recipe:
-            raise InputError(
-                f"The checkpoint {path} is of a pre-training with another assembly, seed, number "
-                "of steps or of processes. Repeat the command as it was, or choose another --out."
-            )
-        step, history = (
-            int(metadata["step"]),
-            parse_json(metadata["history"], f"The history in {path}"),
-        )
-        with torch.no_grad():
-            running.copy_(tensors["running"])
-            for name, network in networks.items():
-                for key, tensor in own_tensors(network):
-                    tensor.copy_(tensors[f"{name}.{key}"])
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"The checkpoint {path} is damaged. Choose another --out, or remove it to start again."
-        ) from error
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".")
-            parameter = parameters[int(number)]
-            if value.shape == parameter.shape:
-                # In the parameter's own memory order, so that sums are formed as before.
-                value = torch.zeros_like(parameter, requires_grad=False).copy_(value)
-            optimizer.state[parameter][name] = value
-    return step, history
+    file = _file(path, recipe)
+    state = file.read()
+    with file.whole(), torch.no_grad():
+        running.copy_(state.tensors["running"])
+        for name, network in networks.items():
+            for key, tensor in own_tensors(network):
+                tensor.copy_(state.tensors[f"{name}.{key}"])
+        restore_optimizer(optimizer, state.tensors)
+    return state.counts["step"], state.history
 
 
-def _kept(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().clone()
+def _file(path: Path, recipe: str) -> StateFile:
+    return StateFile(
+        path,
+        recipe,
+        other="a pre-training with another assembly, seed, number of steps or of processes",
+        way_out="choose another --out, or remove it",
+        counts=("step",),
+    )

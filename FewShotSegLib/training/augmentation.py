@@ -1,6 +1,11 @@
 """Light augmentation of image crops for training on few supports; each a function of its generator.
 
 Nothing mirrors a crop: which side an organ is on is part of what it is.
+
+Rotation, gamma, gain and noise are those of pre-training too. What ``pretraining.augmentation``
+does besides is not wanted on few supports: a bias field, coarser slices, a narrow field of view,
+and crops that are cut from the whole volume at once turned, which is worth its memory only where
+the next crop is of another volume; here a small crop that is there already is turned.
 """
 
 from __future__ import annotations
@@ -47,8 +52,14 @@ def bend(
 
 def random_matrix(rng: np.random.Generator) -> np.ndarray:
     """A small rotation and zoom in mm (3, 3); its determinant is positive: no mirror image."""
-    matrix = np.eye(3) * math.exp(rng.uniform(-ZOOM, ZOOM))
-    for axis, angle in enumerate(np.deg2rad(rng.uniform(-ROTATION, ROTATION, 3))):
+    zoom = math.exp(rng.uniform(-ZOOM, ZOOM))
+    return zoom * random_rotation(rng, ROTATION)
+
+
+def random_rotation(rng: np.random.Generator, degrees: float) -> np.ndarray:
+    """A (3, 3) turn about each axis in order, by up to so many degrees either way."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(rng.uniform(-1, 1, 3) * degrees)):
         a, b = (i for i in range(3) if i != axis)
         turn = np.eye(3)
         turn[a, a] = turn[b, b] = math.cos(angle)
@@ -70,10 +81,25 @@ def disturb(rng: np.random.Generator, image: Tensor, normalised: bool = True) ->
         span = max(float(image.max()) - start, 1e-3)
     values = (image - start) / span
     if rng.random() < SOMETIMES:
-        values = values.clamp(0, 1) ** math.exp(rng.normal(0, GAMMA))
+        values = random_gamma(rng, values, GAMMA)
     if rng.random() < OFTEN:
-        values = values * (1 + rng.uniform(-GAIN, GAIN)) + rng.uniform(-SHIFT, SHIFT)
+        values = random_gain(rng, values, GAIN, SHIFT)
     if rng.random() < SOMETIMES:
-        noise = torch.from_numpy(rng.standard_normal(image.shape, np.float32))
-        values = values + noise * rng.uniform(0, NOISE)
+        values = random_noise(rng, values, NOISE)
     return values * span + start
+
+
+def random_gamma(rng: np.random.Generator, image: Tensor, spread: float) -> Tensor:
+    """An image, clipped to [0, 1], to a power around 1; ``spread``: of its logarithm."""
+    return image.clamp(0, 1) ** math.exp(rng.normal(0, spread))
+
+
+def random_gain(rng: np.random.Generator, image: Tensor, gain: float, shift: float) -> Tensor:
+    """An image scaled and shifted by up to ``gain`` and ``shift``, either way."""
+    return image * (1 + rng.uniform(-1, 1) * gain) + rng.uniform(-1, 1) * shift
+
+
+def random_noise(rng: np.random.Generator, image: Tensor, most: float) -> Tensor:
+    """An image (i, j, k) with normal noise, its deviation up to ``most``."""
+    noise = torch.from_numpy(rng.standard_normal(tuple(image.shape), np.float32))
+    return image + noise * rng.uniform(0, most)

@@ -114,7 +114,7 @@ class Resuming(Training):
         with mock.patch("FewShotSegLib.training.checkpoint.SAVE_EVERY_SECONDS", 1e9):
             checkpoint = Checkpoint(self.path, "r")
             checkpoint._last = -1e10
-            with mock.patch("FewShotSegLib.training.checkpoint.write_sealed") as save:
+            with mock.patch("FewShotSegLib.training.state_file.write_sealed") as save:
                 save.side_effect = lambda path, data, metadata: Path(path).write_bytes(b"x")
                 self.train(make_adapter(self.supports), checkpoint=checkpoint)
         self.assertEqual(save.call_count, 1)

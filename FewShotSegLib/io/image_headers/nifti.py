@@ -55,6 +55,36 @@ class _Fields:
     start: int
 
 
+@dataclass(frozen=True)
+class Placing:
+    """What a header says of the voxels' place, as its own numbers.
+
+    Attributes:
+        pixdim: (8,) the handedness of the qform, then spacings in ``unit``.
+        unit: NIfTI's code of the unit of length.
+        codes: of the qform and of the sform.
+        forms: (18,) quaternion and offset of the qform, then the sform's rows.
+    """
+
+    pixdim: tuple[float, ...]
+    unit: int
+    codes: tuple[int, int]
+    forms: tuple[float, ...]
+
+
+def read_placing(path: Path) -> tuple[tuple[int, int, int], Placing]:
+    """The voxels along a file's first three axes, and where it puts them.
+
+    Raises:
+        InputError: it is no NIfTI-1 header, or one that nothing can be read by.
+        OSError: it can't be read.
+    """
+    with _unpacked(path) as stream:
+        raw = _read(path, stream, _FIRST_VOXEL)
+    fields = _fields(path, raw)
+    return (*fields.sizes, 1, 1)[:3], _placing(raw, fields.order)
+
+
 def read_header(path: Path) -> Header:
     """
     Raises:
@@ -172,13 +202,22 @@ def _require_known_scale(path: Path, slope: float, intercept: float) -> None:
         )
 
 
+def _placing(raw: bytes, order: str) -> Placing:
+    return Placing(
+        struct.unpack(f"{order}8f", raw[76:108]),
+        raw[123] & 7,
+        struct.unpack(f"{order}2h", raw[252:256]),
+        struct.unpack(f"{order}18f", raw[256:328]),
+    )
+
+
 def _grids(path: Path, raw: bytes, order: str, shape: Sequence[int]) -> tuple[Grid, ...]:
     """Where the header puts the voxels, by its sform, its qform, or its spacing alone."""
-    pixdim = np.array(struct.unpack(f"{order}8f", raw[76:108]), np.float64)
-    qform_code, sform_code = struct.unpack(f"{order}2h", raw[252:256])
-    quaternion = np.array(struct.unpack(f"{order}6f", raw[256:280]), np.float64)
-    rows = np.array(struct.unpack(f"{order}12f", raw[280:328]), np.float64).reshape(3, 4)
-    scale = _TO_MM.get(raw[123] & 7, 1.0)
+    placing = _placing(raw, order)
+    pixdim, (qform_code, sform_code) = np.array(placing.pixdim), placing.codes
+    quaternion = np.array(placing.forms[:6])
+    rows = np.array(placing.forms[6:]).reshape(3, 4)
+    scale = _TO_MM.get(placing.unit, 1.0)
     used = [pixdim[1:4], *([quaternion] * (qform_code > 0)), *([rows.ravel()] * (sform_code > 0))]
     if not np.isfinite(np.concatenate(used)).all():
         raise misplaced(path, "its position or directions are not numbers (NaN or infinite)")

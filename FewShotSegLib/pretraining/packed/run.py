@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.atomic import require_writable, write_json
+from ...core.atomic import write_json
 from ...core.errors import InputError
 from ...core.events import make_event
 from ...features.extraction import choose_device
 from ...pipeline.runtime import Runtime
 from ..export import FinishedModel, write_model
-from ..state import NAME, restore_state, save_state
+from ..state import require_new, restore_state, save_state
 from .pack import read_pack
 from .recipe import Recipe, read_recipe
 from .trainer import EpisodeTrainer, kept_tensors, learning_rate
@@ -91,13 +91,7 @@ def pretrain_packed(
         raise InputError(
             f"The pack has {missing.pop()}, which 'preprocessing' of the recipe lacks."
         )
-    checkpoint = out / NAME
-    require_writable(checkpoint)
-    if checkpoint.exists() and not resume:
-        raise InputError(
-            f"{out} holds a pre-training already; add --resume to go on with it, or choose "
-            "another folder."
-        )
+    checkpoint = require_new(out, resume)
     trainer = EpisodeTrainer(recipe, pack, seed, choose_device(runtime.device))
     networks = {"network": trainer.network, "averaged": trainer.averaged}
     key, history = _key(recipe, pack.sha256, seed), []

@@ -1,4 +1,9 @@
-"""Crops of packed volumes: turned, scaled and bent, with the place in the volume of every voxel."""
+"""Crops of packed volumes: turned, scaled and bent, with the place in the volume of every voxel.
+
+Other than in ``pretraining.augmentation``, crops are bent as well, the places themselves are what
+is learned from, and volumes are bytes in memory: labels and image are looked up together, without
+a copy in floating point of the part that they lie in.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.errors import InputError
-from ..augmentation import random_rotation
+from ...training.augmentation import random_rotation
 from .pack import PackedVolume
 
 
