@@ -18,6 +18,8 @@ PAGES = (
     *(ROOT / "FewShotSegLib" / "Resources").rglob("*.md"),
 )
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]+))?\)")
+CODE_PLACE = re.compile(r"`([\w./-]+(?:\.py|/))(?::[ \w]+)?`")
+"""A file of Python or a folder, perhaps with what is in the file: ``pipeline/report.py: NAME``."""
 MAX_PICTURE_BYTES = 300_000
 MAX_README_LINES = 130
 
@@ -82,6 +84,19 @@ class PagesTest(unittest.TestCase):
                         except SystemExit:
                             self.fail(f"{page.name}: {line}")
         self.assertGreater(found, 20)
+
+    def test_files_and_folders_of_the_code_are_there(self) -> None:
+        known = [
+            f"/{path.relative_to(ROOT).as_posix()}{'/' if path.is_dir() else ''}"
+            for folder in ("FewShotSeg", "FewShotSegLib", "Testing", "Documentation", "tools")
+            for path in (ROOT / folder, *(ROOT / folder).rglob("*"))
+        ]
+        for page in PAGES:
+            for place in CODE_PLACE.findall(page.read_text(encoding="utf-8")):
+                ours = place.endswith(".py") or page.name == "CONTRIBUTING.md"
+                if ours and not place.startswith((".", "~")):
+                    with self.subTest(page.name, place=place):
+                        self.assertTrue(any(path.endswith(f"/{place}") for path in known))
 
     def test_examples_in_python_are_python(self) -> None:
         for page in PAGES:
