@@ -15,13 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.colors import to_rgb
-from PIL import Image
 
 import FewShotSegLib as fss
 from FewShotSegLib.io.annotations import read_annotation
 from FewShotSegLib.io.pairs import find_pairs
 from FewShotSegLib.io.volumes import read_image
-from FewShotSegLib.overlay.picture import Panel, draw_overlay
+from FewShotSegLib.overlay.picture import Legend, Panel, draw_overlay
 
 PLAN = Path(__file__).parent / "plans" / "head-and-neck-ct.json"
 COLORS = {
@@ -31,8 +30,6 @@ COLORS = {
     "parotid_right": "#2ec4b6",
     "parotid_left": "#ffa53d",
 }
-PALETTE = 256
-"""Colours of the PNG, which make it less than half as large as one in full colour."""
 
 
 def main() -> None:
@@ -65,30 +62,22 @@ def main() -> None:
         scores = fss.evaluate(reference, result.masks, result.grid)
         dice = {name: score.dice for name, score in scores.items()}
         priors = {name: found["prior"] for name, found in result.report["structures"].items()}
-        picture = Path(folder) / "picture.png"
+        expected = {
+            name: (prior["lower_ml"] or 0.0, prior["upper_ml"])
+            for name, prior in priors.items()
+            if prior["enabled"] and prior["upper_ml"] is not None
+        }
+        structures = [replace(s, color=to_rgb(COLORS[s.name])) for s in result.structures]
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         draw_overlay(
-            picture,
+            args.out,
             replace(read_image(query.image), modality="CT"),
             [Panel("Adapter + transduction", result.masks, dice)],
-            [
-                replace(structure, color=to_rgb(COLORS[structure.name]))
-                for structure in result.structures
-            ],
-            reference=reference,
-            prior_ml={
-                name: (prior["lower_ml"] or 0.0, prior["upper_ml"])
-                for name, prior in priors.items()
-                if prior["enabled"] and prior["upper_ml"] is not None
-            },
+            Legend(structures, reference, expected),
             title=f"OpenKBP {query.name}",
             subtitle=f"Learned from {len(supports)} annotated CTs   ·   model {plan['model']}, "
             "which never saw a parotid gland annotated",
         )
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(picture) as full:
-            full.convert("RGB").quantize(PALETTE, Image.Quantize.MAXCOVERAGE).save(
-                args.out, optimize=True
-            )
     print({name: round(float(value), 3) for name, value in dice.items()})
     print(f"mean {sum(dice.values()) / len(dice):.3f}; {args.out.stat().st_size} bytes")
 
