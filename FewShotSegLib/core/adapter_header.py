@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,6 +29,17 @@ BLACK_BOX_FORMAT = 1
 KEY = "fewshotseg"
 EXTENSION = ".fseft"
 MAX_LEVELS, MAX_CHANNELS = 16, 65536
+
+
+def require_adapter_name(path: str | os.PathLike[str]) -> None:
+    """Adapters have names of their own, so that none takes the place of an image.
+
+    Raises:
+        InputError: the name does not end with :data:`EXTENSION`.
+    """
+    if not os.fspath(path).endswith(EXTENSION):
+        raise InputError(f"{path}: let the adapter's name end with {EXTENSION}.")
+
 
 Count = Annotated[int, Check("a number, 0 or more", lambda n: n >= 0)]
 Length = Annotated[float, Check("a number above 0", lambda n: n > 0)]

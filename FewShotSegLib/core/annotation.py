@@ -8,10 +8,12 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from .errors import InputError
+from .geometry import size_text
 
 MAX_VALUE = 65535
 """The largest label value: that of a 16-bit label map."""
@@ -53,6 +55,8 @@ def require_structures(structures: Sequence[Structure], what: str) -> None:
     values: set[int] = set()
     names: set[str] = set()
     for structure in structures:
+        if not isinstance(structure, Structure):
+            raise InputError(f"{what}: {ascii(structure)[:60]} is no Structure(name, value).")
         value, name = structure.value, structure.name
         try:
             fits = not isinstance(value, bool) and 1 <= operator.index(value) <= MAX_VALUE
@@ -100,6 +104,35 @@ class Annotation:
         """A structure's mask, its name compared ignoring case; None where it was not annotated."""
         key = name_key(name)
         return next((mask for own, mask in self.masks.items() if name_key(own) == key), None)
+
+
+def require_mask(mask: Any, shape: Sequence[int], what: str) -> np.ndarray:
+    """A mask as a boolean array on the grid of its volume.
+
+    Args:
+        mask: an array of 0 and 1 (or of false and true). shape: of the grid.
+        what: how messages begin, such as ``The mask of liver in support 2``.
+
+    Raises:
+        InputError: it has another shape, or other values: a probability, a distance or a label map
+            says nothing about where the structure ends.
+    """
+    try:
+        array = np.asarray(mask)
+    except (TypeError, ValueError):  # lists of several lengths
+        array = np.array(None)
+    if array.shape != tuple(shape):
+        raise InputError(
+            f"{what} has {size_text(array.shape) or 'no'} voxels, its volume {size_text(shape)}. "
+            "Give masks on the volume's own grid."
+        )
+    if array.dtype == bool:
+        return array
+    if array.dtype.kind not in "uif" or not np.isin(array, (0, 1)).all():
+        raise InputError(
+            f"{what} is no mask: it has other values than 0 and 1. Give one mask a structure."
+        )
+    return array.astype(bool)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from .geometry import Volume
+from .limits import OFFSET as OFFSET_RANGE
 from .modality import LOWEST_MR
 
 OFFSET = 1024
@@ -68,8 +69,12 @@ def in_hounsfield(volume: Volume, modality: str, offset: float | None = None) ->
         modality: what is known of it, ``CT``, ``MR`` or ``auto``; an MR is never changed.
         offset: added to every value, whatever it is; None recognises CT that was stored 1024 too
             high.
+
+    Raises:
+        InputError: the offset is no finite number, or too large.
     """
     if offset is not None:
+        OFFSET_RANGE.check(offset)
         return replace(volume, array=_shifted(volume.array, offset)) if offset else volume
     if "MR" in (modality, volume.modality) or not is_offset_ct(volume.array):
         return volume

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from .errors import InputError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 TOLERANCE_MM = 1e-3
@@ -21,19 +25,28 @@ class Grid:
     """A regular, possibly oblique, anisotropic or left-handed voxel grid.
 
     The numbers are kept as ITK states them, so that a result is written with exactly the header
-    numbers of its query.
+    numbers of its query. Any sequences of numbers are taken, and kept as tuples. Whether an image
+    of a patient can lie there is another question: see :func:`grid_problem`.
 
     Attributes:
         shape: voxels along the array's axes (i, j, k).
         spacing: mm between voxel centres along i, j, k.
         origin: centre of voxel (0, 0, 0) in LPS mm.
         direction: 3x3 LPS direction cosines, row-major; column a is the direction of axis a.
+
+    Raises:
+        InputError: one of them is not so many numbers.
     """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        # Plain numbers: those of numpy have no JSON form, and compare element by element.
+        for name, count in (("shape", 3), ("spacing", 3), ("origin", 3), ("direction", 9)):
+            object.__setattr__(self, name, _numbers(name, count, getattr(self, name)))
 
     @classmethod
     def from_affine(cls, shape: tuple[int, ...], affine: np.ndarray) -> Grid:
@@ -91,6 +104,23 @@ class Grid:
         return self.shape == other.shape and self.offset_in(other) == (0, 0, 0)
 
 
+def _numbers(name: str, count: int, value: Any) -> tuple[Any, ...]:
+    """The numbers of a grid's field as plain ints (of the shape) or floats."""
+    problem = f"The {name} of a grid is {count} {'whole ' * (name == 'shape')}numbers"
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:  # lists of several lengths
+        raise InputError(f"{problem}.") from error
+    if array.dtype.kind not in "iuf" or array.size != count:
+        raise InputError(f"{problem}, not {ascii(value)[:60]}.")
+    numbers = array.ravel().tolist()
+    if name != "shape":
+        return tuple(map(float, numbers))
+    if not all(1 <= number < 2**31 and number == int(number) for number in numbers):
+        raise InputError(f"{problem} from 1 on, not {ascii(value)[:60]}.")
+    return tuple(map(int, numbers))
+
+
 def grid_problem(grid: Grid) -> str | None:
     """Why a grid can't be that of an image of a patient, as a clause; None where it can."""
     numbers = np.concatenate([grid.spacing, grid.origin, grid.direction])
@@ -117,6 +147,9 @@ class Volume:
         grid: where it lies.
         modality: ``"CT"``, ``"MR"`` or None where the file does not say.
         notes: sentences for a person on how it was read, such as that it was resampled.
+
+    Raises:
+        InputError: the array is no array, or not of the grid's shape.
     """
 
     array: np.ndarray
@@ -125,5 +158,18 @@ class Volume:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if tuple(self.array.shape) != tuple(self.grid.shape):
-            raise ValueError(f"array {self.array.shape} on a grid of {self.grid.shape}")
+        if not isinstance(self.array, np.ndarray) or isinstance(self.array, np.ma.MaskedArray):
+            kind = type(self.array).__name__
+            raise InputError(f"A volume's array is a numpy array (i, j, k), not a {kind}.")
+        if not isinstance(self.grid, Grid):
+            raise InputError(f"A volume's grid is a Grid, not a {type(self.grid).__name__}.")
+        if self.array.shape != self.grid.shape:
+            raise InputError(
+                f"An array of {size_text(self.array.shape)} voxels is not on a grid of "
+                f"{size_text(self.grid.shape)}."
+            )
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """A number of voxels along each axis, such as ``512 x 512 x 60``."""
+    return " x ".join(map(str, shape))

@@ -103,9 +103,11 @@ def require_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """A path that a file can have.
 
     Raises:
-        InputError: it is empty, or too long, or has a zero byte.
+        InputError: it is no path, empty, or too long, or has a zero byte.
     """
-    text = os.fspath(path)
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise InputError(f"A path is a text or a Path, not {type(path).__name__}.")
     try:
         data = os.fsencode(text)
     except UnicodeEncodeError as error:

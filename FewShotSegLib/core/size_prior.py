@@ -126,9 +126,14 @@ def override_priors(
     """Priors with another tolerance, known volumes in ml, or (None) switched off.
 
     Raises:
-        InputError: a volume is for a structure that is not there, or not above 0.
+        InputError: a volume is for a structure that is not there, or not above 0; or there is no
+            such tolerance.
     """
+    if gamma is not None:
+        GAMMA.check(gamma)
     result = dict(priors)
+    if volumes_ml is not None and not isinstance(volumes_ml, Mapping):
+        raise InputError("Prior volumes are a dictionary of ml by structure name.")
     for name, ml in (volumes_ml or {}).items():
         if name not in result:
             raise InputError(
@@ -149,6 +154,7 @@ def override_priors(
 
 def _known(prior: SizePrior, ml: float, gamma: float, deviation: float = 0.0) -> SizePrior:
     """A volume that somebody knows, in place of the supports'; the pieces stay theirs."""
+    PRIOR_ML.check(ml)
     return SizePrior(ml * 1000, deviation, 0, gamma, pieces=prior.pieces, apart=prior.apart)
 
 

@@ -18,13 +18,14 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import binary_dilation
 
-from ..core.annotation import Annotation, Structure, dice, name_key
+from ..core.annotation import Annotation, Structure, dice, name_key, require_mask
 from ..core.errors import InputError
 from ..core.geometry import Grid
 from ..core.limits import TOLERANCE_MM as TOLERANCE_MM_RANGE
 from ..core.tables import text_table
 from ..io.annotation_grid import union
 from ..io.annotations import annotation_grid, mask_files, mask_name, read_annotation
+from ..io.image_headers import require_usable_grid
 
 TOLERANCE_MM = 2.0
 """How far apart two surfaces may lie and still agree, in mm; best set from the raters' spread."""
@@ -115,23 +116,26 @@ def evaluate(
         the reference's structures in its order and spelling, then those of the prediction alone.
 
     Raises:
-        InputError: a mask isn't on the grid, or a name occurs twice.
+        InputError: a mask isn't on the grid or is no mask, a name occurs twice, or the tolerance
+            is out of range.
     """
+    TOLERANCE_MM_RANGE.check(tolerance_mm)
+    if not isinstance(grid, Grid):
+        raise InputError(f"A grid is a Grid, not a {type(grid).__name__}.")
+    require_usable_grid("The grid of the masks", grid)
     pairs: dict[str, list[np.ndarray | None]] = {}
     spelling: dict[str, str] = {}
     for side, (word, masks) in enumerate([("reference", reference), ("prediction", prediction)]):
+        if not isinstance(masks, Mapping):
+            raise InputError(f"The masks of the {word} are no dictionary by structure name.")
         for name, mask in masks.items():
-            if tuple(np.shape(mask)) != tuple(grid.shape):
-                raise InputError(
-                    f"'{name}' has {_times(np.shape(mask))} voxels in the {word}, the volume "
-                    f"{_times(grid.shape)}. Compare both on the grid of the volume."
-                )
+            mask = require_mask(mask, grid.shape, f"The mask of '{name}' in the {word}")
             key = name_key(name)
             spelling.setdefault(key, name)
             pair = pairs.setdefault(key, [None, None])
             if pair[side] is not None:
                 raise InputError(f"The {word} has '{name}' twice. Rename one of the two.")
-            pair[side] = np.asarray(mask, bool)
+            pair[side] = mask
     return {spelling[key]: _scores(*pair, grid, tolerance_mm) for key, pair in pairs.items()}
 
 
@@ -300,10 +304,6 @@ def _cut(
         keep.append(np.flatnonzero(used))
     cut_a, cut_b = (torch.from_numpy(mask[np.ix_(*keep)])[None, None] for mask in (a, b))
     return cut_a, cut_b
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)
 
 
 def _text(value: float, digits: str, unit: str = "") -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.geometry import Grid, Volume
+from ..core.geometry import Grid, Volume, size_text
+from ..core.modality import MODALITIES
 from .dicom_folder import read_folder
 from .file_names import is_folder, require_usable_name
 from .image_files import EXTENSIONS, array_of, extension_of, grid_of, read_file, skewed
-from .image_headers import not_numbers, require_usable_grid
+from .image_headers import misplaced, not_numbers, require_usable_grid
 from .segment_fields import is_segmentation
 
 MAX_SKEW = 1e-3
@@ -62,23 +63,33 @@ def read_image(path: str | Path) -> Volume:
 
 
 def usable_volume(array: np.ndarray, grid: Grid, modality: str | None, name: str | Path) -> Volume:
-    """A volume that the engine can work on; float64 becomes float32.
+    """A volume that the engine can work on; float64 and wider become float32.
+
+    The one place that images come through, from files, from jobs and from Python alike.
 
     Args:
         array: (i, j, k), any real dtype. name: what messages call it.
 
     Raises:
-        InputError: a single slice, a sheared grid, or voxels that are not numbers.
+        InputError: a single slice, a sheared grid, values that are not real or not numbers, or a
+            modality that there is not.
     """
     if min(grid.shape) < 2:
-        size = " x ".join(map(str, grid.shape))
         raise InputError(
-            f"{name} is a single slice ({size} voxels); give a volume with two or more slices"
-            " along every axis."
+            f"{name} is a single slice ({size_text(grid.shape)} voxels); give a volume with two or"
+            " more slices along every axis."
         )
     require_usable_grid(name, grid)
     _require_right_angles(name, grid)
-    if array.dtype == np.float64:
+    if modality is not None and modality not in MODALITIES:
+        raise InputError(
+            f"{name} is said to be {ascii(modality)[:60]}; say CT, MR or nothing (None)."
+        )
+    if array.dtype.kind not in "biuf":
+        raise InputError(
+            f"{name} has values that are no real numbers ({array.dtype}); give one number a voxel."
+        )
+    if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         # The networks work in float32 at most; half the memory for large volumes. A value too
         # large for float32 becomes infinite and is refused below.
         with np.errstate(over="ignore"):
@@ -90,5 +101,8 @@ def usable_volume(array: np.ndarray, grid: Grid, modality: str | None, name: str
 
 def _require_right_angles(path: str | Path, grid: Grid) -> None:
     direction = np.reshape(grid.direction, (3, 3))
-    if np.abs(direction.T @ direction - np.eye(3)).max() > MAX_SKEW:
+    product = direction.T @ direction
+    if np.abs(np.diag(product) - 1).max() > MAX_SKEW:
+        raise misplaced(path, "its directions are not of length 1")
+    if np.abs(product - np.eye(3)).max() > MAX_SKEW:
         raise skewed(path)

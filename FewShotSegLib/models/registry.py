@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -286,6 +287,10 @@ def find_model(name: str = DEFAULT_MODEL) -> Model:
     Raises:
         ModelError: there is none.
     """
+    if isinstance(name, os.PathLike):
+        name = os.fspath(name)
+    if not isinstance(name, str):
+        raise ModelError(f"A model is the text of its id or its entry's path, not {name!r:.60}.")
     if name.endswith(".json"):
         return Model(ModelEntry.read(Path(name)))
     entries, unusable = _read_entries()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..compute.interruption import stoppable
+from ..core.adapter_header import require_adapter_name
 from ..core.annotation import Structure
 from ..core.atomic import require_writable
 from ..core.ct_offset import in_hounsfield
@@ -26,7 +27,6 @@ from ..core.settings import TrainingSettings
 from ..core.size_prior import PriorChange, override_priors
 from ..inference.query_sizes import query_for
 from ..inference.tiles import select_levels
-from ..io.annotations import parse_structures
 from ..methods.adapters import ADAPTERS, DEFAULT_METHOD, HEAD
 from ..methods.adapters.base import Adapter
 from ..methods.tuned_model import TunedNetwork
@@ -53,6 +53,7 @@ from .adapter_file import TrainedAdapter, content_hash
 from .inputs import (
     PathLike,
     SupportLike,
+    as_structures,
     as_supports,
     as_volume,
     choose_modality,
@@ -60,6 +61,7 @@ from .inputs import (
     paths_of,
     require_known,
     require_no_input,
+    support_list,
     with_known_values,
 )
 from .runtime import Clock, Runtime
@@ -121,7 +123,9 @@ def adapt(
         Cancelled: the user stopped.
     """
     SEED.check(seed)
+    supports, wanted = support_list(supports), as_structures(structures)
     if out is not None:
+        require_adapter_name(require_path(out))
         require_path(f"{os.fspath(out)}.partial")
     runtime = runtime or Runtime()
     clock = Clock(runtime.events)
@@ -136,7 +140,6 @@ def adapt(
     if out is not None:
         require_no_input(out, [query, *paths_of(supports)])
         require_writable(out)
-    wanted = parse_structures(structures) if isinstance(structures, str) else structures
     foundation = None if model is None else find_model(model)
     with clock.phase("read", len(supports)):
         pairs = as_supports(supports, wanted)

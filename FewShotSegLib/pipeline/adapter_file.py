@@ -49,12 +49,14 @@ from ..core.adapter_header import (
     WHITE_BOX_FORMAT,
     read_checked_header,
     read_header,
+    require_adapter_name,
 )
 from ..core.annotation import Structure
 from ..core.atomic import replacing
 from ..core.checksums import write_sealed
 from ..core.errors import InputError, ModelError
 from ..core.geometry import Volume
+from ..core.limits import require_path
 from ..core.size_prior import SizePrior
 from ..inference.tiles import select_levels
 from ..methods.adapters import ADAPTERS, HEAD
@@ -156,9 +158,10 @@ class TrainedAdapter:
         """Write the file; what was there is replaced only once the new one is complete.
 
         Raises:
-            InputError: a number in it is none.
+            InputError: the name does not end with ``.fseft``, or a number in it is none.
             StorageError: the disk is full or the place can't be written to.
         """
+        require_adapter_name(path)
         tensors = {key: value.detach().cpu().contiguous() for key, value in self._tensors().items()}
         try:
             metadata = {KEY: json.dumps(self.metadata(), sort_keys=True, allow_nan=False)}
@@ -288,7 +291,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 def _read(path: str | Path) -> bytes:
     """A whole file, read once: what is checked is what is loaded."""
-    path = Path(path)
+    path = Path(require_path(path))
     if not path.is_file():
         raise InputError(f"There is no adapter file at {path}.")
     try:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..core.annotation import Structure
+from ..core.annotation import Annotation, Structure, require_mask, require_structures
 from ..core.ct_offset import in_hounsfield, is_offset_ct
 from ..core.errors import InputError
 from ..core.geometry import Volume
 from ..core.limits import require_path
 from ..core.modality import modality_of
 from ..core.model_folders import DEFAULT_MODELS
-from ..io.annotations import read_annotation
-from ..io.volumes import read_image
+from ..io.annotations import parse_structures, read_annotation
+from ..io.volumes import read_image, usable_volume
 from ..models.registry import Model
 from ..training.support_set import Support
 
@@ -28,72 +26,129 @@ SupportLike = Support | tuple[PathLike, PathLike]
 
 
 def read_support(
-    image: PathLike, segmentation: PathLike, structures: Sequence[Structure] | None = None
+    image: PathLike,
+    segmentation: PathLike,
+    structures: str | Sequence[Structure] | None = None,
 ) -> Support:
     """One annotated volume from files. ``structures``: which ones, or None for all found.
 
     Raises:
         InputError: either can't be read or used, or their grids differ.
     """
+    wanted = as_structures(structures)
     volume = read_image(require_path(image))
     require_path(segmentation)
-    annotation = read_annotation(segmentation, volume.grid, structures)
+    annotation = read_annotation(segmentation, volume.grid, wanted)
     return Support(volume, annotation, Path(image).name)
 
 
-def as_volume(query: PathLike | Volume) -> Volume:
-    """A volume, read where it is a path.
+def as_structures(structures: str | Sequence[Structure] | None) -> list[Structure] | None:
+    """Structures, read where they are a text such as ``"4=parotid_right,5=parotid_left"``.
 
     Raises:
-        InputError: it can't be read.
+        InputError: they are something else, or can't be told apart.
     """
-    return query if isinstance(query, Volume) else read_image(require_path(query))
+    if structures is None:
+        return None
+    if isinstance(structures, str):
+        return parse_structures(structures)
+    if not isinstance(structures, Iterable) or isinstance(structures, (bytes, Mapping)):
+        raise InputError(_STRUCTURES)
+    chosen = list(structures)
+    if not chosen:
+        raise InputError(_STRUCTURES)
+    require_structures(chosen, "The structures")
+    return chosen
+
+
+_STRUCTURES = (
+    'Structures are a text such as "4=parotid_right,5=parotid_left", or one or more Structure(name,'
+    " value)."
+)
+
+
+def as_volume(query: PathLike | Volume, name: str = "The volume") -> Volume:
+    """A volume, read where it is a path; what comes from memory is held to the same as a file.
+
+    Args:
+        name: what messages call a volume in memory.
+
+    Raises:
+        InputError: it can't be read or used.
+    """
+    if not isinstance(query, Volume):
+        return read_image(require_path(query))
+    usable = usable_volume(query.array, query.grid, query.modality, name)
+    return replace(usable, notes=query.notes)
 
 
 def name_of(query: PathLike | Volume) -> str:
-    """What progress calls a query: its file's or folder's name; empty for a volume in memory."""
-    return "" if isinstance(query, Volume) else Path(query).name
+    """What progress calls a query: its file's or folder's name; empty for a volume in memory.
+
+    Raises:
+        InputError: it is neither a path nor a volume.
+    """
+    return "" if isinstance(query, Volume) else Path(require_path(query)).name
+
+
+def support_list(supports: Iterable[SupportLike]) -> list[SupportLike]:
+    """Supports of any kind of sequence, each known to be a Support or a pair of paths; unread.
+
+    Raises:
+        InputError: they are something else.
+    """
+    if isinstance(supports, (str, bytes, os.PathLike, Support)) or not isinstance(
+        supports, Iterable
+    ):
+        raise InputError(_SUPPORTS)
+    found = []
+    for support in supports:
+        if not isinstance(support, Support):
+            if not isinstance(support, (tuple, list)) or len(support) != 2:
+                raise InputError(_SUPPORTS)
+            support = tuple(map(require_path, support))
+        found.append(support)
+    return found
+
+
+_SUPPORTS = (
+    "Supports are a list of annotated volumes, each a pair of paths (image, segmentation) or what "
+    "read_support gives."
+)
 
 
 def as_supports(
-    supports: Sequence[SupportLike], structures: Sequence[Structure] | None
+    supports: Iterable[SupportLike], structures: Sequence[Structure] | None
 ) -> list[Support]:
     """Annotated volumes, read where they are paths: see :func:`read_support`.
 
     Raises:
-        InputError: as there; or masks in memory are not on their volume's grid, not of 0 and 1, or
-            empty.
+        InputError: as there; or one in memory can't be used: its volume, or masks that are not on
+            its volume's grid, not of 0 and 1, or empty.
     """
     return [
         _checked(s, number) if isinstance(s, Support) else read_support(*s, structures)
-        for number, s in enumerate(supports, 1)
+        for number, s in enumerate(support_list(supports), 1)
     ]
 
 
 def _checked(support: Support, number: int) -> Support:
     """A support in memory, its masks boolean; one without voxels was not annotated."""
-    name = support.subject or f"support {number}"
-    shape, masks = support.volume.grid.shape, {}
-    for structure, mask in support.annotation.masks.items():
-        array = np.asarray(mask)
-        if array.shape != shape:
-            have, want = (" x ".join(map(str, size)) for size in (array.shape, shape))
-            raise InputError(
-                f"The mask of {structure} in {name} has {have} voxels, its volume {want}. Give "
-                "masks on the volume's own grid."
-            )
-        if array.dtype != bool:
-            if array.dtype.kind not in "uif" or not np.isin(array, (0, 1)).all():
-                raise InputError(
-                    f"The mask of {structure} in {name} is no mask: it has other values than 0 and "
-                    "1. Give one mask a structure."
-                )
-            array = array.astype(bool)
+    name, annotation = support.subject or f"support {number}", support.annotation
+    if not isinstance(support.volume, Volume) or not isinstance(annotation, Annotation):
+        raise InputError(f"A Support has a Volume and an Annotation, which {name} has not.")
+    volume = as_volume(support.volume, name)
+    if not isinstance(annotation.masks, Mapping):
+        raise InputError(f"The masks in {name} are no dictionary by structure name.")
+    require_structures(annotation.structures, f"The structures in {name}")
+    masks = {}
+    for structure, mask in annotation.masks.items():
+        array = require_mask(mask, volume.grid.shape, f"The mask of {structure} in {name}")
         if array.any():
             masks[structure] = array
-    if support.annotation.masks and not masks:
+    if annotation.masks and not masks:
         raise InputError(f"Nothing is annotated in {name}. Annotate it, or leave it out.")
-    return replace(support, annotation=replace(support.annotation, masks=masks))
+    return replace(support, volume=volume, annotation=replace(annotation, masks=masks))
 
 
 def paths_of(supports: Sequence[SupportLike]) -> list[PathLike]:

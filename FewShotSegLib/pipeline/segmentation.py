@@ -52,6 +52,7 @@ from .inputs import (
     name_of,
     paths_of,
     require_no_input,
+    support_list,
     with_known_values,
 )
 from .report import NAME as REPORT
@@ -132,6 +133,7 @@ def segment(
         Cancelled: the user stopped.
     """
     SEED.check(seed)
+    supports = support_list(supports)
     runtime = runtime or Runtime()
     clock = Clock(runtime.events, name_of(query))
     if out is not None:

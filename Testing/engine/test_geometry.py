@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from rotations import affine_of, rotation
 
+from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.geometry import Grid, Volume
 
 SPACING = (0.7, 1.5, 3.0)
@@ -154,7 +155,7 @@ class VolumeTest(unittest.TestCase):
     def test_an_array_of_another_shape_is_refused(self) -> None:
         grid = Grid.from_affine((4, 5, 6), AFFINES["RAS"])
         self.assertIs(Volume(np.zeros((4, 5, 6)), grid).grid, grid)
-        with self.assertRaisesRegex(ValueError, "6, 5, 4"):
+        with self.assertRaisesRegex(InputError, "6 x 5 x 4"):
             Volume(np.zeros((6, 5, 4)), grid)
 
 

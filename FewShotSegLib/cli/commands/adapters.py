@@ -6,20 +6,16 @@ import argparse
 import json
 from dataclasses import replace
 
-from ...core.errors import InputError
 from ...core.events import EventSink, make_event
 from .common import make_runtime, parse_priors, say
 
 
 def adapt_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Train an adapter and tell of it."""
-    from ...core.adapter_header import EXTENSION
     from ...pipeline import adapt
     from ...training.recipes import default_settings
     from ..describe import adapter_text
 
-    if not args.out.endswith(EXTENSION):
-        raise InputError(f"--out {args.out}: let the adapter's name end with {EXTENSION}.")
     given = {
         key: getattr(args, key)
         for key in ("epochs", "learning_rate")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...core.errors import InputError
 from . import metaimage, nifti, nrrd
-from .base import Header, require_usable_grid, unreadable
+from .base import Header, misplaced, require_usable_grid, unreadable
 from .nifti import not_numbers
 
 READERS: dict[str, Callable[[Path], Header]] = {
@@ -27,6 +27,7 @@ READERS: dict[str, Callable[[Path], Header]] = {
 __all__ = [
     "READERS",
     "Header",
+    "misplaced",
     "not_numbers",
     "read_header",
     "require_usable_grid",
