@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..core.limits import (
     MINUTES,
     OFFSET,
     SEED,
+    SHOTS,
     SIZE_WEIGHT,
     STEPS,
     SUPPORTS,
@@ -40,13 +43,29 @@ Command = Callable[[argparse.Namespace, EventSink], int]
 Add = Callable[[str, str, str], argparse.ArgumentParser]
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser to which ``--flag=--`` is a flag without its value.
+
+    Python takes the two dashes away and leaves a list of nothing as the value, or, from 3.13 on,
+    the dashes themselves.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):
+        for text in sys.argv[1:] if args is None else args:
+            if text == "--":
+                break
+            if re.fullmatch(r"--[\w-]+=--", text):
+                self.error(f"argument {text.removesuffix('=--')}: -- is no value")
+        return super().parse_known_args(args, namespace)
+
+
 def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     """The parser of the whole command.
 
     Args:
         commands: what runs each, by its name; ``args.run`` of what was parsed.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fewshotseg",
         description=cli_texts.OVERVIEW,
         epilog=cli_texts.EPILOG,
@@ -297,7 +316,9 @@ def _add_benchmark(add: Add) -> None:
     sub.add_argument(
         "--methods", nargs="+", metavar="NAME", help="run these lines of the table alone"
     )
-    sub.add_argument("--shots", nargs="+", metavar="K", help="run these numbers of shots alone")
+    sub.add_argument(
+        "--shots", type=_shots, nargs="+", metavar="K", help="run these numbers of shots alone"
+    )
     sub.add_argument("--tasks", nargs="+", metavar="NAME", help="run these tasks alone")
     sub.add_argument("--render", action="store_true", help="only draw what is known by now")
     _add_runtime(sub)
@@ -391,6 +412,10 @@ def _within(limits: Range) -> Callable[[str], float]:
         return _checked(limits.check, value)
 
     return number
+
+
+def _shots(text: str) -> int | str:
+    return text if text == "all" else int(_within(SHOTS)(text))
 
 
 def _path(text: str) -> str:

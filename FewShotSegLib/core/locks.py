@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 
 from filelock import FileLock, Timeout
+
+from .errors import InputError, StorageError
 
 WAIT_SECONDS = 0.2
 TELL_SECONDS = 2.0
@@ -49,3 +52,37 @@ def lock_held(
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def only_one(path: Path, busy: str) -> Iterator[None]:
+    """Hold a file's lock, or refuse at once where another process has it. The file goes at the end.
+
+    Args:
+        path: of the lock file; its folder must be there. busy: what is said where it is held.
+
+    Raises:
+        InputError: it is held. StorageError: the file can't be made.
+    """
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(busy) from error
+        except OSError as error:
+            raise StorageError(
+                f"Cannot write {path}: {error.strerror or error}; choose another place."
+            ) from error
+        if path.exists():
+            break
+        lock.release()  # who held it before has removed the file since we opened it
+    try:
+        yield
+    finally:
+        if os.name != "nt":  # while it is held, so that nobody is left with a file of no name
+            path.unlink(missing_ok=True)
+        lock.release()
+        if os.name == "nt":
+            with suppress(OSError):  # somebody holds it by now
+                path.unlink()

@@ -17,6 +17,7 @@ from .architecture_catalog import network_arguments
 from .errors import InputError, ModelError
 from .json_fields import load_json, shown
 from .json_schema import Check, from_json
+from .plain_text import printable
 
 CHECKSUMS = "SHA256SUMS"
 """Of weights whose publisher gives no checksum, as they were first used; ``sha256sum -c`` reads it.
@@ -75,6 +76,14 @@ Id = Annotated[
     str, Check("a short name without spaces and slashes that does not end in .json", _is_id)
 ]
 Line = Annotated[str, Check("a text of up to 500 characters", lambda text: len(text) <= 500)]
+Label = Annotated[
+    str,
+    Check(
+        "a text of 1 to 200 visible characters",
+        lambda text: 0 < len(text) <= 200 and printable(text, lines=False) == text,
+    ),
+]
+"""What people call something: it is shown, drawn and part of sentences."""
 Text = Annotated[str, Check("a text of up to 10,000 characters", lambda text: len(text) <= 10_000)]
 Row = Annotated[int, Check("a row of the head, 0 or more", lambda row: 0 <= row < 65536)]
 Sha256 = Annotated[

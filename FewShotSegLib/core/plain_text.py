@@ -28,6 +28,14 @@ def printable(text: str, lines: bool = True) -> str:
     )
 
 
+def sentence(error: Exception) -> str:
+    """What an error says of a file's content, as part of another sentence: one line, without its
+    full stop, and with no name of a whole page."""
+    text = re.sub(r"'([^']{80})[^']{20,}'", r"'\1...'", str(error).rstrip("."))
+    text = printable(text, lines=False)
+    return text if len(text) <= 1000 else f"{text[:1000]}..."
+
+
 def indented(text: str) -> str:
     """Such a message whose further lines can't be taken for lines of ours."""
     return printable(text).replace("\n", "\n  ")

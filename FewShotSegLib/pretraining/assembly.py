@@ -17,7 +17,7 @@ from ..core.errors import FewShotSegError, InputError
 from ..core.json_fields import json_object, load_json
 from ..core.json_schema import from_json
 from ..core.modality import MODALITIES
-from ..core.plain_text import printable
+from ..core.plain_text import sentence
 from ..models.preprocessing import Preprocessing
 from ..models.registry import same_class
 from .data_sets import DataSet, Source, annotated_counts, read_data_set
@@ -110,8 +110,7 @@ def read_assembly(
     try:
         return _assembly(data, path.parent if folder is None else Path(folder), steps)
     except FewShotSegError as error:
-        text = printable(str(error).rstrip("."), lines=False)
-        raise InputError(f"The assembly {path}: {text}.") from error
+        raise InputError(f"The assembly {path}: {sentence(error)}.") from error
 
 
 def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:

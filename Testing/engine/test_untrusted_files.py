@@ -183,7 +183,7 @@ class SealedTest(UntrustedTestCase):
         super().setUpClass()
         with tempfile.TemporaryDirectory() as folder:
             for number, data in enumerate(FILES):
-                path = Path(folder) / str(number)
+                path = Path(folder) / f"{number}.fseft"
                 path.write_bytes(data)
                 TrainedAdapter.load(path).save(path)
                 cls.sealed.append(path.read_bytes())

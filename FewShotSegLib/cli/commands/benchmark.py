@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from ...core.atomic import write_json
-from ...core.errors import InputError
+from ...core.atomic import require_writable, write_json
+from ...core.errors import FewShotSegError, InputError
 from ...core.events import EventSink, make_event
+from ...core.locks import only_one
 from .common import make_runtime, say
+
+LOCK = ".benchmark.lock"
 
 
 def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Write a plan, or run one and draw what is known."""
     from ...evaluation.benchmark.cells import Models, cells, unsuited
     from ...evaluation.benchmark.plan import draw_plan, part_of, read_plan
-    from ...evaluation.benchmark.render import render
+    from ...evaluation.benchmark.plots import PICTURES
+    from ...evaluation.benchmark.render import PAGE, render
     from ...evaluation.benchmark.results import NAME, Results
     from ...evaluation.benchmark.run import run_benchmark
 
@@ -37,30 +41,51 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
             "Read it, change what you like, and run it without --new.",
         )
         return 0
-    out = Path(args.out or Path(args.plan).with_suffix(""))
+    out = _out(args)
     plan = read_plan(args.plan, args.data)
-    results, models = Results(out / NAME), Models(out / "untrained")
+    part = part_of(plan, args.methods or (), args.shots or (), args.tasks or ())
+    models = Models(out / "untrained")
     everything = list(cells(plan, models))
-    part = part_of(plan, args.methods or (), _shots(args.shots), args.tasks or ())
-    now = [cell for cell in cells(part, models) if cell.suited]
-    problems, failed = unsuited(part, models), []
-    try:
-        if not args.render:
-            for sentence in problems:
-                sink(make_event("warning", message=sentence))
-            failed = run_benchmark(
-                plan, results, now, models, problems, args.minutes, make_runtime(args, sink)
-            )
-    finally:
-        # What is known by now is worth its table however the run ended.
-        text, paths = render(plan, everything, results, out, problems)
-        for path in paths:
-            sink(make_event("result", kind="benchmark", path=str(path)))
-        say(args, f"{text}\n{out}")
+    for name in (NAME, PAGE, *PICTURES):
+        require_writable(out / name)
+    with only_one(out / LOCK, f"Another benchmark is running in {out}; choose another --out."):
+        results = Results(out / NAME)
+        now = [cell for cell in cells(part, models) if cell.suited]
+        problems, failed = unsuited(part, models), []
+
+        def show() -> None:
+            text, paths = render(plan, everything, results, out, problems)
+            for path in paths:
+                sink(make_event("result", kind="benchmark", path=str(path)))
+            say(args, f"{text}\n{out}")
+
+        try:
+            if not args.render:
+                for sentence in problems:
+                    sink(make_event("warning", message=sentence))
+                failed = run_benchmark(
+                    plan, results, now, models, problems, args.minutes, make_runtime(args, sink)
+                )
+        except BaseException:
+            # What is known by now is worth its table however the run ended; how, is told first.
+            with suppress(FewShotSegError, OSError):
+                show()
+            raise
+        show()
     if failed:
         raise InputError(f"{len(failed)} could not be run, the rest was:\n  " + "\n  ".join(failed))
     return 0
 
 
-def _shots(texts: Sequence[str] | None) -> list[int | str]:
-    return [int(text) if text.isdigit() else text for text in texts or ()]
+def _out(args: argparse.Namespace) -> Path:
+    """Where the results go.
+
+    Raises:
+        InputError: it isn't said, and the plan's name doesn't tell.
+    """
+    if args.out:
+        return Path(args.out)
+    plan = Path(args.plan)
+    if not plan.suffix:  # the folder would have the plan's own name
+        raise InputError(f"The name {plan} has no .json to leave out; say --out FOLDER.")
+    return plan.with_suffix("")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ...core.architecture_catalog import encoder_of
 from ...core.method_catalog import METHODS
@@ -32,7 +33,16 @@ class Cell:
 
     def missing(self, results: Results) -> list[str]:
         """The queries without a row."""
-        return [q for q in self.draw.queries if results.get(self.setting, q) is None]
+        return [q for q in self.draw.queries if self.row(results, q) is None]
+
+    def row(self, results: Results, query: str) -> dict[str, Any] | None:
+        """The row of a query; None where it was not run."""
+        return results.get(self.setting, query, self.method.refine)
+
+    def rows(self, results: Results) -> list[dict[str, Any]]:
+        """The rows that are there, in the queries' order."""
+        found = (self.row(results, query) for query in self.draw.queries)
+        return [row for row in found if row is not None]
 
 
 class Models:

@@ -91,8 +91,7 @@ class Forecast:
 
 def recorded(cell: Cell, results: Results) -> Timing | None:
     """What the rows of a cell say of its time; None without rows."""
-    found = [results.get(cell.setting, query) for query in cell.draw.queries]
-    rows = [row for row in found if row and "query_seconds" in row]
+    rows = [row for row in cell.rows(results) if "query_seconds" in row]
     if not rows:
         return None
     return Timing(cell, rows[0]["train_seconds"], mean(row["query_seconds"] for row in rows))

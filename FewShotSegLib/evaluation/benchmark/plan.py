@@ -19,8 +19,9 @@ from ...core.annotation import Structure
 from ...core.errors import FewShotSegError, InputError
 from ...core.json_fields import json_object, load_json
 from ...core.json_schema import Check, from_json
+from ...core.model_entry import Label
 from ...core.model_folders import DEFAULT_MODEL
-from ...core.plain_text import printable
+from ...core.plain_text import sentence
 from ...io.annotations import parse_structures
 from ...io.pairs import find_pairs, read_names
 from ...pipeline.inputs import default_model
@@ -48,7 +49,7 @@ class Method:
         epochs, learning_rate: in place of the method's own.
     """
 
-    name: str
+    name: Label
     method: str
     decoder: str | None = None
     preset: str = "own"
@@ -58,7 +59,9 @@ class Method:
     refine: bool = False
     shots: tuple[int | str, ...] | None = None
     epochs: int | None = None
-    learning_rate: float | None = None
+    learning_rate: (
+        Annotated[float, Check("a number above 0, at most 10", lambda rate: 0 < rate <= 10)] | None
+    ) = None
 
     @property
     def settings(self) -> TrainingSettings:
@@ -126,8 +129,7 @@ def read_plan(path: str | os.PathLike[str], data: str | os.PathLike[str] | None 
     try:
         return _plan(fields, path.parent if data is None else Path(data))
     except FewShotSegError as error:
-        text = printable(str(error).rstrip("."), lines=False)
-        raise InputError(f"The plan {path}: {text}.") from error
+        raise InputError(f"The plan {path}: {sentence(error)}.") from error
 
 
 def part_of(
@@ -221,8 +223,8 @@ def draw_plan(
 def _plan(data: Any, folder: Path) -> Plan:
     data = json_object(data, "it", ("title", "shots", "methods", "tasks"), ("model",))
     model = data.get("model", DEFAULT_MODEL)
-    if not isinstance(data["title"], str) or not isinstance(model, str):
-        raise InputError("'title' and 'model' are texts")
+    for key, text in (("title", data["title"]), ("model", model)):
+        from_json(Label, text, f"'{key}'")
     methods = [_method(item, model) for item in _list(data["methods"], "'methods'")]
     _require_apart([method.name for method in methods], "methods")
     tasks = [_task(item, folder) for item in _list(data["tasks"], "'tasks'")]
@@ -251,8 +253,8 @@ def _method(data: Any, model: str) -> Method:
 
 def _task(data: Any, folder: Path) -> Task:
     data = json_object(data, "a task", ("name", "data", "structures", "draws"), ("groups",))
-    if not all(isinstance(data[key], str) for key in ("name", "data", "structures")):
-        raise InputError("'name', 'data' and 'structures' of a task are texts")
+    for key, kind in (("name", Label), ("data", str), ("structures", str)):
+        from_json(kind, data[key], f"'{key}' of a task")
     draws = tuple(_draw(item, data["name"]) for item in _list(data["draws"], "'draws'"))
     structures = tuple(parse_structures(data["structures"]))
     names = [structure.name for structure in structures]
@@ -260,6 +262,7 @@ def _task(data: Any, folder: Path) -> Task:
         data.get("groups", {data["name"]: names}), f"'groups' of '{data['name']}'", (), None
     )
     for group, members in groups.items():
+        from_json(Label, group, f"a name in 'groups' of '{data['name']}'")
         for name in _list(members, f"the group '{group}'"):
             if name not in names:
                 raise InputError(f"the group '{group}' has '{name}', which is no structure")

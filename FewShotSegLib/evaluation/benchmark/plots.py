@@ -17,6 +17,7 @@ from ...core.atomic import replacing
 from .plan import Plan, Task
 from .summary import Change, Score, Summary, by_network, mean_changes
 
+PICTURES = ("shots.png", "parameters.png", "time.png", "transduction.png")
 MARKERS = "osD^vP*X<>"
 BESIDE = 1.1
 """How far to both sides of a number of shots its methods are drawn, as a factor."""

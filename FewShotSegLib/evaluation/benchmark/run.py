@@ -16,7 +16,7 @@ from ...core.events import ignore, make_event
 from ...io.pairs import Pair, find_pairs
 from ...pipeline import Runtime, adapt, read_support, segment
 from ...pipeline.adapter_file import TrainedAdapter
-from ...training.support_set import Support
+from ...training.support_set import Support, choose_structures
 from ..metrics import dice
 from .cells import Cell, Models, cells
 from .forecast import Forecast, Timing
@@ -43,7 +43,9 @@ def run_benchmark(
         minutes: no training starts after so many.
 
     Returns:
-        a sentence for each query that failed; it has no row.
+        a sentence for each query that failed, and for each training whose supports can't be used;
+        they have no row. So have methods that can't be trained at all, which count as failed where
+        nothing else was run.
 
     Raises:
         InputError: a task's folder lacks a case. ModelError, StorageError: see each message.
@@ -62,7 +64,8 @@ def run_benchmark(
         return failed
     runtime.events(make_event("phase", phase="benchmark", total=total))
     runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
-    supports, late = _Supports(cases), 0
+    results.mend()
+    supports, late, refused = _Supports(cases), 0, []
     for cell in todo:
         missing = cell.missing(results)
         if missing and time.monotonic() > end:
@@ -70,9 +73,11 @@ def run_benchmark(
         if not missing or late:
             continue
         start = time.perf_counter()
+        annotated: list[Support] = []
         try:
+            annotated = supports.of(cell)
             trained = adapt(
-                supports.of(cell),
+                annotated,
                 structures=cell.task.structures,
                 model=models.name(cell.method),
                 method=cell.method.method,
@@ -90,8 +95,8 @@ def run_benchmark(
             told = in_words(error)
             sentence = f"{cell.method.name} with {cell.shots} of {cell.task.name}: {told}"
             problems.append(sentence)
-            if not isinstance(error, InputError):
-                failed.append(sentence)
+            data = not annotated or not isinstance(error, InputError)
+            (failed if data else refused).append(sentence)
             forecast.skipped(cell)
             runtime.events(make_event("warning", message=sentence))
             continue
@@ -121,13 +126,12 @@ def run_benchmark(
             "not started. The same command goes on with them."
         )
         runtime.events(make_event("warning", message=sentence))
-    return failed
+    return failed if done > work["queries_done"] else [*failed, *refused]
 
 
 def _cell_event(cell: Cell, results: Results, seconds: float, forecast: Forecast) -> dict[str, Any]:
     """What a finished cell came to, over all of its queries, and what is left."""
-    found = [results.get(cell.setting, query) for query in cell.draw.queries]
-    rows = [row for row in found if row is not None]
+    rows = cell.rows(results)
     means = {}
     for field in ("dice", "dice_ti") if cell.method.refine else ("dice",):
         known = [value for row in rows for value in row[field].values() if value is not None]
@@ -153,7 +157,11 @@ class _Supports:
         self._read: dict[str, Support] = {}
 
     def of(self, cell: Cell) -> list[Support]:
-        """The supports of a cell, in the draw's order."""
+        """The supports of a cell, in the draw's order.
+
+        Raises:
+            InputError: one can't be used, or none annotates a structure of the task.
+        """
         if cell.task.name != self._task:
             self._read, self._task = {}, cell.task.name
         names = cell.draw.supports[: cell.shots]
@@ -162,7 +170,9 @@ class _Supports:
                 pair = self.cases[cell.task.name][name]
                 support = read_support(pair.image, pair.segmentation, cell.task.structures)
                 self._read[name] = replace(support, subject=name)
-        return [self._read[name] for name in names]
+        found = [self._read[name] for name in names]
+        choose_structures(found, cell.task.structures)
+        return found
 
 
 def _cases(task: Task) -> dict[str, Pair]:

@@ -129,8 +129,7 @@ class Summary:
         return total - sum(len(self._rows(cell)) for cell in cells), total
 
     def _rows(self, cell: Cell) -> list[dict]:
-        rows = (self._results.get(cell.setting, query) for query in cell.draw.queries)
-        return [row for row in rows if row is not None]
+        return cell.rows(self._results)
 
 
 def by_network(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:

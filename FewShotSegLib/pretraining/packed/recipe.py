@@ -16,6 +16,7 @@ from ...core.errors import FewShotSegError, InputError
 from ...core.json_fields import json_object, load_json
 from ...core.json_schema import from_json
 from ...core.modality import MODALITIES
+from ...core.plain_text import sentence
 from ...models.backbones import BACKBONES
 from ...models.preprocessing import Preprocessing
 from .contrast import Contrast
@@ -137,7 +138,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     try:
         return parse_recipe(data)
     except FewShotSegError as error:
-        raise InputError(f"The recipe {path}: {str(error).rstrip('.')}.") from error
+        raise InputError(f"The recipe {path}: {sentence(error)}.") from error
 
 
 def parse_recipe(data: Any) -> Recipe:
