@@ -44,9 +44,23 @@ class EstimateTest(LogicTestCase):
         self.assertLess(large.memory_bytes, 12 * 2**30)
 
     def test_memory_is_unknown_until_psutil_is_installed(self) -> None:
+        words = "is known once the packages are installed"
         self.assertGreater(total_memory(), 2**28)
+        self.assertNotIn(words, estimate([LARGE], entry_of("embedded-ct"), "CT", 1, "cpu").text)
         with mock.patch.dict(sys.modules, {"psutil": None}):
             self.assertIsNone(total_memory())
+            told = estimate([LARGE], entry_of("embedded-ct"), "CT", 1, "cpu")
+        self.assertIn(words, told.text)
+        self.assertTrue(told.enough_memory, "nobody is warned of what is not known")
+
+    def test_too_little_memory_is_said(self) -> None:
+        little = "FewShotSegSlicer.machine.estimates.total_memory"
+        with mock.patch(little, return_value=2**30):
+            told = estimate([LARGE], entry_of("btcv"), "CT", 1, "cpu")
+            card = estimate([LARGE], entry_of("btcv"), "CT", 1, "cuda:0", graphics_card=True)
+        self.assertFalse(told.enough_memory)
+        self.assertIn("this computer has 1 GB", told.text)
+        self.assertTrue(card.enough_memory)
 
     def test_what_was_measured_here_comes_before_the_guess(self) -> None:
         remember("btcv", "cpu", "features", 1.0)

@@ -123,6 +123,8 @@ def estimate(
         text += _(" (a guess: nothing has run here yet)")
     if not enough:
         text += _("; this computer has {total:.0f} GB").format(total=total / 2**30)
+    if total is None and not graphics_card:
+        text += _("; how much this computer has is known once the packages are installed")
     return Estimate(memory, seconds, measured, text, enough)
 
 
