@@ -32,10 +32,10 @@ def main(kind: str, limit: str, name: str) -> int:
     faulthandler.dump_traceback_later(float(limit), exit=True)
     try:
         if kind == "dicom":
-            from .dicom_folder import read_folder_here
+            from .dicom.series import read_series
 
-            series = read_folder_here(Path(name))
-            image, said = series.image, {"modality": series.modality, "note": series.note}
+            image, modality, note = read_series(Path(name))
+            said = {"modality": modality, "note": note}
         else:
             from .image_files import read_file_here
 

@@ -97,7 +97,7 @@ def stack_of(positions: np.ndarray, cosines: np.ndarray, spacing: tuple[float, f
     usual = float(np.median(stack.steps))
     if usual <= 0 or stack.steps.min() < 0.01 * usual:
         raise StackError(
-            f"has doubled slices ({len(order)} files); export one phase, echo or reconstruction"
+            f"has doubled slices ({len(order)} in all); export one phase, echo or reconstruction"
             " only"
         )
     line = stack.along[:, None] / stack.along[-1] * stack.sideways[-1]

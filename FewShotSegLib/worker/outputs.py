@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from ..core.atomic import replacing, write_json
 from ..core.job_protocol import FORMAT, RESULT, RESULTS, SegmentFiles, make_private
-
-if TYPE_CHECKING:
-    from ..pipeline.segmentation import Segmentation
+from ..pipeline.segmentation import Segmentation
 
 UNCERTAINTY = "uncertainty.npy"
 
@@ -68,8 +67,6 @@ def _write_mask(
 
 
 def _box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    from scipy import ndimage
-
     found = ndimage.find_objects(mask.view(np.uint8), 1)
     return found[0] if found else None
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from FewShotSegLib.core.errors import ModelError
 from FewShotSegLib.core.geometry import Grid
-from FewShotSegLib.models.preprocessing import Placement, Preprocessing
-from FewShotSegLib.models.resampling import resize
+from FewShotSegLib.models.preprocessing import Placement, Preprocessing, resize
 
 
 class Boxes(OneThread):

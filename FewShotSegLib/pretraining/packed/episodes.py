@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.errors import InputError
 from .contrast import field_of_view, make_image
 from .pack import Pack, PackedVolume
 from .recipe import Recipe
@@ -72,10 +71,7 @@ class Episodes:
             episode = self._draw(rng, noise)
             if episode is not None:
                 return episode
-        raise InputError(
-            "The packed volumes show no two structures in a crop. Pack other data, or take larger "
-            "crops."
-        )
+        raise RuntimeError("the packed volumes show no two structures in a crop")
 
     def _draw(self, rng: np.random.Generator, noise: torch.Generator) -> Episode | None:
         plan, device = self.recipe.training, self.device

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.atomic import require_writable, write_json
+from ...core.atomic import write_json
 from ...core.errors import InputError
 from ...core.events import make_event
-from ...core.limits import BATCH, EPISODES, MINUTES, SEED
 from ...features.extraction import choose_device
 from ...pipeline.runtime import Runtime
 from ..export import FinishedModel, write_model
-from ..state import NAME, alone_in, require_new, restore_state, save_state
+from ..state import require_new, restore_state, save_state
 from .pack import read_pack
 from .recipe import Recipe, read_recipe
 from .trainer import EpisodeTrainer, kept_tensors, learning_rate
@@ -45,20 +44,11 @@ class Amount:
     Attributes:
         episodes, batch: in place of the recipe's.
         minutes: no step starts after so many; the state is kept and the model exported.
-
-    Raises:
-        InputError: one is out of range.
     """
 
     episodes: int | None = None
     batch: int | None = None
     minutes: float = math.inf
-
-    def __post_init__(self) -> None:
-        for limits, value in ((EPISODES, self.episodes), (BATCH, self.batch)):
-            if value is not None:
-                limits.check(value)
-        MINUTES.check(self.minutes)
 
 
 def pretrain_packed(
@@ -86,25 +76,8 @@ def pretrain_packed(
     Raises:
         InputError, StorageError: see each message.
     """
-    SEED.check(seed)
-    out = Path(out)
-    require_writable(out / NAME)
-    with alone_in(out):
-        return _pretrain(
-            recipe_path, pack_path, out, seed, amount or Amount(), resume, runtime or Runtime()
-        )
-
-
-def _pretrain(
-    recipe_path: str | os.PathLike[str],
-    pack_path: str | os.PathLike[str],
-    out: Path,
-    seed: int,
-    amount: Amount,
-    resume: bool,
-    runtime: Runtime,
-) -> EpisodesRun:
-    start = time.monotonic()
+    start, out = time.monotonic(), Path(out)
+    runtime, amount = runtime or Runtime(), amount or Amount()
     events = runtime.events
     recipe = read_recipe(recipe_path)
     plan = recipe.training
@@ -118,8 +91,7 @@ def _pretrain(
         raise InputError(
             f"The pack has {missing.pop()}, which 'preprocessing' of the recipe lacks."
         )
-    name = recipe.model["id"]
-    checkpoint = require_new(out, resume, (f"{name}.json", f"{name}.safetensors", RECORD))
+    checkpoint = require_new(out, resume)
     trainer = EpisodeTrainer(recipe, pack, seed, choose_device(runtime.device))
     networks = {"network": trainer.network, "averaged": trainer.averaged}
     key, history = _key(recipe, pack.sha256, seed), []
