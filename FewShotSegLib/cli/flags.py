@@ -6,11 +6,10 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from .. import __version__
-from ..core.errors import InputError
 from ..core.events import EventSink
+from ..core.flag_types import number_flag, path_flag
 from ..core.limits import (
     CACHE_GB,
     EPOCHS,
@@ -25,8 +24,6 @@ from ..core.limits import (
     SUPPORTS,
     THREADS,
     TOLERANCE_MM,
-    Range,
-    require_path,
 )
 from ..core.method_catalog import (
     DECODERS,
@@ -93,20 +90,20 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_segment(add)
     sub = add("evaluate", "score a segmentation against a reference", cli_texts.EVALUATE)
     sub.add_argument(
-        "--reference", type=_path, required=True, metavar="SEG", help="the true segmentation"
+        "--reference", type=path_flag, required=True, metavar="SEG", help="the true segmentation"
     )
     sub.add_argument(
-        "--prediction", type=_path, required=True, metavar="SEG", help="the one to be scored"
+        "--prediction", type=path_flag, required=True, metavar="SEG", help="the one to be scored"
     )
     _add_structures(sub, "score these (default: all that the reference annotates)")
     sub.add_argument(
         "--tolerance",
-        type=_within(TOLERANCE_MM),
+        type=number_flag(TOLERANCE_MM),
         default=2.0,
         metavar="MM",
         help="for surface Dice (default: %(default)s)",
     )
-    sub.add_argument("--json", type=_path, metavar="FILE", help="write the scores here as well")
+    sub.add_argument("--json", type=path_flag, metavar="FILE", help="write the scores here as well")
     sub = add("models", "list the foundation models", cli_texts.MODELS)
     sub.add_argument("model", nargs="?", metavar="ID", help="tell all that is known of this one")
     sub.add_argument("--json", action="store_true", help="the registry entries as JSON")
@@ -121,22 +118,22 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     sub = add("import", "install a foundation model's weights from a file", cli_texts.IMPORT)
     _add_model_id(sub)
     sub.add_argument(
-        "file", type=_path, metavar="FILE", help="the weights as their makers publish them"
+        "file", type=path_flag, metavar="FILE", help="the weights as their makers publish them"
     )
     sub = add("remove", "delete a foundation model's weights", cli_texts.REMOVE)
     _add_model_id(sub)
     sub = add("inspect", "show what an adapter file holds", cli_texts.INSPECT)
-    sub.add_argument("file", type=_path, metavar="FILE.fseft")
+    sub.add_argument("file", type=path_flag, metavar="FILE.fseft")
     sub.add_argument("--json", action="store_true", help="its whole metadata as JSON")
     sub = add("demo", "run the whole job on made-up patients or your own folder", cli_texts.DEMO)
     sub.add_argument(
-        "--data", type=_path, metavar="DIR", help="a folder of images and segmentations"
+        "--data", type=path_flag, metavar="DIR", help="a folder of images and segmentations"
     )
     sub.add_argument(
-        "--out", type=_path, default="demo-output", metavar="DIR", help="default: %(default)s"
+        "--out", type=path_flag, default="demo-output", metavar="DIR", help="default: %(default)s"
     )
     sub.add_argument(
-        "--supports", type=_within(SUPPORTS), default=3, metavar="N", help="default: 3"
+        "--supports", type=number_flag(SUPPORTS), default=3, metavar="N", help="default: 3"
     )
     _add_structures(sub, "learn these (default: all that are annotated)")
     _add_model_and_seed(sub)
@@ -150,7 +147,11 @@ def _add_adapt(add: Add) -> None:
     sub = add("adapt", "train an adapter on annotated volumes", cli_texts.ADAPT)
     _add_support(sub, required=True, text="an annotated volume; once for each")
     sub.add_argument(
-        "--out", type=_path, required=True, metavar="NAME.fseft", help="the adapter file to write"
+        "--out",
+        type=path_flag,
+        required=True,
+        metavar="NAME.fseft",
+        help="the adapter file to write",
     )
     _add_structures(sub, "which to learn, and their label values (default: all annotated)")
     sub.add_argument(
@@ -189,13 +190,13 @@ def _add_adapt(add: Add) -> None:
     _add_intensity_offset(sub)
     sub.add_argument(
         "--query",
-        type=_path,
+        type=path_flag,
         metavar="IMAGE",
         help="train jointly for this volume (eq. 3 as published)",
     )
-    sub.add_argument("--epochs", type=_within(EPOCHS), metavar="N", help="at most so many")
+    sub.add_argument("--epochs", type=number_flag(EPOCHS), metavar="N", help="at most so many")
     sub.add_argument(
-        "--learning-rate", type=_within(LEARNING_RATE), metavar="X", help="the first step size"
+        "--learning-rate", type=number_flag(LEARNING_RATE), metavar="X", help="the first step size"
     )
     sub.add_argument(
         "--overlapping", action="store_true", help="a voxel may belong to several structures"
@@ -216,12 +217,14 @@ def _black_box_methods() -> str:
 def _add_segment(add: Add) -> None:
     sub = add("segment", "segment volumes with an adapter", cli_texts.SEGMENT)
     sub.add_argument(
-        "--adapter", type=_path, required=True, metavar="NAME.fseft", help="from 'adapt'"
+        "--adapter", type=path_flag, required=True, metavar="NAME.fseft", help="from 'adapt'"
     )
-    sub.add_argument("query", type=_path, nargs="+", metavar="QUERY", help="the volumes to segment")
+    sub.add_argument(
+        "query", type=path_flag, nargs="+", metavar="QUERY", help="the volumes to segment"
+    )
     sub.add_argument(
         "--out",
-        type=_path,
+        type=path_flag,
         required=True,
         metavar="SEG.nii.gz",
         help="the label map (.nii.gz, .nii, .nrrd, .mha) or named segments (.seg.nrrd) to write; "
@@ -245,31 +248,31 @@ def _add_segment(add: Add) -> None:
     _add_support(sub, required=False, text="a support of the training, to steady the refinement")
     _add_priors(sub, gamma="the adapter's")
     sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
-    sub.add_argument("--seed", type=_within(SEED), default=0, metavar="N", help="default: 0")
+    sub.add_argument("--seed", type=number_flag(SEED), default=0, metavar="N", help="default: 0")
     _add_runtime(sub)
 
 
 def _add_pretrain(add: Add) -> None:
     sub = add("pretrain", "train a foundation model on your own archive", cli_texts.PRETRAIN)
     sub.add_argument(
-        "assembly", type=_path, metavar="ASSEMBLY.json", help="which data, classes and network"
+        "assembly", type=path_flag, metavar="ASSEMBLY.json", help="which data, classes and network"
     )
     sub.add_argument(
         "--out",
-        type=_path,
+        type=path_flag,
         required=True,
         metavar="FOLDER",
         help="for the model, its curve, the checkpoint and the prepared volumes",
     )
     sub.add_argument(
         "--data",
-        type=_path,
+        type=path_flag,
         metavar="FOLDER",
         help="where the folders named in the assembly are (default: beside it)",
     )
     sub.add_argument(
         "--steps",
-        type=_within(STEPS),
+        type=number_flag(STEPS),
         metavar="N",
         help="in place of the assembly's number of steps",
     )
@@ -279,19 +282,19 @@ def _add_pretrain(add: Add) -> None:
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     sub.add_argument(
         "--threads",
-        type=_within(THREADS),
+        type=number_flag(THREADS),
         metavar="N",
         help="CPU threads (default: torch's choice)",
     )
-    sub.add_argument("--seed", type=_within(SEED), default=0, metavar="N", help="default: 0")
+    sub.add_argument("--seed", type=number_flag(SEED), default=0, metavar="N", help="default: 0")
 
 
 def _add_benchmark(add: Add) -> None:
     sub = add("benchmark", "compare methods, with a table and plots", cli_texts.BENCHMARK)
-    sub.add_argument("plan", type=_path, metavar="PLAN.json", help="what is run on which cases")
+    sub.add_argument("plan", type=path_flag, metavar="PLAN.json", help="what is run on which cases")
     sub.add_argument(
         "--new",
-        type=_path,
+        type=path_flag,
         metavar="DATA",
         help="write a plan for this folder of annotated volumes, and stop",
     )
@@ -299,16 +302,16 @@ def _add_benchmark(add: Add) -> None:
     sub.add_argument("--model", metavar="ID", help="of a new plan (default: the embedded one)")
     sub.add_argument(
         "--data",
-        type=_path,
+        type=path_flag,
         metavar="FOLDER",
         help="where the folders named in the plan are (default: beside it)",
     )
     sub.add_argument(
-        "--out", type=_path, metavar="FOLDER", help="default: the plan's name without .json"
+        "--out", type=path_flag, metavar="FOLDER", help="default: the plan's name without .json"
     )
     sub.add_argument(
         "--minutes",
-        type=_within(MINUTES),
+        type=number_flag(MINUTES),
         default=float("inf"),
         metavar="N",
         help="start no training after so many (default: all is run)",
@@ -327,7 +330,7 @@ def _add_benchmark(add: Add) -> None:
 def _add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> None:
     sub.add_argument(
         "--support",
-        type=_path,
+        type=path_flag,
         nargs=2,
         action="append",
         required=required,
@@ -339,7 +342,7 @@ def _add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> Non
 def _add_intensity_offset(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--intensity-offset",
-        type=_within(OFFSET),
+        type=number_flag(OFFSET),
         metavar="X",
         help="add X to every value of the images, such as -1024 for CT that was stored without a "
         "sign (default: such CT is recognised, which is told; 0 leaves all values as they are)",
@@ -361,7 +364,7 @@ def _add_model_and_seed(sub: argparse.ArgumentParser) -> None:
         help="foundation model, by id ('fewshotseg models' lists them) or by the path of its "
         "JSON entry (default: the embedded one for the images' modality)",
     )
-    sub.add_argument("--seed", type=_within(SEED), default=0, metavar="N", help="default: 0")
+    sub.add_argument("--seed", type=number_flag(SEED), default=0, metavar="N", help="default: 0")
 
 
 def _add_priors(sub: argparse.ArgumentParser, gamma: str) -> None:
@@ -374,14 +377,14 @@ def _add_priors(sub: argparse.ArgumentParser, gamma: str) -> None:
     )
     sub.add_argument(
         "--gamma",
-        type=_within(GAMMA),
+        type=number_flag(GAMMA),
         metavar="X",
         help=f"sizes within X times the expected one around it are plausible (default: {gamma})",
     )
     sub.add_argument(
         "--lambda",
         dest="size_weight",
-        type=_within(SIZE_WEIGHT),
+        type=number_flag(SIZE_WEIGHT),
         default=0.1,
         metavar="X",
         help="weight of the size term in eq. 3, beside the loss of the supports: without these it "
@@ -391,39 +394,15 @@ def _add_priors(sub: argparse.ArgumentParser, gamma: str) -> None:
 
 def _add_runtime(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    sub.add_argument("--cache", type=_path, metavar="DIR", help="where features are cached")
+    sub.add_argument("--cache", type=path_flag, metavar="DIR", help="where features are cached")
     sub.add_argument(
         "--cache-size",
-        type=_within(CACHE_GB),
+        type=number_flag(CACHE_GB),
         default=20.0,
         metavar="GB",
         help="least recently used features beyond this are removed (default: %(default)s)",
     )
 
 
-def _within(limits: Range) -> Callable[[str], float]:
-    """The type of a flag that is a number."""
-
-    def number(text: str) -> float:
-        try:
-            value = int(text) if limits.whole else float(text)
-        except ValueError:
-            value = text
-        return _checked(limits.check, value)
-
-    return number
-
-
 def _shots(text: str) -> int | str:
-    return text if text == "all" else int(_within(SHOTS)(text))
-
-
-def _path(text: str) -> str:
-    return _checked(require_path, text)
-
-
-def _checked(check: Callable[[Any], Any], value: Any) -> Any:
-    try:
-        return check(value)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return text if text == "all" else int(number_flag(SHOTS)(text))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from .annotation import Structure, require_structures
@@ -15,6 +16,7 @@ from .checksums import read_head, require_seal
 from .errors import InputError
 from .json_fields import parse_json, shown
 from .json_schema import Check, from_json
+from .limits import require_path
 from .method_catalog import METHODS
 from .model_entry import Line, PreprocessingFields, Sha256
 from .size_prior import SizePrior
@@ -146,6 +148,32 @@ class AdapterHeader:
         plain = BLACK_BOX_FORMAT if self.decoder is None else WHITE_BOX_FORMAT
         if self.format not in (plain, FORMAT):
             raise InputError(f"format {self.format} is not that of {self.method}")
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The header of an adapter file, once all of the file is known to be as it was written.
+
+    Raises:
+        InputError: as :meth:`pipeline.TrainedAdapter.load`.
+    """
+    return read_header(read_bytes(path), str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A whole adapter file, read once: what is checked is what is loaded.
+
+    Raises:
+        InputError: there is none, or it can't be read.
+    """
+    path = Path(require_path(path))
+    if not path.is_file():
+        raise InputError(f"There is no adapter file at {path}.")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"The adapter {path} can't be read ({error.strerror or error})."
+        ) from error
 
 
 def read_header(data: bytes, name: str) -> dict[str, Any]:

@@ -69,3 +69,9 @@ def in_words(error: Exception) -> FewShotSegError:
     return FewShotSegError(
         f"Something unexpected happened ({type(error).__name__}{': ' * bool(text)}{text[:300]})."
     )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, without a full stop, or its kind: torch writes paragraphs, and
+    advice to load pickles."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")

@@ -83,6 +83,8 @@ CACHE_GB = Range("The size of the cache", 0, 1e9, unit="GB")
 CACHE_BYTES = Range("The size of the cache", 0, 2**60, whole=True, unit="bytes")
 MINUTES = Range("The number of minutes", 0, math.inf)
 THREADS = Range("The number of threads", 1, 4096, whole=True)
+EPISODES = Range("The number of episodes", 1, 10**9, whole=True)
+BATCH = Range("The number of episodes of a step", 1, 4096, whole=True)
 SHOTS = Range("A number of shots", 1, 10**6, whole=True)
 SUPPORTS = Range("The number of supports", 1, 1000, whole=True)
 

@@ -11,12 +11,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from monai.metrics import compute_hausdorff_distance, compute_surface_dice
-from scipy.ndimage import binary_dilation
 
 from ..core.annotation import Annotation, Structure, dice, name_key, require_mask
 from ..core.errors import InputError
@@ -26,6 +23,9 @@ from ..core.tables import text_table
 from ..io.annotation_grid import union
 from ..io.annotations import annotation_grid, mask_files, mask_name, read_annotation
 from ..io.image_headers import require_usable_grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE_MM = 2.0
 """How far apart two surfaces may lie and still agree, in mm; best set from the raters' spread."""
@@ -262,6 +262,9 @@ def _scores(
     }
     if volume == 0 or size == 0:
         return Scores(0.0, math.inf, 0.0, **sizes)
+    # Seconds, and needed where there is something to measure alone.
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
     with warnings.catch_warnings():
         # MONAI 1.6 warns of an argument that it passes itself.
         warnings.simplefilter("ignore", FutureWarning)
@@ -285,13 +288,16 @@ def _scores(
 
 def _cut(
     a: np.ndarray, b: np.ndarray, margins: Sequence[int] | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Two masks cut to the box around both, as (1, 1, i, j, k) for MONAI; it pads the border.
 
     Args:
         margins: if given, planes inside the box stay only where one of the masks is at most so
             many planes away. A far-off speck then costs no more time than a near one.
     """
+    import torch
+    from scipy.ndimage import binary_dilation
+
     keep = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)

@@ -14,7 +14,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.data.utils import compute_importance_map
 from torch import Tensor
 
 SIGMA = 0.125
@@ -123,6 +122,8 @@ class _Slab:
 
 
 def _make_slabs(levels: Sequence[Tensor], windows: Windows) -> list[_Slab]:
+    from monai.data.utils import compute_importance_map  # not needed where features are cached
+
     weight = compute_importance_map(
         windows.side, mode="gaussian", sigma_scale=SIGMA, device=levels[0].device
     )[None, None].float()

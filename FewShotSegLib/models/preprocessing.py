@@ -4,23 +4,25 @@ The way there is a permutation and flips of the array's own axes, then one separ
 axis. Both cover precisely the same box of space, so the inverse needs no interpolation of
 coordinates: it is the same operation with the shapes exchanged. Oblique grids stay oblique, as in
 nnU-Net; the backbone sees them slightly turned.
+
+What a registry entry or an adapter says of it is read without torch (``resampling`` needs it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
 from ..core.errors import InputError, ModelError
 from ..core.geometry import Grid, Volume
 from ..core.json_schema import from_json
 from ..core.model_entry import AXES, PreprocessingFields
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_PERCENTILE_VOXELS = 2_000_000
 MAX_MODEL_VOXELS = 400_000_000
@@ -91,6 +93,8 @@ class Preprocessing(PreprocessingFields):
         Raises:
             InputError: the volume is so large that its model grid would be absurd.
         """
+        from scipy.optimize import linear_sum_assignment
+
         cosines = grid.affine[:3, :3] / np.asarray(grid.spacing)
         wanted = [AXES[letter] for letter in self.orientation]
         cost = np.array([[-abs(cosines[axis, a]) for a in range(3)] for axis, _ in wanted])
@@ -141,6 +145,10 @@ class Placement:
 
     def to_model(self, array: np.ndarray, kernel: str = "cubic") -> Tensor:
         """An array on the original grid, float32 on the model's; masks become fractions."""
+        import torch
+
+        from .resampling import resize
+
         turned = torch.as_tensor(array).permute(self.sources)
         flipped = [axis for axis, flip in enumerate(self.flips) if flip]
         return resize(turned.flip(flipped) if flipped else turned, self.shape, kernel)
@@ -172,6 +180,8 @@ class Placement:
         Returns:
             the original voxels that the box covers, and their values.
         """
+        from .resampling import apply_along, axis_weights
+
         places, matrices = [], []
         for source, flip, size, piece in zip(
             self.sources, self.flips, self.shape, box, strict=True
@@ -184,48 +194,6 @@ class Placement:
             matrices.append(weights.flip(0) if flip else weights)
         order = sorted(range(3), key=lambda axis: matrices[axis].shape[0] / part.shape[axis])
         for axis in order:
-            part = _apply_along(part, matrices[axis].contiguous(), axis)
+            part = apply_along(part, matrices[axis].contiguous(), axis)
         back = tuple(int(axis) for axis in np.argsort(self.sources))
         return tuple(places[axis] for axis in back), part.permute(back)
-
-
-def axis_weights(size_in: int, size_out: int, kernel: str = "linear") -> Tensor:
-    """Resampling along one axis as a matrix (size_out, size_in), rows summing to 1.
-
-    Voxels are cells: both sizes cover the same extent. When shrinking, the kernel widens with the
-    ratio (anti-aliasing). ``"cubic"`` is Keys' kernel with a = -0.5 (IEEE TASSP 29, 1981): its
-    second moment is zero, so that curved surfaces neither shrink nor swell.
-    """
-    scale = size_in / size_out
-    stretch = max(1.0, scale)
-    centres = (torch.arange(size_out, dtype=torch.float64) + 0.5) * scale - 0.5
-    x = (torch.arange(size_in, dtype=torch.float64)[None] - centres[:, None]).abs() / stretch
-    if kernel == "linear":
-        weights = (1 - x).clamp(min=0)
-    elif kernel == "cubic":
-        near = 1.5 * x**3 - 2.5 * x**2 + 1
-        far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-        weights = torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-    else:
-        raise ValueError(f"kernel '{kernel}' is neither linear nor cubic")
-    return (weights / weights.sum(1, keepdim=True)).float()
-
-
-def resize(array: Tensor, shape: tuple[int, int, int], kernel: str = "linear") -> Tensor:
-    """A 3-D array resampled to another shape over the same extent; float32."""
-    # The axis that shrinks most goes first, so that the others have less to do.
-    order = sorted(range(3), key=lambda axis: shape[axis] / array.shape[axis])
-    for axis in order:
-        if array.shape[axis] != shape[axis]:
-            weights = axis_weights(array.shape[axis], shape[axis], kernel)
-            array = _apply_along(array.float(), weights, axis)
-    return array.float()
-
-
-def _apply_along(array: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """``weights`` times the array along one axis, without copying the array first."""
-    if axis == 0:
-        return (weights @ array.reshape(array.shape[0], -1)).reshape(-1, *array.shape[1:])
-    if axis == 1:
-        return torch.matmul(weights, array)
-    return torch.matmul(array, weights.T)

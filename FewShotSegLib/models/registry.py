@@ -4,27 +4,23 @@ Entries are read from ``Resources/Models`` of this package and from ``models`` i
 FewShotSeg folder (``FEWSHOTSEG_HOME``, by default ``~/.fewshotseg``); a path to any other entry
 works as well. ``Resources/Models/README.md`` documents the fields. Weights that aren't beside
 their entry are looked for in that same ``models`` folder.
+
+Nothing here needs torch until a network is built: models are listed, fetched and told without it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..core.annotation import class_key
 from ..core.architecture_catalog import ARCHITECTURES, network_arguments
-from ..core.errors import InputError, ModelError, StorageError
+from ..core.errors import InputError, ModelError, StorageError, first_line
 from ..core.json_fields import load_json
 from ..core.model_entry import CHECKSUMS, entry_fields
 from ..core.model_folders import (
@@ -38,10 +34,12 @@ from ..core.model_folders import (
     user_folder,
     weights_path,
 )
-from ..core.requirements import outdated_packages
-from .backbones import BACKBONES
-from .backbones.base import Backbone
 from .preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .backbones import Backbone
 
 
 def same_class(a: str, b: str) -> bool:
@@ -104,12 +102,14 @@ class ModelEntry:
         Raises:
             ModelError: the architecture's options are wrong.
         """
+        from .backbones import BACKBONES
+
         options = {k: v for k, v in self.architecture.items() if k != "name"}
         try:
             return BACKBONES[self.architecture["name"]](**options)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(
-                f"The architecture of '{self.id}' can't be built: {_one_line(error)}. "
+                f"The architecture of '{self.id}' can't be built: {first_line(error)}. "
                 "Resources/Models/README.md lists what each architecture takes."
             ) from error
 
@@ -218,8 +218,10 @@ class Model:
         Raises:
             ModelError: the weights are missing, damaged or of another architecture.
         """
+        from .weights import read_state
+
         entry = self.entry
-        state = _read_state(self._checked_bytes(), entry.weights)
+        state = read_state(self._checked_bytes(), entry.weights)
         backbone = entry.build()
         backbone.import_state_dict(state)
         del state
@@ -313,42 +315,3 @@ def _read_entries() -> tuple[list[ModelEntry], list[UnusableEntry]]:
     found, unusable = read_entries(ModelEntry.read, lambda entry: entry.id)
     entries = [entry for _, entry in found]
     return sorted(entries, key=lambda entry: entry.id != DEFAULT_MODEL), unusable
-
-
-def _one_line(error: Exception) -> str:
-    """The first line of an error: torch writes paragraphs, and advice to load pickles."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
-
-
-def _refuse_where_pickles_run_code(path: Path) -> None:
-    """What ``weights_only=True`` promises holds from our lowest torch on (see ``requirements``)."""
-    old = next((old for old in outdated_packages() if old.requirement.name == "torch"), None)
-    if old is not None:
-        raise ModelError(
-            f"The weights file {path} is not opened: {old} Update torch, or have the weights "
-            "converted to .safetensors on another machine."
-        )
-
-
-def _read_state(data: bytes, path: Path) -> dict[str, Tensor]:
-    """The tensors in the bytes of a weights file, unwrapped; no pickle can run code.
-
-    ``path`` says which kind of file it is, and what messages call it.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load(data)
-        _refuse_where_pickles_run_code(path)
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except ModelError:
-        raise
-    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise ModelError(f"The weights file {path} can't be read: {_one_line(error)}.") from error
-    except Exception as error:  # pickle.UnpicklingError and whatever a damaged archive raises
-        raise ModelError(
-            f"The weights file {path} is not a plain state dict: {_one_line(error)}."
-        ) from error
-    for wrapper in ("state_dict", "net", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    return state

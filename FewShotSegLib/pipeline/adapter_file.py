@@ -47,16 +47,16 @@ from ..core.adapter_header import (
     FORMAT,
     KEY,
     WHITE_BOX_FORMAT,
+    read_bytes,
     read_checked_header,
-    read_header,
     require_adapter_name,
 )
+from ..core.adapter_header import read_metadata as read_metadata
 from ..core.annotation import Structure
 from ..core.atomic import replacing
 from ..core.checksums import write_sealed
 from ..core.errors import InputError, ModelError
 from ..core.geometry import Volume
-from ..core.limits import require_path
 from ..core.size_prior import SizePrior
 from ..inference.tiles import select_levels
 from ..methods.adapters import ADAPTERS, HEAD
@@ -181,7 +181,7 @@ class TrainedAdapter:
         Raises:
             InputError: it is missing, damaged, no adapter, or from a newer FewShotSeg.
         """
-        content = _read(path)
+        content = read_bytes(path)
         data, header = read_checked_header(content, str(path))
         # Numbers as they stand there: the hash of the content tells 1 from 1.0.
         structures = [
@@ -278,28 +278,6 @@ class TrainedAdapter:
         if self.decoder is None:
             return model
         return TunedModel(model, TUNINGS[self.method](self.decoder), self.tuned)
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The header of an adapter file, once all of the file is known to be as it was written.
-
-    Raises:
-        InputError: as :meth:`TrainedAdapter.load`.
-    """
-    return read_header(_read(path), str(path))
-
-
-def _read(path: str | Path) -> bytes:
-    """A whole file, read once: what is checked is what is loaded."""
-    path = Path(require_path(path))
-    if not path.is_file():
-        raise InputError(f"There is no adapter file at {path}.")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"The adapter {path} can't be read ({error.strerror or error})."
-        ) from error
 
 
 def _loaded(make: Callable[[], Adapter], state: Mapping[str, Tensor]) -> Adapter:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import monai
 import numpy as np
 import torch
 
@@ -134,7 +134,7 @@ def make_report(
         "versions": {
             "fewshotseg": __version__,
             "torch": torch.__version__,
-            "monai": monai.__version__,
+            "monai": importlib.metadata.version("monai"),
             "python": platform.python_version(),
         },
     }

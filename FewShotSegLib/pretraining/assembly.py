@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ..core.architecture_catalog import network_arguments
 from ..core.errors import FewShotSegError, InputError
 from ..core.json_fields import json_object, load_json
-from ..core.json_schema import from_json
+from ..core.json_schema import Check, from_json
 from ..core.modality import MODALITIES
+from ..core.model_entry import Label, Line, Text, fault_of_weights_name
 from ..core.plain_text import sentence
 from ..models.preprocessing import Preprocessing
 from ..models.registry import same_class
@@ -27,7 +28,6 @@ from .settings import Augmentation, Targets, TrainingPlan
 MAX_CLASSES = 255
 RESERVED_IDS = ("checkpoint", "pretraining")
 """A model of this name would have the files of a run's state or record."""
-_MODEL_FIELDS = ("id", "title", "description", "licence", "citation", "source_url")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
         ("model", "classes", "preprocessing", "architecture", "data"),
         ("targets", "augmentation", "training", "start_from"),
     )
-    model = _model(data["model"])
+    model = read_model(data["model"])
     classes = _classes(data["classes"])
     preprocessing = _preprocessing(data["preprocessing"])
     architecture = _architecture(data["architecture"], classes)
@@ -136,15 +136,38 @@ def _assembly(data: Any, folder: Path, steps: int | None) -> Assembly:
     )
 
 
-def _model(data: Any) -> dict[str, str]:
-    model = json_object(data, "'model'", ("id", "title"), _MODEL_FIELDS[2:])
-    if not all(isinstance(value, str) for value in model.values()):
-        raise InputError("the fields of 'model' are texts")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model["id"]):
-        raise InputError("the id in 'model' is letters, digits, '.', '_' and '-'")
-    if model["id"].casefold() in RESERVED_IDS:
-        raise InputError(f"the id in 'model' can't be '{model['id']}', a file of the run itself")
-    return {"description": "", "licence": "", "citation": "", "source_url": "", **model}
+@dataclass(frozen=True)
+class _ModelFields:
+    """What is said of a model that is to be: the same as its registry entry will have to say."""
+
+    id: Annotated[
+        str,
+        Check(
+            "letters, digits, '.', '_' and '-', up to 100 of them, the first a letter or digit",
+            lambda text: bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text)),
+        ),
+    ]
+    title: Label
+    description: Text = ""
+    licence: Line = ""
+    citation: Text = ""
+    source_url: Text = ""
+
+    def __post_init__(self) -> None:
+        fault = fault_of_weights_name(f"{self.id}.safetensors")
+        if self.id.casefold() in RESERVED_IDS or self.id.endswith(".json"):
+            fault = "a file of the run itself has that name"
+        if fault:
+            raise InputError(f"the id can't be '{self.id}': {fault}")
+
+
+def read_model(data: Any) -> dict[str, str]:
+    """The ``model`` of an assembly or a recipe: what the registry entry will say of it.
+
+    Raises:
+        InputError: a field is missing, unknown, or one that no entry or file can have.
+    """
+    return asdict(from_json(_ModelFields, data, "'model'"))
 
 
 def _preprocessing(data: Any) -> dict[str, Preprocessing]:
@@ -229,7 +252,8 @@ def _scan(source: Source) -> Path:
 
 
 def _classes(names: Any) -> tuple[str, ...]:
-    if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
+    names = from_json(list[Label], names, "'classes'")
+    if not all(name.strip() for name in names):
         raise InputError("'classes' is a list of names")
     if not 1 <= len(names) <= MAX_CLASSES:
         raise InputError(f"'classes' has 1 to {MAX_CLASSES} names, not {len(names)}")

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from ..core.annotation import MAX_VALUE
 from ..core.errors import InputError
-from ..core.json_fields import is_number, json_object, load_json
+from ..core.json_fields import is_number, json_object, load_json, shown
+from ..core.json_schema import Check, from_json
+from ..core.model_entry import Label
+from ..core.ranges import SHARE
 from ..io.pairs import find_pairs
 from ..io.volumes import extension_of
 from ..models.preprocessing import Preprocessing
+
+Folder = Annotated[str, Check("the path of a folder", bool)]
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ def read_data_set(
         ("name", "folder", "modality", "labels"),
         ("annotated", "weight", "cases", "exclude", "held_out", "synthesis", "grey"),
     )
-    if not all(isinstance(data[key], str) and data[key] for key in ("name", "folder")):
-        raise InputError(f"{where}: name and folder are texts")
+    from_json(Label, data["name"], f"{where}: 'name'")
+    from_json(Folder, data["folder"], f"{where}: 'folder'")
     if not isinstance(data["modality"], str) or data["modality"] not in preprocessing:
         raise InputError(f"{where}: its modality has no part in 'preprocessing'")
     labels = _labels(data["labels"], where, classes)
@@ -81,8 +87,8 @@ def read_data_set(
         raise InputError(f"{where}: synthesis is true or false")
     grey = _grey(data.get("grey", {}), where, labels, synthesis)
     weight = data.get("weight", 1)
-    if not is_number(weight) or weight <= 0:
-        raise InputError(f"{where}: weight is a number above 0")
+    if not is_number(weight) or not SHARE[0] <= weight <= SHARE[1]:
+        raise InputError(f"{where}: weight is a number above 0, from {SHARE[0]:g} to {SHARE[1]:g}")
     sources = _selected(_sources(folder / data["folder"], synthesis, where), data, where)
     sources, held_out = _split(sources, data.get("held_out", 0), where)
     annotated = _annotated(data.get("annotated", "all" if synthesis else "present"), folder, where)
@@ -158,10 +164,15 @@ def _label_maps(root: Path) -> list[Source]:
 def _labels(data: Any, where: str, classes: tuple[str, ...]) -> dict[int, str]:
     labels = {}
     for value, name in json_object(data, f"'labels' of {where}", (), None).items():
-        if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
-            raise InputError(f"{where}: the label value '{value}' is not within 1 to 65535")
+        digits = value.isascii() and value.isdigit() and len(value) <= 9
+        if not digits or not 1 <= int(value) <= MAX_VALUE:
+            raise InputError(
+                f"{where}: the label value {shown(value)} is not within 1 to {MAX_VALUE}"
+            )
         if name not in classes:
-            raise InputError(f"{where}: the class {name!r} of label {value} is not in 'classes'")
+            raise InputError(
+                f"{where}: the class {shown(name)} of label {value} is not in 'classes'"
+            )
         if int(value) in labels:
             raise InputError(f"{where}: the label value {int(value)} comes twice")
         labels[int(value)] = name
@@ -215,8 +226,13 @@ def _split(
             raise InputError(f"{where}: there is no case '{missing[0]}' to hold out")
         chosen = set(held_out)
     elif type(held_out) is int and held_out >= 0:
+        if held_out >= len(sources):
+            raise InputError(
+                f"{where}: no case is left to train on: held_out is {held_out} of "
+                f"{len(sources)} cases"
+            )
         step = len(sources) / max(1, held_out)
-        chosen = {sources[int(n * step)].name for n in range(min(held_out, len(sources)))}
+        chosen = {sources[int(n * step)].name for n in range(held_out)}
     else:
         raise InputError(f"{where}: held_out is a number of cases or a list of their names")
     training = tuple(source for source in sources if source.name not in chosen)

@@ -6,13 +6,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..core.atomic import write_json
@@ -27,7 +24,7 @@ from .curve import draw_curve
 from .ddp import Ranks, process_group
 from .export import export_model
 from .network import PretrainingNetwork, build_network
-from .state import NAME, require_new, restore_state, save_state
+from .state import alone_in, require_new, restore_state, save_state
 from .trainer import STOPPED, Trainer, learning_rate
 from .validation import validate
 
@@ -91,9 +88,9 @@ def pretrain(
         build_network(assembly, seed)  # told before hours of preparation
         _require_no_data(assembly, out)
         _require_no_inputs(assembly, Path(path), out)
-        checkpoint = require_new(out, resume)
+        checkpoint = require_new(out, resume, _results(assembly))
         if ranks.first:
-            stack.enter_context(_alone(out))
+            stack.enter_context(alone_in(out))
         ranks.wait()  # the first must not write a checkpoint before the others have looked
         cases, held_out = _prepare(assembly, out / "cases", ranks, runtime)
         _require_examples(assembly, cases)
@@ -115,6 +112,12 @@ def pretrain(
         return Pretrained(entry, curve, trainer.averaged, trainer, history)
 
 
+def _results(assembly: Assembly) -> tuple[str, ...]:
+    """The names of the files that a pre-training ends with."""
+    name = assembly.model["id"]
+    return f"{name}.json", f"{name}.safetensors", CURVE, RECORD
+
+
 def _require_no_data(assembly: Assembly, out: Path) -> None:
     """Results don't go among somebody's images."""
     for data_set in assembly.data:
@@ -132,8 +135,7 @@ def _require_no_inputs(assembly: Assembly, path: Path, out: Path) -> None:
         model = find_model(assembly.start_from)
         inputs += [Path(assembly.start_from), model.entry.weights]
     inputs = [file.resolve() for file in inputs]
-    name = assembly.model["id"]
-    for result in (f"{name}.json", f"{name}.safetensors", CURVE, RECORD):
+    for result in _results(assembly):
         if (out / result).resolve() in inputs:
             raise InputError(
                 f"{out / result} would be replaced by a result; choose another --out, or another "
@@ -150,18 +152,6 @@ def _require_examples(assembly: Assembly, cases: list[list[Case]]) -> None:
                 f"No case to train on has voxels of the class '{name}'; check its label values or "
                 "the names of its segments, or leave it out."
             )
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Two pre-trainings in one folder would replace each other's checkpoints."""
-    try:
-        with FileLock(out / f"{NAME}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"Another pre-training is running in {out}; wait for it, or choose another --out."
-        ) from error
 
 
 def _prepare(
@@ -209,6 +199,11 @@ def _train(
         trainer.done, history = restore_state(
             checkpoint, recipe, networks, trainer.optimizer, trainer.running
         )
+        if trainer.done > plan.steps:
+            raise InputError(
+                f"The checkpoint {checkpoint} is damaged: it is of step {trainer.done} of "
+                f"{plan.steps}. Choose another --out, or remove it to start again."
+            )
     ranks.wait()
     epochs = -(-plan.steps // plan.epoch_steps)
     events(make_event("phase", phase="pretrain", total=plan.steps))

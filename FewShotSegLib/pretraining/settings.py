@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.errors import InputError
+from ..core.ranges import (
+    AVERAGE,
+    COARSEST,
+    COUNT,
+    CROP,
+    DECAY,
+    NORM,
+    PART,
+    SPREAD,
+    STEEPNESS,
+    WEIGHT,
+    require_within,
+)
 
 
 @dataclass(frozen=True)
@@ -37,15 +50,21 @@ class TrainingPlan:
     validate_every: int = 5
 
     def __post_init__(self) -> None:
-        whole = (self.steps, self.crops, self.epoch_steps, self.validate_every, *self.crop)
-        if min(whole) < 1 or self.warm_up < 0:
-            raise InputError("steps, crop, crops, epoch_steps and validate_every are 1 or more")
-        if not (0 < self.learning_rate <= 1 and self.clip > 0 and self.weight_decay >= 0):
-            raise InputError("learning_rate is in (0, 1], clip above 0, weight_decay 0 or more")
-        if not (0 <= self.average < 1 and 0 <= self.freeze_statistics <= 1):
-            raise InputError("average is in [0, 1), freeze_statistics in [0, 1]")
-        if not 0 <= self.foreground <= 1:
-            raise InputError("foreground is in [0, 1]")
+        require_within(
+            self,
+            steps=COUNT,
+            crop=CROP,
+            crops=(1, 256),
+            learning_rate=STEEPNESS,
+            weight_decay=DECAY,
+            warm_up=(0, 10**6),
+            clip=NORM,
+            average=AVERAGE,
+            freeze_statistics=PART,
+            foreground=PART,
+            epoch_steps=COUNT,
+            validate_every=COUNT,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,11 +99,8 @@ class Targets:
     clean: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = (self.cross_entropy, self.deep, self.tissue, self.position, self.distance)
-        if min(*weights, self.voxels, self.clean) < 0:
-            raise InputError("the weights are 0 or more")
-        if not 0 < self.least_part <= 1:
-            raise InputError("least_part is above 0, and at most 1")
+        names = ("cross_entropy", "voxels", "deep", "tissue", "position", "distance", "clean")
+        require_within(self, **dict.fromkeys(names, WEIGHT), least_part=(1e-6, 1))
         if (self.distance > 0) != bool(self.landmarks):
             raise InputError("distance and landmarks (class names, skin, bone) are given together")
         if (self.position > 0) != bool(self.anchors):
@@ -121,12 +137,19 @@ class Augmentation:
     narrow: float = 0.0
 
     def __post_init__(self) -> None:
-        least = (self.gain, self.shift, self.gamma, self.noise, self.bias)
-        if min(*least, self.contrast, self.narrow) < 0 or max(self.contrast, self.narrow) > 1:
-            raise InputError("the strengths are 0 or more, contrast and narrow at most 1")
-        if not 0 <= self.rotation <= 45:
-            raise InputError("rotation is 0 to 45 degrees")
-        if not 0 < self.zoom[0] <= self.zoom[1] or not 0 <= self.stretch < 1:
-            raise InputError("zoom is two numbers above 0, the smaller first; stretch in [0, 1)")
-        if self.coarsest < 1:
-            raise InputError("coarsest is 1 or more")
+        require_within(
+            self,
+            rotation=(0, 45),
+            zoom=(0.1, 10),
+            stretch=(0, 0.95),
+            gain=PART,
+            shift=PART,
+            gamma=SPREAD,
+            noise=PART,
+            bias=SPREAD,
+            coarsest=COARSEST,
+            contrast=PART,
+            narrow=PART,
+        )
+        if self.zoom[0] > self.zoom[1]:
+            raise InputError("zoom is two numbers, the smaller first")

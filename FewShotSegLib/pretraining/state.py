@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +13,51 @@ from torch import Tensor, nn
 
 from ..core.atomic import require_writable
 from ..core.errors import InputError
-from ..training.state_file import StateFile, restore_optimizer
+from ..core.locks import only_one
+from ..training.state_file import StateFile, restore_optimizer, take
 
 NAME = "checkpoint.safetensors"
+MOST_BATCH = 4096
+"""Episodes of a step of the optimiser."""
 
 
-def require_new(out: Path, resume: bool) -> Path:
+def require_new(out: Path, resume: bool, results: Sequence[str]) -> Path:
     """The checkpoint's place in a pre-training's folder.
 
+    Args:
+        results: the names of the files that will be there in the end.
+
     Raises:
-        InputError: one is there already, and nobody asked to go on with it.
-        StorageError: it couldn't be written.
+        InputError: one is there already, and nobody asked to go on with it; or a result would take
+            the place of a file that is not this run's.
+        StorageError: one couldn't be written.
     """
     checkpoint = out / NAME
-    require_writable(checkpoint)
+    for name in (NAME, *results):
+        require_writable(out / name)
+        if name != NAME and os.path.lexists(out / name) and not checkpoint.exists():
+            raise InputError(
+                f"{out / name} would be replaced by a result; choose another --out, or another "
+                "id in 'model'."
+            )
     if checkpoint.exists() and not resume:
         raise InputError(
             f"{out} holds a pre-training already; add --resume to go on with it, or choose "
             "another folder."
         )
     return checkpoint
+
+
+def alone_in(out: Path) -> AbstractContextManager[None]:
+    """Two pre-trainings in one folder would replace each other's checkpoints.
+
+    Raises:
+        InputError: another one is running there.
+    """
+    return only_one(
+        out / f"{NAME}.lock",
+        f"Another pre-training is running in {out}; wait for it, or choose another --out.",
+    )
 
 
 def own_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -78,12 +105,30 @@ def restore_state(
     file = _file(path, recipe)
     state = file.read()
     with file.whole(), torch.no_grad():
-        running.copy_(state.tensors["running"])
+        step = state.counts["step"]
+        _require_history(step, state.history)
+        take(running, state.tensors["running"])
         for name, network in networks.items():
             for key, tensor in own_tensors(network):
-                tensor.copy_(state.tensors[f"{name}.{key}"])
+                take(tensor, state.tensors[f"{name}.{key}"])
         restore_optimizer(optimizer, state.tensors)
+        taken = [int(own["step"]) for own in optimizer.state.values() if "step" in own]
+        if taken and not max(taken) <= step <= max(taken) * MOST_BATCH:
+            raise ValueError("its number of steps is not that of its optimiser")
     return state.counts["step"], state.history
+
+
+def _require_history(step: int, history: list[dict[str, Any]]) -> None:
+    """Every epoch says after how many steps or episodes it ended, in order.
+
+    Raises:
+        ValueError: it doesn't.
+    """
+    ends = [record.get("step", record.get("episodes")) for record in history]
+    if not all(type(end) is int for end in ends) or ends != sorted(ends):
+        raise ValueError("an epoch has no end")
+    if ends and ends[-1] > step:
+        raise ValueError("an epoch ends after the last step")
 
 
 def _file(path: Path, recipe: str) -> StateFile:

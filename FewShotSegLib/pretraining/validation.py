@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from ..compute.precision import at_speed
@@ -69,6 +68,8 @@ def _scores(
                 scores, scale_factor=stride, mode="trilinear", align_corners=False
             )
         return scores
+
+    from monai.inferers import sliding_window_inference  # not needed where nothing is held out
 
     image = whole_image(assembly, case)[None, None].to(device)
     crop = assembly.training.crop

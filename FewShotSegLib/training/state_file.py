@@ -88,7 +88,9 @@ class StateFile:
         with self.whole():
             tensors, metadata = load_sealed(self.path, ("recipe", "history", *self.counts))
             history = parse_json(metadata["history"], "Its history")
-            counts = {name: int(metadata[name]) for name in self.counts}
+            if not isinstance(history, list) or not all(isinstance(r, dict) for r in history):
+                raise ValueError("a history is a list of records")
+            counts = {name: _count(metadata[name]) for name in self.counts}
             recipe = metadata["recipe"]
         if recipe != self.recipe:
             raise InputError(
@@ -113,21 +115,51 @@ class StateFile:
             ) from error
 
 
+def take(tensor: Tensor, saved: Tensor) -> None:
+    """Put a tensor of a state back in place: one of its shape, of finite numbers.
+
+    Raises:
+        ValueError: it is another.
+    """
+    if saved.shape != tensor.shape or not bool(torch.isfinite(saved).all()):
+        raise ValueError("a tensor has another shape, or numbers that are none")
+    tensor.copy_(saved)
+
+
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put the optimiser's own tensors of a state back, where its parameters are.
 
     Not ``load_state_dict``: values get their parameter's own memory order, so that sums are formed
     as before.
+
+    Raises:
+        ValueError, LookupError: a tensor is none of these parameters.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in tensors.items():
         if name.startswith(_OPTIMIZER):
             _, number, key = name.split(".")
-            parameter = parameters[int(number)]
-            if key != "step":  # which stays on the CPU, in single precision
-                value = torch.zeros_like(parameter, requires_grad=False).copy_(value)
-            optimizer.state[parameter][key] = value
+            parameter = parameters[_count(number)]
+            if key == "step":  # which stays on the CPU, in single precision
+                own = torch.zeros(())
+            elif key in ("exp_avg", "exp_avg_sq"):
+                own = torch.zeros_like(parameter, requires_grad=False)
+            else:
+                raise ValueError(f"{key} is nothing of an optimiser")
+            take(own, value)
+            optimizer.state[parameter][key] = own
 
 
 def _kept(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()
+
+
+def _count(text: str) -> int:
+    """A whole number as it is written here: ASCII digits, few enough to be one.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+        raise ValueError("a count is no number")
+    return int(text)

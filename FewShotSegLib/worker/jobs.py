@@ -1,4 +1,7 @@
-"""One job from its folder to its results: ``adapt`` and ``segment`` of the pipeline on arrays."""
+"""One job from its folder to its results: ``adapt`` and ``segment`` of the pipeline on arrays.
+
+Each loads what it needs and no more: torch takes a second or two, MONAI as long again.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import singledispatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..core.errors import Cancelled
@@ -25,8 +29,10 @@ from ..core.job_protocol import (
     make_private,
 )
 from ..core.json_schema import from_json
-from ..pipeline.runtime import Runtime
 from .outputs import write_result, write_segmentation
+
+if TYPE_CHECKING:
+    from ..pipeline.runtime import Runtime
 
 Cancel = Callable[[], bool]
 
@@ -93,7 +99,8 @@ def _segment(job: SegmentJob, folder: Path, events: EventSink, cancel: Cancel) -
 
 @run_job.register
 def _devices(job: DevicesJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
-    import monai
+    from importlib.metadata import version
+
     import torch
 
     devices = []
@@ -110,7 +117,7 @@ def _devices(job: DevicesJob, folder: Path, events: EventSink, cancel: Cancel) -
     versions = {
         "fewshotseg": __version__,
         "torch": torch.__version__,
-        "monai": monai.__version__,
+        "monai": version("monai"),
         "python": platform.python_version(),
     }
     return write_result(folder, "devices", devices=devices, versions=versions)
@@ -147,4 +154,6 @@ def _import(job: ImportJob, folder: Path, events: EventSink, cancel: Cancel) -> 
 
 
 def _runtime(job: TrainJob | SegmentJob, events: EventSink, cancel: Cancel) -> Runtime:
+    from ..pipeline.runtime import Runtime
+
     return replace(Runtime(job.device, events=events, cancel=cancel), cache=job.cache)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from ..core.atomic import replacing, write_json
 from ..core.job_protocol import FORMAT, RESULT, RESULTS, SegmentFiles, make_private
-from ..pipeline.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from ..pipeline.segmentation import Segmentation
 
 UNCERTAINTY = "uncertainty.npy"
 
@@ -67,6 +68,8 @@ def _write_mask(
 
 
 def _box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+    from scipy import ndimage
+
     found = ndimage.find_objects(mask.view(np.uint8), 1)
     return found[0] if found else None
 

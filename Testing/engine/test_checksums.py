@@ -60,7 +60,7 @@ class InFolder(OneThread):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name) / "file"
+        self.path = Path(folder.name) / "file.fseft"
 
     def assert_told(self, load: Callable[[], object], telling: str, seed: int = 0) -> None:
         """Every accident to the file is one sentence; the file itself is read."""

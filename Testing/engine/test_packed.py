@@ -278,7 +278,7 @@ class RecipeTest(unittest.TestCase):
         for part, change, message in (
             ("losses", {"episode": 0.0}, "above 0"),
             ("training", {"crop": [16, 16]}, "crop"),
-            ("training", {"same": 1.5}, r"\[0, 1\]"),
+            ("training", {"same": 1.5}, "same is 0 to 1, not 1.5"),
             ("contrast", {"coarsest": 0.5}, "coarsest"),
             ("deformation", {"flips": 1}, "flips"),
             ("architecture", {"name": "none"}, "architecture"),

@@ -15,7 +15,8 @@ from tiny import OneThread
 from FewShotSegLib.core.errors import InputError, ModelError
 from FewShotSegLib.core.geometry import Grid, Volume
 from FewShotSegLib.evaluation.metrics import dice
-from FewShotSegLib.models.preprocessing import Preprocessing, axis_weights, resize
+from FewShotSegLib.models.preprocessing import Preprocessing
+from FewShotSegLib.models.resampling import axis_weights, resize
 
 
 class RoundTrip(OneThread):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from FewShotSegLib.core.errors import ModelError
 from FewShotSegLib.core.geometry import Grid
-from FewShotSegLib.models.preprocessing import Placement, Preprocessing, resize
+from FewShotSegLib.models.preprocessing import Placement, Preprocessing
+from FewShotSegLib.models.resampling import resize
 
 
 class Boxes(OneThread):

@@ -18,7 +18,7 @@ from FewShotSegLib.cli import command_line as cli
 from FewShotSegLib.core import requirements
 from FewShotSegLib.core.errors import ModelError
 from FewShotSegLib.core.requirements import Requirement, outdated, read_requirements, release
-from FewShotSegLib.models import registry as model_registry
+from FewShotSegLib.models import weights
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = importlib.metadata.version
@@ -127,10 +127,10 @@ class OutdatedTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "w.pt"
             torch.save({"weight": torch.ones(2)}, path)
-            self.assertEqual(list(model_registry._read_state(path.read_bytes(), path)), ["weight"])
+            self.assertEqual(list(weights.read_state(path.read_bytes(), path)), ["weight"])
             with installed(torch="2.5.1+cu124"), mock.patch.object(torch, "load") as load:
                 with self.assertRaisesRegex(ModelError, "w.pt is not opened: torch 2.5.1.*2.10"):
-                    model_registry._read_state(path.read_bytes(), path)
+                    weights.read_state(path.read_bytes(), path)
             load.assert_not_called()
 
 

@@ -51,7 +51,7 @@ def adapt_command(args: argparse.Namespace, sink: EventSink) -> int:
 
 def inspect_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Tell what an adapter file holds."""
-    from ...pipeline.adapter_file import read_metadata
+    from ...core.adapter_header import read_metadata
     from ..describe import adapter_text
 
     data = read_metadata(args.file)

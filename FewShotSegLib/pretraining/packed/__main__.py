@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from ...core.errors import FewShotSegError
+from ...core.flag_types import number_flag, path_flag
+from ...core.limits import BATCH, EPISODES, MINUTES, SEED, THREADS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,27 +22,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m FewShotSegLib.pretraining.packed")
     commands = parser.add_subparsers(dest="command", required=True)
     pack = commands.add_parser("pack", help="read the volumes of a description into one file")
-    pack.add_argument("description")
-    pack.add_argument("--data", required=True, help="what its folders are relative to")
-    pack.add_argument("--out", required=True)
+    pack.add_argument("description", type=path_flag)
+    pack.add_argument(
+        "--data", type=path_flag, required=True, help="what its folders are relative to"
+    )
+    pack.add_argument("--out", type=path_flag, required=True)
     train = commands.add_parser("train", help="pre-train from a packed file")
-    train.add_argument("recipe")
-    train.add_argument("--pack", required=True)
-    train.add_argument("--out", required=True)
+    train.add_argument("recipe", type=path_flag)
+    train.add_argument("--pack", type=path_flag, required=True)
+    train.add_argument("--out", type=path_flag, required=True)
     train.add_argument("--resume", action="store_true")
-    train.add_argument("--episodes", type=int)
-    train.add_argument("--batch", type=int)
-    train.add_argument("--minutes", type=float, default=math.inf)
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--episodes", type=number_flag(EPISODES))
+    train.add_argument("--batch", type=number_flag(BATCH))
+    train.add_argument("--minutes", type=number_flag(MINUTES), default=math.inf)
+    train.add_argument("--seed", type=number_flag(SEED), default=0)
     train.add_argument("--device", default="auto")
-    train.add_argument("--threads", type=int)
+    train.add_argument("--threads", type=number_flag(THREADS))
     for name, words in (
         ("shrink", "a run's checkpoint as small files in half precision"),
         ("grow", "such files as the checkpoint of a run"),
     ):
         parcel = commands.add_parser(name, help=words)
-        parcel.add_argument("source")
-        parcel.add_argument("target")
+        parcel.add_argument("source", type=path_flag)
+        parcel.add_argument("target", type=path_flag)
     args = parser.parse_args(arguments)
     try:
         if args.command in ("shrink", "grow"):

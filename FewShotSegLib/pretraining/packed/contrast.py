@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...core.errors import InputError
+from ...core.ranges import COARSEST, PART, SPREAD, require_within
 
 FEW_GREYS = (3, 9)
 """Of how many grey values structures share one, where they do: as soft tissues do on CT."""
@@ -47,11 +47,13 @@ class Contrast:
     narrow: float = 0.25
 
     def __post_init__(self) -> None:
-        parts = (self.alike, self.clutter, self.remap, self.narrow)
-        if min(parts) < 0 or max(parts) > 1:
-            raise InputError("alike, clutter, remap and narrow are in [0, 1]")
-        if min(self.texture, self.bias, self.gamma, self.noise) < 0 or self.coarsest < 1:
-            raise InputError("strengths are 0 or more, coarsest 1 or more")
+        often = ("alike", "clutter", "remap", "narrow")
+        require_within(
+            self,
+            **dict.fromkeys((*often, "texture", "noise"), PART),
+            **dict.fromkeys(("bias", "gamma"), SPREAD),
+            coarsest=COARSEST,
+        )
 
 
 def smooth_field(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...core.errors import InputError
 from .contrast import field_of_view, make_image
 from .pack import Pack, PackedVolume
 from .recipe import Recipe
@@ -71,7 +72,10 @@ class Episodes:
             episode = self._draw(rng, noise)
             if episode is not None:
                 return episode
-        raise RuntimeError("the packed volumes show no two structures in a crop")
+        raise InputError(
+            "The packed volumes show no two structures in a crop. Pack other data, or take larger "
+            "crops."
+        )
 
     def _draw(self, rng: np.random.Generator, noise: torch.Generator) -> Episode | None:
         plan, device = self.recipe.training, self.device

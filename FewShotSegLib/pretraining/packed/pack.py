@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,9 +22,15 @@ from torch import Tensor
 
 from ...core.atomic import replacing
 from ...core.errors import InputError
+from ...core.geometry import SPACINGS
 from ...core.json_fields import parse_json
+from ...core.json_schema import Check, from_json
+from ...core.model_entry import Label, Line, Modality
+from ...core.plain_text import sentence
+from ...core.ranges import SHARE, require_within
 
 FORMAT = 1
+MOST_LABELS = 32767
 MOST_PLACES = 48
 """Voxels of a label that are kept as places to cut crops around."""
 
@@ -40,12 +49,18 @@ class Group:
         weight: how often crops are drawn from the group, relative to the others.
     """
 
-    name: str
-    modality: str
+    name: Label
+    modality: Modality
     shared: int
     hidden: tuple[int, ...]
     zoom: tuple[float, float]
     weight: float
+
+    def __post_init__(self) -> None:
+        labels = (0, MOST_LABELS)
+        require_within(self, shared=labels, hidden=labels, zoom=(0.05, 20), weight=SHARE)
+        if self.zoom[0] > self.zoom[1]:
+            raise InputError("zoom is two numbers, the smaller first")
 
 
 @dataclass(frozen=True)
@@ -121,54 +136,98 @@ def write_pack(path: Path, groups: list[Group], volumes: list[PackedVolume]) -> 
         np.savez_compressed(partial, **arrays)
 
 
+@dataclass(frozen=True)
+class _VolumeHead:
+    name: Line
+    group: Annotated[int, Check("a group's number", lambda n: 0 <= n < MOST_LABELS)]
+    spacing: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        require_within(self, spacing=SPACINGS)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What the file says of its arrays."""
+
+    format: Literal[1]
+    groups: list[Group]
+    volumes: list[_VolumeHead]
+
+    def __post_init__(self) -> None:
+        if not self.volumes or any(v.group >= len(self.groups) for v in self.volumes):
+            raise InputError("it has no volumes of its groups")
+
+
 def read_pack(path: Path) -> Pack:
     """Read a packed file.
 
     Raises:
-        InputError: it can't be read, or is something else.
+        InputError: it can't be read, is something else, or holds what could not be trained on.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise InputError("it is not a file")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         with np.load(path, allow_pickle=False) as file:
-            head = parse_json(bytes(file["head"]), f"The head of {path}")
-            if head["format"] != FORMAT:
-                raise InputError(
-                    f"The packed file {path} is of format {head['format']}, not {FORMAT}; pack "
-                    "the data again."
-                )
-            groups = tuple(_group(data) for data in head["groups"])
+            head = from_json(_Head, parse_json(bytes(file["head"]), "Its head"), "its head")
             volumes = tuple(
-                PackedVolume(
-                    entry["name"],
-                    int(entry["group"]),
-                    tuple(float(mm) for mm in entry["spacing"]),
-                    torch.from_numpy(file[f"labels{number}"]),
-                    torch.from_numpy(file[f"image{number}"]) if f"image{number}" in file else None,
-                    torch.from_numpy(file[f"places{number}"].astype(np.int64)),
-                )
-                for number, entry in enumerate(head["volumes"])
+                _volume(number, part, head.groups[part.group], file)
+                for number, part in enumerate(head.volumes)
             )
     except OSError as error:
         raise InputError(
             f"The packed file {path} can't be read ({error.strerror or error})."
         ) from error
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except InputError as error:
+        raise InputError(
+            f"{path} is no packed file, or is damaged ({sentence(error)}); pack the data again."
+        ) from error
+    except _DAMAGE as error:
         raise InputError(
             f"{path} is no packed file, or is damaged; pack the data again."
         ) from error
-    if not volumes or any(not 0 <= volume.group < len(groups) for volume in volumes):
-        raise InputError(f"The packed file {path} has no volumes of its groups; pack again.")
-    return Pack(groups, volumes, digest)
+    return Pack(tuple(head.groups), volumes, digest)
 
 
-def _group(data: dict[str, Any]) -> Group:
-    return Group(
-        str(data["name"]),
-        str(data["modality"]),
-        int(data["shared"]),
-        tuple(int(value) for value in data["hidden"]),
-        (float(data["zoom"][0]), float(data["zoom"][1])),
-        float(data["weight"]),
+_DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What numpy and zipfile raise for files that are not what they seem."""
+
+
+def _volume(number: int, head: _VolumeHead, group: Group, file: Mapping[str, Any]) -> PackedVolume:
+    """A volume's arrays, checked.
+
+    Raises:
+        InputError: they don't fit one another.
+    """
+    labels, places = file[f"labels{number}"], file[f"places{number}"]
+    image = file[f"image{number}"] if f"image{number}" in file else None
+    where = f"volume {number + 1}"
+    if labels.ndim != 3 or min(labels.shape) < 2 or labels.dtype not in (np.uint8, np.int16):
+        raise InputError(f"{where} has no label map of three dimensions in 8 or 16 bits")
+    if labels.min() < 0 or labels.max() > MOST_LABELS:
+        raise InputError(f"{where} has label values outside 0 to {MOST_LABELS}")
+    if image is not None and (image.shape != labels.shape or image.dtype != np.uint8):
+        raise InputError(f"{where} has an image that is not on its labels' grid, in 8 bits")
+    if places.ndim != 2 or places.shape[1] != 4 or places.dtype.kind not in "iu":
+        raise InputError(f"{where} has places that are not rows of four whole numbers")
+    places = places.astype(np.int64)
+    voxels = places[:, 1:]
+    if not len(places) or (voxels < 0).any() or (voxels >= labels.shape).any():
+        raise InputError(f"{where} has no places, or some outside of it")
+    found = labels[tuple(voxels.T)]
+    if (found != places[:, 0]).any() or np.isin(found, (0, *group.hidden)).any():
+        raise InputError(f"{where} has places that are not those of its labels")
+    return PackedVolume(
+        head.name,
+        head.group,
+        head.spacing,
+        torch.from_numpy(labels),
+        None if image is None else torch.from_numpy(image),
+        torch.from_numpy(places),
     )
 
 

@@ -7,22 +7,32 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...core.architecture_catalog import network_arguments
 from ...core.errors import FewShotSegError, InputError
 from ...core.json_fields import json_object, load_json
 from ...core.json_schema import from_json
 from ...core.modality import MODALITIES
 from ...core.plain_text import sentence
-from ...models.backbones import BACKBONES
+from ...core.ranges import (
+    AVERAGE,
+    COUNT,
+    CROP,
+    DECAY,
+    NORM,
+    PART,
+    STEEPNESS,
+    WEIGHT,
+    require_within,
+)
 from ...models.preprocessing import Preprocessing
+from ..assembly import read_model
+from ..state import MOST_BATCH
 from .contrast import Contrast
 from .views import Deformation
-
-_MODEL_FIELDS = ("id", "title", "description", "licence", "citation", "source_url")
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,10 @@ class Losses:
     ridge: float = 0.1
 
     def __post_init__(self) -> None:
-        weights = (self.episode, self.template, self.contrast, self.place)
-        if min(weights) < 0 or sum(weights) == 0 or self.ridge <= 0:
-            raise InputError("the weights are 0 or more, one of them above 0; ridge is above 0")
+        weights = ("episode", "template", "contrast", "place")
+        require_within(self, **dict.fromkeys(weights, WEIGHT), ridge=NORM)
+        if not any(getattr(self, name) for name in weights):
+            raise InputError(f"one of {', '.join(weights)} is above 0")
 
 
 @dataclass(frozen=True)
@@ -88,18 +99,22 @@ class Schedule:
     epoch: int = 100
 
     def __post_init__(self) -> None:
-        whole = (self.episodes, self.batch, self.epoch, *self.crop)
-        if min(whole) < 1 or self.points < 16 or self.structures < 2 or self.warm_up < 0:
-            raise InputError(
-                "episodes, batch, epoch and crop are 1 or more, points 16, structures 2"
-            )
-        parts = (self.same, self.recontrast, self.across, self.merge, self.split)
-        if min(parts) < 0 or max(*parts, self.freeze_statistics) > 1 or self.freeze_statistics < 0:
-            raise InputError("parts are in [0, 1]")
-        if not (0 < self.learning_rate <= 1 and self.clip > 0 and self.weight_decay >= 0):
-            raise InputError("learning_rate is in (0, 1], clip above 0, weight_decay 0 or more")
-        if not 0 <= self.average < 1:
-            raise InputError("average is in [0, 1)")
+        parts = ("same", "recontrast", "across", "merge", "split", "freeze_statistics")
+        require_within(
+            self,
+            episodes=COUNT,
+            batch=(1, MOST_BATCH),
+            crop=CROP,
+            points=(16, 2**20),
+            structures=(2, 4096),
+            **dict.fromkeys(parts, PART),
+            learning_rate=STEEPNESS,
+            weight_decay=DECAY,
+            warm_up=(0, 10**6),
+            clip=NORM,
+            average=AVERAGE,
+            epoch=COUNT,
+        )
 
 
 @dataclass(frozen=True)
@@ -153,16 +168,11 @@ def parse_recipe(data: Any) -> Recipe:
         ("model", "architecture", "preprocessing"),
         ("losses", "deformation", "contrast", "training"),
     )
-    model = json_object(data["model"], "'model'", ("id", "title"), _MODEL_FIELDS[2:])
-    if not all(isinstance(value, str) for value in model.values()):
-        raise InputError("the fields of 'model' are texts")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model["id"]):
-        raise InputError("the id in 'model' is letters, digits, '.', '_' and '-'")
+    model = read_model(data["model"])
     architecture = json_object(data["architecture"], "'architecture'", ("name",), None)
-    if architecture["name"] not in BACKBONES:
-        raise InputError(f"the architecture is one of {', '.join(BACKBONES)}")
     if "out_channels" in architecture:
         raise InputError("leave out_channels out of 'architecture'")
+    network_arguments({**architecture, "out_channels": 1})
     parts = json_object(data["preprocessing"], "'preprocessing'", (), None)
     if not parts or not set(parts) <= set(MODALITIES):
         raise InputError("'preprocessing' has a part for each of the modalities CT and MR in use")
@@ -173,7 +183,7 @@ def parse_recipe(data: Any) -> Recipe:
         for modality, part in parts.items()
     }
     return Recipe(
-        {"description": "", "licence": "", "citation": "", "source_url": "", **model},
+        model,
         dict(architecture),
         preprocessing,
         from_json(Losses, data.get("losses", {}), "'losses'"),

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.atomic import write_json
+from ...core.atomic import require_writable, write_json
 from ...core.errors import InputError
 from ...core.events import make_event
+from ...core.limits import BATCH, EPISODES, MINUTES, SEED
 from ...features.extraction import choose_device
 from ...pipeline.runtime import Runtime
 from ..export import FinishedModel, write_model
-from ..state import require_new, restore_state, save_state
+from ..state import NAME, alone_in, require_new, restore_state, save_state
 from .pack import read_pack
 from .recipe import Recipe, read_recipe
 from .trainer import EpisodeTrainer, kept_tensors, learning_rate
@@ -44,11 +45,20 @@ class Amount:
     Attributes:
         episodes, batch: in place of the recipe's.
         minutes: no step starts after so many; the state is kept and the model exported.
+
+    Raises:
+        InputError: one is out of range.
     """
 
     episodes: int | None = None
     batch: int | None = None
     minutes: float = math.inf
+
+    def __post_init__(self) -> None:
+        for limits, value in ((EPISODES, self.episodes), (BATCH, self.batch)):
+            if value is not None:
+                limits.check(value)
+        MINUTES.check(self.minutes)
 
 
 def pretrain_packed(
@@ -76,8 +86,25 @@ def pretrain_packed(
     Raises:
         InputError, StorageError: see each message.
     """
-    start, out = time.monotonic(), Path(out)
-    runtime, amount = runtime or Runtime(), amount or Amount()
+    SEED.check(seed)
+    out = Path(out)
+    require_writable(out / NAME)
+    with alone_in(out):
+        return _pretrain(
+            recipe_path, pack_path, out, seed, amount or Amount(), resume, runtime or Runtime()
+        )
+
+
+def _pretrain(
+    recipe_path: str | os.PathLike[str],
+    pack_path: str | os.PathLike[str],
+    out: Path,
+    seed: int,
+    amount: Amount,
+    resume: bool,
+    runtime: Runtime,
+) -> EpisodesRun:
+    start = time.monotonic()
     events = runtime.events
     recipe = read_recipe(recipe_path)
     plan = recipe.training
@@ -91,7 +118,8 @@ def pretrain_packed(
         raise InputError(
             f"The pack has {missing.pop()}, which 'preprocessing' of the recipe lacks."
         )
-    checkpoint = require_new(out, resume)
+    name = recipe.model["id"]
+    checkpoint = require_new(out, resume, (f"{name}.json", f"{name}.safetensors", RECORD))
     trainer = EpisodeTrainer(recipe, pack, seed, choose_device(runtime.device))
     networks = {"network": trainer.network, "averaged": trainer.averaged}
     key, history = _key(recipe, pack.sha256, seed), []

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...core.errors import InputError
+from ...core.ranges import PART, require_within
 from ...training.augmentation import random_rotation
 from .pack import PackedVolume
 
@@ -41,11 +41,14 @@ class Deformation:
     jitter: float = 0.25
 
     def __post_init__(self) -> None:
-        least = (self.bend, self.ripple, self.jitter, self.shear)
-        if min(least) < 0 or not 0 <= self.rotation <= 60 or not 0 <= self.stretch < 1:
-            raise InputError("strengths are 0 or more, rotation at most 60, stretch below 1")
-        if self.knots < 2:
-            raise InputError("knots is 2 or more")
+        names = ("bend", "ripple", "jitter", "shear")
+        require_within(
+            self,
+            **dict.fromkeys(names, PART),
+            rotation=(0, 60),
+            stretch=(0, 0.95),
+            knots=(2, 64),
+        )
 
 
 @dataclass(frozen=True)
