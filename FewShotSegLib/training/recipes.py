@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from ..core.errors import InputError
-from ..core.method_catalog import PRESETS, method_named
+from ..core.method_catalog import METHODS, PRESETS, method_named
 from ..core.settings import TrainingSettings
 from ..methods.tunings import TUNINGS, Tuning
 from ..methods.tunings.frozen import Frozen
@@ -45,10 +45,9 @@ def choose_tuning(method: str, decoder: str | None, preset: str = "own") -> Tuni
     if record.trains_backbone:
         return TUNINGS[method](decoder)
     if decoder not in (None, "frozen"):
-        raise InputError(
-            f"The method '{method}' leaves the whole backbone frozen. A decoder that is {decoder} "
-            f"goes with {', '.join(name for name in TUNINGS if name != 'scratch')}."
-        )
+        others = [name for name, other in METHODS.items() if decoder in other.decoders]
+        advice = f" A decoder that is {decoder} goes with {', '.join(others)}." if others else ""
+        raise InputError(f"The method '{method}' leaves the whole backbone frozen.{advice}")
     return Frozen() if preset == "published" else None
 
 
