@@ -70,6 +70,11 @@ class NamesTest(unittest.TestCase):
         for name, method in METHODS.items():
             for preset in PRESETS:
                 with self.subTest(name, preset=preset):
+                    if preset == "published" and method.published_rate is None:
+                        for refused in (choose_tuning, default_settings):
+                            with self.assertRaisesRegex(InputError, "no published settings"):
+                                refused(name, preset=preset, decoder=None)
+                        continue
                     said, real = method.schedule(preset), default_settings(name, preset)
                     for field in ("epochs", "steps_per_epoch", "crops", "crop_size"):
                         self.assertEqual(getattr(said, field), getattr(real, field))
