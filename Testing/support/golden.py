@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.data.utils import compute_importance_map
 from torch import Tensor
 
 from FewShotSegLib.core.model_folders import EMBEDDED_FOLDER
-from FewShotSegLib.features.sliding_window import SIGMA, compute_importance_map
+from FewShotSegLib.features.sliding_window import SIGMA
 from FewShotSegLib.models.backbones.base import Backbone
 from FewShotSegLib.models.registry import Model, ModelEntry
 
