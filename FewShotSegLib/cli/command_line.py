@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from .. import __version__
 from ..compute.allocation import keep_freed_memory
@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # another program wants a core. It must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
+    for name in ("stdout", "stderr"):  # whoever closed them wants to hear nothing
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name need not fit a terminal's code page
             stream.reconfigure(errors="backslashreplace")
@@ -88,15 +91,18 @@ def _update(old: Outdated) -> str:
 def _fail(error: Exception, kind: str, sink: EventSink) -> int:
     try:
         sink(make_event(kind, message=str(error), kind=type(error).__name__))
-    except BrokenPipeError:
+        sys.stdout.flush()
+    except OSError:  # nobody reads it, or the disk that it goes to is full
         _forget_stdout()
-    print(f"fewshotseg: {indented(str(error))}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(f"fewshotseg: {indented(str(error))}", file=sys.stderr, flush=True)
     return FAILED
 
 
 def _forget_stdout() -> None:
     """The reader of our output went away; Python would complain once more when it flushes."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, ValueError):  # no real file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stopped(args: argparse.Namespace) -> Cancelled:

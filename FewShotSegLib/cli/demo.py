@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..core.atomic import write_json
+from ..core.atomic import require_writable, write_json
 from ..core.ct_offset import in_hounsfield
 from ..core.errors import InputError
 from ..core.events import EventSink, make_event
 from ..core.json_fields import load_json
 from ..core.limits import SEED, SUPPORTS
+from ..core.locks import only_one
 from ..core.tables import text_table
 from ..evaluation.metrics import Scores, evaluate
 from ..io.annotations import read_annotation
+from ..io.file_names import require_usable_name
 from ..io.pairs import Pair, find_pairs, read_names
 from ..io.volumes import read_image
 from ..models.registry import ModelEntry, find_model
@@ -89,12 +91,33 @@ def run_demo(
         InputError: the folder has too few pairs, or something in it can't be used.
         ModelError, StorageError, Cancelled: as :func:`.pipeline.adapt`.
     """
-    start = time.perf_counter()
-    runtime, out = runtime or Runtime(), Path(out)
-    warnings: list[str] = []
-    runtime = replace(runtime, events=_noting(runtime.events, warnings))
     SUPPORTS.check(supports)
     SEED.check(seed)
+    out = Path(out)
+    require_usable_name(out)  # its patients are read from there
+    require_writable(out / ADAPTER)
+    busy = f"Another demo is running in {out}; wait for it, or choose another --out."
+    with only_one(out / ".demo.lock", busy):
+        return _run(
+            out, data, supports, structures, model, seed, runtime or Runtime(), say, settings
+        )
+
+
+def _run(
+    out: Path,
+    data: Path | None,
+    supports: int,
+    structures: str | None,
+    model: str | None,
+    seed: int,
+    runtime: Runtime,
+    say: Callable[[str], None],
+    settings: TrainingSettings | None,
+) -> dict[str, Any]:
+    """:func:`run_demo`, alone in its folder."""
+    start = time.perf_counter()
+    warnings: list[str] = []
+    runtime = replace(runtime, events=_noting(runtime.events, warnings))
     if model is not None:
         find_model(model)  # told before patients are made
     seconds: dict[str, float] = {}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
-import sys
 from collections.abc import Callable, Mapping
 
 from .. import __version__
 from ..core.events import EventSink
-from ..core.flag_types import number_flag, path_flag
+from ..core.flag_types import Parser, number_flag, path_flag
 from ..core.limits import (
     CACHE_GB,
     EPOCHS,
@@ -40,29 +38,13 @@ Command = Callable[[argparse.Namespace, EventSink], int]
 Add = Callable[[str, str, str], argparse.ArgumentParser]
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser to which ``--flag=--`` is a flag without its value.
-
-    Python takes the two dashes away and leaves a list of nothing as the value, or, from 3.13 on,
-    the dashes themselves.
-    """
-
-    def parse_known_args(self, args=None, namespace=None):
-        for text in sys.argv[1:] if args is None else args:
-            if text == "--":
-                break
-            if re.fullmatch(r"--[\w-]+=--", text):
-                self.error(f"argument {text.removesuffix('=--')}: -- is no value")
-        return super().parse_known_args(args, namespace)
-
-
 def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     """The parser of the whole command.
 
     Args:
         commands: what runs each, by its name; ``args.run`` of what was parsed.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="fewshotseg",
         description=cli_texts.OVERVIEW,
         epilog=cli_texts.EPILOG,

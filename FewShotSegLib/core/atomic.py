@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StorageError
+from .plain_text import half_characters_shown
 from .temporary_files import beside
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -104,11 +105,14 @@ def require_writable(path: str | Path) -> None:
 def write_json(path: str | Path, obj: Any) -> None:
     """Write ``obj`` as indented UTF-8 JSON, atomically.
 
+    What UTF-8 has no form for, the odd bytes in a file's name, is written as ``path_text`` says.
+
     Raises:
         StorageError: the disk is full, or the place can't be written to.
         TypeError, ValueError: ``obj`` has no JSON form (NaN and infinity have none).
     """
     text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = half_characters_shown(text, mark="\\\\")
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -191,14 +191,16 @@ def load_sealed(path: Path, known: Collection[str]) -> tuple[dict[str, Any], dic
         OSError: it can't be read.
     """
     import safetensors
+    import safetensors.torch
 
-    with open(path, "rb") as stream:
-        require_seal(stream, known)
+    # Read once: what is loaded is what was checked. And safetensors opens no file whose name is
+    # not in UTF-8.
+    data = Path(path).read_bytes()
+    require_seal(io.BytesIO(data), known)
+    metadata = dict(read_head(io.BytesIO(data))[1]["__metadata__"])
+    metadata.pop(SEAL, None)
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-            metadata.pop(SEAL, None)
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata
+        return safetensors.torch.load(data), metadata
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise Damaged("it is no safetensors file") from error
 

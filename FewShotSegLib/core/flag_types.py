@@ -1,13 +1,31 @@
-"""Types of command-line flags: what a flag may be is said by ``limits``, as it is everywhere."""
+"""Parsers of command lines and types of their flags; what a flag may be, ``limits`` says."""
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from .errors import InputError
 from .limits import Range, require_path
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser to which ``--flag=--`` is a flag without its value.
+
+    Python takes the two dashes away and leaves a list of nothing as the value, or, from 3.13 on,
+    the dashes themselves.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):
+        for text in sys.argv[1:] if args is None else args:
+            if text == "--":
+                break
+            if re.fullmatch(r"--[\w-]+=--", text):
+                self.error(f"argument {text.removesuffix('=--')}: -- is no value")
+        return super().parse_known_args(args, namespace)
 
 
 def number_flag(limits: Range) -> Callable[[str], float]:

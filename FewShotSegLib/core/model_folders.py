@@ -261,10 +261,15 @@ def _checksums() -> dict[str, str]:
     return {name: digest for digest, name in found}
 
 
+def part_of_weights(name: str) -> Path:
+    """Where weights are while they are fetched."""
+    return user_folder() / f"{PART}{name}"
+
+
 def remove_parts(name: str) -> None:
     """Remove what was fetched of weights before it was interrupted."""
-    for file in (f"{PART}{name}", f"{PART}{name}.tag"):
-        (user_folder() / file).unlink(missing_ok=True)
+    part_of_weights(name).unlink(missing_ok=True)
+    part_of_weights(f"{name}.tag").unlink(missing_ok=True)
 
 
 def require_absent(model_id: str, weights: Path) -> None:
@@ -280,11 +285,14 @@ def require_absent(model_id: str, weights: Path) -> None:
         )
 
 
-def remove_model(model_id: str) -> None:
+def remove_model(model_id: str) -> bool:
     """Remove a model's weights from the user's folder, and its entry where that is there too.
 
     What was half fetched goes as well, and the weights' recorded hash. Weights that another entry
     names too stay, as does whatever is elsewhere.
+
+    Returns:
+        whether there was anything to remove.
 
     Raises:
         ModelError: there is no such model, it ships with the project, or nothing is its alone.
@@ -315,6 +323,7 @@ def remove_model(model_id: str) -> None:
             f"The weights of '{model_id}' ({weights}) are those of '{sharing[0]}' too, and stay. "
             f"Remove '{sharing[0]}' first."
         )
+    there = own or weights.exists() or part_of_weights(weights.name).exists()
     try:
         if own:  # first: without its weights an entry still works, weights alone are forgotten
             path.unlink(missing_ok=True)
@@ -327,6 +336,7 @@ def remove_model(model_id: str) -> None:
             f"The files of '{model_id}' can't all be removed ({error.strerror or error}: "
             f"{error.filename}). Close what uses them, and try again."
         ) from error
+    return there
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -8,8 +8,11 @@ goes through here where it leaves the program; data and result files keep what w
 from __future__ import annotations
 
 import html
+import os
 import re
 import unicodedata
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str, lines: bool = True) -> str:
@@ -25,6 +28,30 @@ def printable(text: str, lines: bool = True) -> str:
         return text
     return "".join(
         char if _is_seen(char) or (lines and char == "\n") else _escaped(char) for char in text
+    )
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path as text that any program can write: bytes that are no UTF-8 as ``\\xff``.
+
+    The same characters that :func:`half_characters_shown` puts in their place.
+    """
+    return half_characters_shown(os.fspath(path)).replace("\0", "\\x00")
+
+
+def half_characters_shown(text: str, mark: str = "\\") -> str:
+    """The text with every half character (Python's form of a file name's odd byte) as an escape.
+
+    Args:
+        mark: what an escape begins with; two of them within a text of JSON.
+    """
+    return _HALF.sub(
+        lambda half: (
+            f"{mark}x{ord(half[0]) - 0xDC00:02x}"
+            if 0xDC80 <= ord(half[0]) <= 0xDCFF
+            else f"{mark}u{ord(half[0]):04x}"
+        ),
+        text,
     )
 
 

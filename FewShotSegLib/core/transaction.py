@@ -26,6 +26,7 @@ from .errors import InputError, StorageError
 from .json_fields import load_json
 from .locks import lock_held
 from .model_folders import own_folder
+from .plain_text import path_text
 from .processes import is_the_process, process_start
 
 JOURNAL = "journal.json"
@@ -134,7 +135,7 @@ def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         StorageError: the locks' own folder, in the user's FewShotSeg folder, can't be written to.
     """
-    digest = hashlib.sha256(os.fspath(Path(folder).resolve()).encode()).hexdigest()[:24]
+    digest = hashlib.sha256(os.fsencode(Path(folder).resolve())).hexdigest()[:24]
     locks = own_folder("locks")
 
     def failed(error: OSError) -> StorageError:
@@ -202,6 +203,9 @@ def _journal(staging: Path) -> dict[str, _State]:
         }
     except (InputError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return {}
+    # A journal holds names as JSON can: what lies there says which bytes they are.
+    names = {path_text(name): name for name in os.listdir(staging)}
+    files = {names.get(name, name): before for name, before in files.items()}
     return {name: before for name, before in files.items() if Path(name).name == name}
 
 

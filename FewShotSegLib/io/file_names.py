@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.plain_text import path_text
 
 
 def require_usable_name(path: str | os.PathLike[str]) -> None:
@@ -19,12 +20,13 @@ def require_usable_name(path: str | os.PathLike[str]) -> None:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise InputError(
-            f"The name {shown(path)} is not in UTF-8, which the image reader needs; rename the file"
-            " or folder."
+            f"The name {path_text(path)} is not in UTF-8, which the image reader needs; rename the"
+            " file or folder."
         ) from None
     if "\0" in name:
         raise InputError(
-            f"The name {shown(path)} has a character that no file's name can have; check the path."
+            f"The name {path_text(path)} has a character that no file's name can have; check the"
+            " path."
         )
 
 
@@ -46,12 +48,6 @@ def children(folder: str | os.PathLike[str]) -> list[Path]:
         return list(Path(folder).iterdir())
     except OSError as error:
         raise InputError(
-            f"The folder {shown(folder)} can't be opened ({error.strerror}); check the path and "
-            "its permissions."
+            f"The folder {path_text(folder)} can't be opened ({error.strerror}); check the path"
+            " and its permissions."
         ) from error
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path as text that can be printed: bytes that are no UTF-8 as backslash and number."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return text.replace("\0", "\\x00")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Cancelled, FewShotSegError, InputError, in_words
+from ..core.plain_text import path_text
 from ..core.transaction import recover
 from ..io.volumes import extension_of
 from .adapter_file import TrainedAdapter
@@ -92,7 +93,7 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     for query, path in work:
         try:
-            if os.path.lexists(path) and os.path.basename(path) not in ours:
+            if os.path.lexists(path) and path_text(os.path.basename(path)) not in ours:
                 raise InputError(
                     f"{path} is there already, and {REPORT} beside it does not say that FewShotSeg "
                     "made it; choose another folder."

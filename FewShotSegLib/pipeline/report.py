@@ -18,6 +18,7 @@ from ..core.annotation import dice
 from ..core.atomic import write_json
 from ..core.errors import InputError
 from ..core.json_fields import load_json
+from ..core.plain_text import path_text
 from ..core.size_prior import SizePrior, as_expected
 from ..core.transaction import Transaction, alone
 from ..features.extraction import FeatureSource
@@ -212,11 +213,13 @@ def commit_with_report(
 
 
 def _with(path: Path, out: str | os.PathLike[str], report: dict[str, Any]) -> dict[str, Any]:
-    return {"format": FORMAT, "results": {**read_reports(path), Path(out).name: report}}
+    return {"format": FORMAT, "results": {**read_reports(path), path_text(Path(out).name): report}}
 
 
 def read_reports(path: Path) -> dict[str, Any]:
     """The reports in a ``report.json``, by result file name; none if there is no such file.
+
+    Names are as ``path_text`` writes them.
 
     Raises:
         InputError: it is not one of ours.

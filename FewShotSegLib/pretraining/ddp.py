@@ -57,6 +57,21 @@ class Ranks:
             self.average([torch.zeros(1, device=self.device)])
 
 
+def _number(variable: str, usual: int) -> int:
+    """A number that ``torchrun`` sets.
+
+    Raises:
+        InputError: something else has set it.
+    """
+    text = os.environ.get(variable, str(usual))
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) >= usual):
+        raise InputError(
+            f"The environment variable {variable} is {text[:40]!r}, which torchrun never sets. "
+            "Unset it, or start this with torchrun."
+        )
+    return int(text)
+
+
 @contextmanager
 def process_group(device: str) -> Iterator[Ranks]:
     """This process's place, from the variables that ``torchrun`` sets.
@@ -68,13 +83,13 @@ def process_group(device: str) -> Iterator[Ranks]:
     Raises:
         InputError: the device does not exist here.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = _number("WORLD_SIZE", 1)
     if world == 1:
         yield Ranks(choose_device(device))
         return
     chosen = choose_device(device)
     if chosen.type == "cuda":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
+        local = _number("LOCAL_RANK", 0)
         if local >= torch.cuda.device_count():
             raise InputError(
                 f"There are {torch.cuda.device_count()} GPUs here; let torchrun start no more "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def speaks() -> bool:
     """Whether this is the only process, or the first of those that ``torchrun`` started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def say(args: argparse.Namespace, text: str) -> None:

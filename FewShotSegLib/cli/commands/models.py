@@ -17,15 +17,16 @@ def models_command(args: argparse.Namespace, sink: EventSink) -> int:
     from ...models.registry import find_model, list_entries, unusable_entries
     from ..describe_models import model_text, models_text
 
-    entries = [find_model(args.model).entry] if args.model else list_entries()
-    unusable = [] if args.model else unusable_entries()
+    one = args.model is not None
+    entries = [find_model(args.model).entry] if one else list_entries()
+    unusable = [] if one else unusable_entries()
     data = [entry.to_json() for entry in entries]
     faults = [{"path": str(fault.path), "reason": fault.reason} for fault in unusable]
     sink(make_event("result", kind="models", path=None, models=data, unusable=faults))
     if args.json:
         say(args, json.dumps(data, indent=2))
     else:
-        say(args, model_text(entries[0]) if args.model else models_text(entries, unusable))
+        say(args, model_text(entries[0]) if one else models_text(entries, unusable))
     return 0
 
 
@@ -61,8 +62,10 @@ def remove_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Delete a model's weights."""
     from ...core.model_folders import remove_model
 
-    remove_model(args.model)
-    say(args, f"The weights of '{args.model}' are removed.")
+    if remove_model(args.model):
+        say(args, f"The weights of '{args.model}' are removed.")
+    else:
+        say(args, f"There are no weights of '{args.model}' to remove.")
     return 0
 
 

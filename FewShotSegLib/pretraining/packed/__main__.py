@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from ...core.errors import FewShotSegError
-from ...core.flag_types import number_flag, path_flag
+from ...core.flag_types import Parser, number_flag, path_flag
 from ...core.limits import BATCH, EPISODES, MINUTES, SEED, THREADS
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m FewShotSegLib.pretraining.packed")
+    parser = Parser(prog="python -m FewShotSegLib.pretraining.packed")
     commands = parser.add_subparsers(dest="command", required=True)
     pack = commands.add_parser("pack", help="read the volumes of a description into one file")
     pack.add_argument("description", type=path_flag)
