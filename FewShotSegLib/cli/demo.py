@@ -93,6 +93,10 @@ def run_demo(
     """
     SUPPORTS.check(supports)
     SEED.check(seed)
+    if model is not None:
+        find_model(model)  # told before patients are made
+    if data is not None:
+        _enough(data, supports)
     out = Path(out)
     require_usable_name(out)  # its patients are read from there
     require_writable(out / ADAPTER)
@@ -118,20 +122,13 @@ def _run(
     start = time.perf_counter()
     warnings: list[str] = []
     runtime = replace(runtime, events=_noting(runtime.events, warnings))
-    if model is not None:
-        find_model(model)  # told before patients are made
     seconds: dict[str, float] = {}
     folder = data
     if folder is None:
         folder = out / "phantoms"
         _make_patients(folder, supports + 1, seed, say)
         seconds["phantoms"] = time.perf_counter() - start
-    pairs = find_pairs(folder)[: supports + 1]
-    if len(pairs) <= supports:
-        raise InputError(
-            f"{folder} has {len(pairs)} annotated volume(s), but {supports} support(s) and a query "
-            f"are {supports + 1}. Add volumes, or take fewer supports."
-        )
+    pairs = _enough(folder, supports)
     model = model or default_model(pairs[0].image)
     entry = find_model(model).entry
     wanted = structures or (read_names(folder) if data else list(ORGANS))
@@ -202,6 +199,21 @@ def _run(
         say(textwrap.fill(note, 100))
     say("\n" + _places(summary))
     return summary
+
+
+def _enough(folder: Path, supports: int) -> list[Pair]:
+    """The supports and the query.
+
+    Raises:
+        InputError: there are fewer annotated volumes than that.
+    """
+    pairs = find_pairs(folder)[: supports + 1]
+    if len(pairs) <= supports:
+        raise InputError(
+            f"{folder} has {len(pairs)} annotated volume(s), but {supports} support(s) and a query "
+            f"are {supports + 1}. Add volumes, or take fewer supports."
+        )
+    return pairs
 
 
 def _make_patients(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> None:

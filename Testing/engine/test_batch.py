@@ -158,7 +158,7 @@ class BenchmarkQueriesTest(unittest.TestCase):
         rows: dict[str, Any] = {}
         results = mock.Mock(path=Path("rows"))
         results.add.side_effect = lambda row: rows.update({row["query"]: row})
-        results.get.side_effect = lambda setting, query: rows.get(query)
+        cell.rows = lambda results: list(rows.values())
 
         def row(cell: Any, query: str, *rest: Any) -> dict[str, Any]:
             if query == "b":

@@ -1,4 +1,4 @@
-"""Names of files whose bytes are no UTF-8, wherever a command writes; and streams that are closed."""
+"""Names of files whose bytes are no UTF-8, wherever a command writes; and closed streams."""
 
 from __future__ import annotations
 

@@ -253,7 +253,9 @@ class RowsTest(unittest.TestCase):
     """A benchmark that was cut off while it wrote a row."""
 
     def test_cut_off_at_every_byte(self) -> None:
-        rows = [{"setting": "s", "query": f"q{n}", "dice": {"bean": 0.5}} for n in range(3)]
+        more = {"task": "t", "method": "m", "shots": 1, "draw": 0, "dice": {"bean": 0.5}}
+        more |= {"parameters": 5, "train_seconds": 1.0}
+        rows = [{"setting": "s", "query": f"q{n}", **more} for n in range(3)]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "results.jsonl"
             whole = "".join(json.dumps(row) + "\n" for row in rows[:2])
