@@ -25,6 +25,8 @@ _PUBLIC = {
     "Segmentation": ".pipeline",
     "evaluate": ".evaluation.metrics",
     "TrainedAdapter": ".pipeline.adapter_file",
+    "AdaptOptions": ".core.options",
+    "SegmentOptions": ".core.options",
     "TrainingSettings": ".core.settings",
     "Support": ".training.support_set",
     "Structure": ".core.annotation",

@@ -39,12 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # another program wants a core. It must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
-    for name in ("stdout", "stderr"):  # whoever closed them wants to hear nothing
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name need not fit a terminal's code page
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     args = build_parser(COMMANDS).parse_args(argv)
     sink: EventSink = ignore
     try:
@@ -72,6 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(in_words(error), "failed", sink)
         sink(make_event("failed", message=str(error), kind=type(error).__name__))
         raise
+
+
+def _prepare_streams() -> None:
+    """Standard output and error that take whatever is written."""
+    for name in ("stdout", "stderr"):  # whoever closed them wants to hear nothing
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name need not fit a terminal's code page
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _sink(args: argparse.Namespace) -> EventSink:

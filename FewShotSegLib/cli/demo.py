@@ -21,8 +21,9 @@ from ..core.ct_offset import in_hounsfield
 from ..core.errors import InputError
 from ..core.events import EventSink, make_event
 from ..core.json_fields import load_json
-from ..core.limits import SEED, SUPPORTS
+from ..core.limits import SUPPORTS
 from ..core.locks import only_one
+from ..core.options import AdaptOptions, SegmentOptions
 from ..core.tables import text_table
 from ..evaluation.metrics import Scores, evaluate
 from ..io.annotations import read_annotation
@@ -35,7 +36,6 @@ from ..phantoms.patients import ORGANS, write_phantoms
 from ..pipeline import Runtime, Segmentation, adapt, segment
 from ..pipeline.inputs import default_model
 from ..pipeline.report import NAME as REPORT
-from ..training.loop import TrainingSettings
 from .describe import range_text
 
 ADAPTER = "adapter.fseft"
@@ -57,12 +57,10 @@ def run_demo(
     out: Path,
     data: Path | None = None,
     supports: int = 3,
-    structures: str | None = None,
-    model: str | None = None,
-    seed: int = 0,
+    options: AdaptOptions | None = None,
+    *,
     runtime: Runtime | None = None,
     say: Callable[[str], None] = print,
-    settings: TrainingSettings | None = None,
 ) -> dict[str, Any]:
     """Adapt to a few annotated volumes, segment the next one, score it and draw it.
 
@@ -73,14 +71,11 @@ def run_demo(
         out: a folder; made where it does not exist.
         data: a folder as :func:`.pairs.find_pairs` reads it; None makes up patients.
         supports: how many annotated volumes to learn from, 1 or more.
-        structures: which, as ``"4=parotid_right,5=parotid_left"``; None for those that the folder
-            names, or else for all that are annotated.
-        model: id of a foundation model, or the path of a registry entry; None is the
-            embedded one for what the first image looks like.
-        seed: of the made-up patients and of the training.
+        options: of the training. Structures that are None are those that the folder names, or
+            else all that are annotated; a model that is None is the embedded one for what the
+            first image looks like. The seed is that of synthetic patients as well.
         say: takes the text for people, line by line or several lines at once. Warnings are among
             it, below the table; whoever shows ``runtime``'s events as well need not show those.
-        settings: of the training.
 
     Returns:
         JSON-ready: ``supports``, ``query``, ``model``, ``structures`` (by name:
@@ -92,9 +87,9 @@ def run_demo(
         ModelError, StorageError, Cancelled: as :func:`.pipeline.adapt`.
     """
     SUPPORTS.check(supports)
-    SEED.check(seed)
-    if model is not None:
-        find_model(model)  # told before patients are made
+    options = options or AdaptOptions()
+    if options.model is not None:
+        find_model(options.model)  # told before patients are made
     if data is not None:
         _enough(data, supports)
     out = Path(out)
@@ -102,21 +97,16 @@ def run_demo(
     require_writable(out / ADAPTER)
     busy = f"Another demo is running in {out}; wait for it, or choose another --out."
     with only_one(out / ".demo.lock", busy):
-        return _run(
-            out, data, supports, structures, model, seed, runtime or Runtime(), say, settings
-        )
+        return _run(out, data, supports, options, runtime or Runtime(), say)
 
 
 def _run(
     out: Path,
     data: Path | None,
     supports: int,
-    structures: str | None,
-    model: str | None,
-    seed: int,
+    options: AdaptOptions,
     runtime: Runtime,
     say: Callable[[str], None],
-    settings: TrainingSettings | None,
 ) -> dict[str, Any]:
     """:func:`run_demo`, alone in its folder."""
     start = time.perf_counter()
@@ -126,12 +116,12 @@ def _run(
     folder = data
     if folder is None:
         folder = out / "phantoms"
-        _make_patients(folder, supports + 1, seed, say)
+        _make_patients(folder, supports + 1, options.seed, say)
         seconds["phantoms"] = time.perf_counter() - start
     pairs = _enough(folder, supports)
-    model = model or default_model(pairs[0].image)
+    model = options.model or default_model(pairs[0].image)
     entry = find_model(model).entry
-    wanted = structures or (read_names(folder) if data else list(ORGANS))
+    wanted = options.structures or (read_names(folder) if data else list(ORGANS))
     *support_pairs, query = pairs
     segmentation = out / f"{query.name}_seg.nii.gz"
     _require_apart(out, segmentation, pairs)
@@ -140,13 +130,11 @@ def _run(
     trained = adapt(
         [(pair.image, pair.segmentation) for pair in support_pairs],
         out / ADAPTER,
-        structures=wanted,
-        model=model,
-        seed=seed,
-        settings=settings,
+        replace(options, structures=wanted, model=model),
         runtime=runtime,
     )
-    result = segment(trained, query.image, segmentation, model=model, seed=seed, runtime=runtime)
+    how = SegmentOptions(model=model, seed=options.seed)
+    result = segment(trained, query.image, segmentation, how, runtime=runtime)
     training = trained.training["seconds"]
     seconds |= {"support features": training["features"], "train": training["train"]}
     seconds["query features"] = result.report["seconds"]["features"]

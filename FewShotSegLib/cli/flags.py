@@ -181,7 +181,10 @@ def _add_adapt(add: Add) -> None:
         "--learning-rate", type=number_flag(LEARNING_RATE), metavar="X", help="the first step size"
     )
     sub.add_argument(
-        "--overlapping", action="store_true", help="a voxel may belong to several structures"
+        "--overlapping",
+        dest="exclusive",
+        action="store_false",
+        help="a voxel may belong to several structures",
     )
     _add_priors(sub, gamma="from the supports' spread, 0.3 or more")
     sub.add_argument(

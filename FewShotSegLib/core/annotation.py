@@ -6,7 +6,7 @@ import math
 import operator
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ from .geometry import size_text
 
 MAX_VALUE = 65535
 """The largest label value: that of a 16-bit label map."""
+_FORBIDDEN_IN_NAMES = frozenset('/\\:*?"<>|=')
+_EXAMPLE = "write it like 4=parotid_right,5=parotid_left"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,58 @@ def require_structures(structures: Sequence[Structure], what: str) -> None:
             raise InputError(f"{what}: the name {name} comes twice.")
         values.add(value)
         names.add(name_key(name))
+
+
+def parse_structures(text: str) -> list[Structure]:
+    """Read ``4=parotid_right,5=parotid_left`` as structures, in that order.
+
+    Raises:
+        InputError: it is malformed, a value is not 1 to 65535, a value or a name (ignoring case)
+            comes twice, or a name could not be part of a file's name.
+    """
+    structures: list[Structure] = []
+    for item in text.split(","):
+        number, equals, name = (part.strip() for part in item.partition("="))
+        if not equals or not name or not (number.isascii() and number.isdigit()):
+            raise InputError(f"Structures '{text}': '{item.strip()}' is no value=name; {_EXAMPLE}.")
+        bad = sorted(c for c in set(name) if c in _FORBIDDEN_IN_NAMES or not c.isprintable())
+        if bad or name.startswith(".") or name.endswith("."):
+            raise InputError(
+                f"Structures '{text}': the name {name!r} can't be part of a file's name"
+                f" ({' '.join(map(repr, bad)) or 'a dot at an end'}); {_EXAMPLE}."
+            )
+        # Python refuses numbers of thousands of digits, and nine are too large already.
+        structures.append(Structure(name, int((number.lstrip("0") or "0")[:9])))
+    try:
+        require_structures(structures, f"Structures '{text}'")
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; {_EXAMPLE}.") from None
+    return structures
+
+
+def as_structures(structures: str | Sequence[Structure] | None) -> list[Structure] | None:
+    """Structures, read where they are a text such as ``"4=parotid_right,5=parotid_left"``.
+
+    Raises:
+        InputError: they are something else, or can't be told apart.
+    """
+    if structures is None:
+        return None
+    if isinstance(structures, str):
+        return parse_structures(structures)
+    if not isinstance(structures, Iterable) or isinstance(structures, (bytes, Mapping)):
+        raise InputError(_STRUCTURES)
+    chosen = list(structures)
+    if not chosen:
+        raise InputError(_STRUCTURES)
+    require_structures(chosen, "The structures")
+    return chosen
+
+
+_STRUCTURES = (
+    'Structures are a text such as "4=parotid_right,5=parotid_left", or one or more Structure(name,'
+    " value)."
+)
 
 
 def class_key(name: str) -> tuple[str, ...]:

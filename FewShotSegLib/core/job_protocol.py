@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -27,6 +27,8 @@ from .atomic import write_json
 from .errors import InputError
 from .json_fields import load_json
 from .json_schema import Check, from_json
+from .options import AdaptOptions, SegmentOptions, shared_fields
+from .settings import TrainingSettings
 from .size_prior import PriorChange
 
 FORMAT = 1
@@ -91,7 +93,9 @@ class SupportFiles:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Options as those of :func:`FewShotSegLib.pipeline.adapt`. Leaves ``results/adapter.fseft``.
+    """Options as those of :class:`FewShotSegLib.core.options.AdaptOptions`.
+
+    Leaves ``results/adapter.fseft``.
 
     ``decoder`` None is the method's own choice. ``settings`` are the fields of
     ``TrainingSettings`` that differ from the method's; ``priors`` are by structure name.
@@ -112,10 +116,23 @@ class TrainJob:
     device: str = "auto"
     cache: str | None = None
 
+    def options(self) -> AdaptOptions:
+        """The same as :func:`FewShotSegLib.pipeline.adapt` takes it.
+
+        Raises:
+            InputError: a value is none that the option can have.
+        """
+        given = shared_fields(AdaptOptions, self) | {"settings": {}, "priors_ml": self.priors}
+        options = AdaptOptions(**given)
+        settings = {**options.training.to_json(), **self.settings}
+        settings = from_json(TrainingSettings, settings, "'settings' of the job")
+        return replace(options, settings=settings)
+
 
 @dataclass(frozen=True)
 class SegmentJob:
-    """Options as those of :func:`FewShotSegLib.pipeline.segment`; the adapter is in the folder.
+    """Options as those of :class:`FewShotSegLib.core.options.SegmentOptions`; the adapter is in the
+    folder.
 
     Leaves label arrays cropped to their structures, and ``uncertainty.npy`` if asked for (uint8,
     100 where a probability is one half, 0 where it is 0 or 1).
@@ -131,6 +148,14 @@ class SegmentJob:
     seed: Seed = 0
     device: str = "auto"
     cache: str | None = None
+
+    def options(self) -> SegmentOptions:
+        """The same as :func:`FewShotSegLib.pipeline.segment` takes it.
+
+        Raises:
+            InputError: a value is none that the option can have.
+        """
+        return SegmentOptions(**shared_fields(SegmentOptions, self) | {"priors_ml": self.priors})
 
 
 @dataclass(frozen=True)

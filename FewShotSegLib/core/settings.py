@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .errors import InputError
 from .limits import COUNT, EPOCHS, FACTOR, LEARNING_RATE, PART, SIZE_WEIGHT, WARM_UP, WEIGHT
+from .method_catalog import PUBLISHED, MethodRecord, method_named
+
+PUBLISHED_DECODER_RATE = 1e-4
+"""Of a method of the encoder whose decoder is trained as well, as published; others' rates are in
+their records."""
 
 
 @dataclass(frozen=True)
@@ -73,3 +79,42 @@ class RefinementSettings:
         FACTOR.check(self.alone_factor)
         FACTOR.check(self.supported_factor)
         SIZE_WEIGHT.check(self.size_weight)
+
+
+def default_settings(
+    method: str, preset: str = "own", decoder: str | None = None
+) -> TrainingSettings:
+    """How a method is trained where nothing else is asked for.
+
+    Args:
+        preset: the project's own settings, or those of the paper: 200 epochs of six crops of 96
+            voxels a side from every volume; Dice alone.
+        decoder: what the method does with it; None is the method's own choice.
+
+    Raises:
+        InputError: there is no such method, or the paper has no settings of it.
+    """
+    record = method_named(method)
+    if preset != "published":
+        return TrainingSettings(**asdict(record.schedule(preset)))
+    return TrainingSettings(
+        **asdict(PUBLISHED),
+        learning_rate=_published_rate(record, decoder),
+        weight_decay=0.0,
+        cross_entropy=0.0,
+        warm_up=1,
+        plateau=0.001,
+        patience=20,
+    )
+
+
+def _published_rate(record: MethodRecord, decoder: str | None) -> float:
+    """The learning rate of the authors' code."""
+    if record.published_rate is None:
+        raise InputError(
+            f"There are no published settings of the method '{record.name}'. Use its own (without "
+            "--preset)."
+        )
+    if record.decoders[:1] == ("frozen",) and decoder in ("tuned", "new"):
+        return PUBLISHED_DECODER_RATE
+    return record.published_rate

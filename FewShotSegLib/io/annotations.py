@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..core.annotation import MAX_VALUE, Annotation, Structure, name_key, require_structures
+from ..core.annotation import MAX_VALUE, Annotation, Structure, name_key
 from ..core.errors import InputError
 from ..core.geometry import Grid
 from .annotation_grid import OtherGridError, Place, other_grid_text, paste
@@ -24,9 +24,6 @@ from .segment_fields import (
     require_apart,
 )
 from .volumes import EXTENSIONS, array_of, extension_of, grid_of, read_file
-
-_FORBIDDEN_IN_NAMES = frozenset('/\\:*?"<>|=')
-_EXAMPLE = "write it like 4=parotid_right,5=parotid_left"
 
 
 def read_annotation(
@@ -108,33 +105,6 @@ def annotation_grid(path: str | Path) -> tuple[Grid, bool]:
         path = _some_masks(path)[0]
     image = read_file(path)
     return grid_of(image), _is_segmentation(path, image)
-
-
-def parse_structures(text: str) -> list[Structure]:
-    """Read ``4=parotid_right,5=parotid_left`` as structures, in that order.
-
-    Raises:
-        InputError: it is malformed, a value is not 1 to 65535, a value or a name (ignoring case)
-            comes twice, or a name could not be part of a file's name.
-    """
-    structures: list[Structure] = []
-    for item in text.split(","):
-        number, equals, name = (part.strip() for part in item.partition("="))
-        if not equals or not name or not (number.isascii() and number.isdigit()):
-            raise InputError(f"Structures '{text}': '{item.strip()}' is no value=name; {_EXAMPLE}.")
-        bad = sorted(c for c in set(name) if c in _FORBIDDEN_IN_NAMES or not c.isprintable())
-        if bad or name.startswith(".") or name.endswith("."):
-            raise InputError(
-                f"Structures '{text}': the name {name!r} can't be part of a file's name"
-                f" ({' '.join(map(repr, bad)) or 'a dot at an end'}); {_EXAMPLE}."
-            )
-        # Python refuses numbers of thousands of digits, and nine are too large already.
-        structures.append(Structure(name, int((number.lstrip("0") or "0")[:9])))
-    try:
-        require_structures(structures, f"Structures '{text}'")
-    except InputError as error:
-        raise InputError(f"{str(error).rstrip('.')}; {_EXAMPLE}.") from None
-    return structures
 
 
 def _read_label_map(

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.annotation import parse_structures
 from ..core.errors import InputError
 from ..core.json_fields import load_json
-from .annotations import parse_structures
 from .file_names import children, is_folder, require_usable_name
 from .volumes import extension_of
 

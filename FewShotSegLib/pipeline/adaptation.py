@@ -1,13 +1,13 @@
-"""An adapter trained on a few annotated volumes: the rooms in order (CONTRIBUTING.md: the map)."""
+"""An adapter trained on a few annotated volumes: every step from the files to the ``.fseft``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,24 @@ from ..core.ct_offset import in_hounsfield
 from ..core.errors import InputError
 from ..core.events import make_event
 from ..core.geometry import Volume
-from ..core.limits import SEED, require_path
+from ..core.limits import require_path
 from ..core.model_folders import DEFAULT_MODELS
-from ..core.settings import TrainingSettings
-from ..core.size_prior import PriorChange, override_priors
+from ..core.options import AdaptOptions
+from ..core.size_prior import SizePrior, override_priors
+from ..features.extraction import FeatureSource
 from ..inference.query_sizes import query_for
 from ..inference.tiles import select_levels
-from ..methods.adapters import ADAPTERS, DEFAULT_METHOD, HEAD
+from ..methods.adapters import ADAPTERS, HEAD
 from ..methods.adapters.base import Adapter
 from ..methods.tuned_model import TunedNetwork
-from ..methods.tunings import TUNINGS
 from ..methods.tunings.base import Tuning
-from ..models.preprocessing import Preprocessing
 from ..models.registry import Model, find_model
 from ..training.checkpoint import Checkpoint
 from ..training.image_recipe import ImageSource
 from ..training.learner import FeatureLearner, Learner
-from ..training.loop import fit
+from ..training.loop import TrainingResult, fit
 from ..training.published_recipe import require_published
-from ..training.recipes import choose_tuning, default_settings, image_learner
+from ..training.recipes import choose_tuning, image_learner
 from ..training.run import Run
 from ..training.size_penalty import SizeTarget
 from ..training.support_set import (
@@ -53,7 +52,6 @@ from .adapter_file import TrainedAdapter, content_hash
 from .inputs import (
     PathLike,
     SupportLike,
-    as_structures,
     as_supports,
     as_volume,
     choose_modality,
@@ -70,50 +68,24 @@ from .runtime import Clock, Runtime
 def adapt(
     supports: Sequence[SupportLike],
     out: PathLike | None = None,
+    options: AdaptOptions | None = None,
     *,
-    structures: str | Sequence[Structure] | None = None,
-    model: str | None = None,
-    method: str = DEFAULT_METHOD,
-    decoder: str | None = None,
-    features: str | None = None,
-    preset: str = "own",
-    modality: str = "auto",
-    intensity_offset: float | None = None,
-    seed: int = 0,
-    settings: TrainingSettings | None = None,
-    gamma: float | None = None,
-    priors_ml: Mapping[str, float | PriorChange | None] | None = None,
-    exclusive: bool = True,
     query: PathLike | Volume | None = None,
     resume: bool = False,
     runtime: Runtime | None = None,
+    **changes: Any,
 ) -> TrainedAdapter:
     """Train an adapter on a few annotated volumes.
 
     Args:
         supports: 1 to about 10 annotated volumes, or (image, segmentation) paths.
         out: where to write the ``.fseft`` file, if anywhere.
-        structures: which to learn, as ``"4=parotid_right,5=parotid_left"`` or a list; None for all.
-        model: id of a foundation model, or the path of a registry entry; None is the embedded one
-            for the images' modality, see :data:`model_files.DEFAULT_MODELS`.
-        method: ``adapter``, ``linear-probe`` or ``adapter-1x1`` on the frozen backbone; or a
-            white-box method, which trains (part of) the backbone as well: see
-            :data:`methods.METHODS`.
-        decoder: what a white-box method does with the decoder: ``frozen``, ``tuned`` or ``new``.
-        features: ``multi`` adapts every level of the backbone, ``last`` the finest alone; None is
-            ``multi``, and ``last`` with published settings.
-        preset: ``own`` settings, or the ``published`` ones, see :mod:`published`.
-        modality: ``CT``, ``MR``, or ``auto`` to tell from the images.
-        intensity_offset: added to the values of every image given; None recognises CT that was
-            stored 1024 too high, and says so.
-        settings: of the training; those of :func:`methods.default_settings` where not given.
-        gamma: tolerance of the size priors; None takes it from the sizes' spread.
-        priors_ml: by structure name, a known volume in ml in place of the supports' mean, None
-            to switch its prior off, or what else to change about it.
-        exclusive: False lets structures overlap.
+        options: what is trained and how; the recommended where not given.
         query: an unlabelled volume to train for jointly (eq. 3 as published).
         resume: go on from the checkpoint that an interrupted run left beside ``out``.
         runtime: device, cache, progress, cancelling.
+        changes: fields of :class:`AdaptOptions` in place of those of ``options``, and of
+            ``TrainingSettings``: ``adapt(pairs, structures="4=liver", epochs=30)``.
 
     Returns:
         the adapter, ready for :func:`segment`.
@@ -121,120 +93,84 @@ def adapt(
     Raises:
         InputError, ModelError, StorageError: see each message. Nothing has been written.
         Cancelled: the user stopped.
+        TypeError: there is no option of such a name.
     """
-    SEED.check(seed)
-    supports, wanted = support_list(supports), as_structures(structures)
+    options, supports = AdaptOptions.of(options, **changes), support_list(supports)
+    runtime = runtime or Runtime()
+    clock = Clock(runtime.events)
+    tuning = choose_tuning(options.method, options.decoder, options.preset)
+    if tuning is not None and query is not None:
+        raise InputError(
+            "A query is trained for jointly on stored features, which the method "
+            f"'{options.method}' does not have here. Train without it: 'segment' refines what is "
+            "on the features."
+        )
     if out is not None:
         require_adapter_name(require_path(out))
         require_path(f"{os.fspath(out)}.partial")
-    runtime = runtime or Runtime()
-    clock = Clock(runtime.events)
-    tuning = choose_tuning(method, decoder, preset)
-    settings = settings or default_settings(method, preset, decoder)
-    features = features or ("last" if preset == "published" else "multi")
-    if tuning is not None and query is not None:
-        raise InputError(
-            f"A query is trained for jointly on stored features, which the method '{method}' does "
-            "not have here. Train without it: 'segment' refines what is on the features."
-        )
-    if out is not None:
         require_no_input(out, [query, *paths_of(supports)])
         require_writable(out)
-    foundation = None if model is None else find_model(model)
+    known = None if options.model is None else find_model(options.model)
     with clock.phase("read", len(supports)):
-        pairs = as_supports(supports, wanted)
-        if not pairs:
-            raise InputError("Give at least one support: an image and its segmentation.")
-        pairs = with_known_values(pairs, modality, intensity_offset)
-        query_volume = None
-        if query is not None:
-            query_volume = in_hounsfield(as_volume(query), modality, intensity_offset)
-        _tell_notes(pairs, query_volume, runtime)
-        chosen = choose_structures(pairs, wanted)
-    modality = _modality(modality, pairs, runtime)
-    if foundation is None:
-        foundation = find_model(DEFAULT_MODELS[modality])
-        runtime.events(make_event("model", id=foundation.entry.id, modality=modality))
-    require_known(modality, foundation)
-    # Of the supports alone, and kept with the adapter: a query has the same spacing.
-    preprocessing = foundation.entry.preprocessing[modality].fitted(
-        [pair.volume.grid for pair in pairs]
-    )
-    if preset == "published":
-        require_published(features, preprocessing.intensity)
-    source = runtime.source(foundation, preprocessing)
-    images = ImageSource(foundation, preprocessing) if tuning else None
-    if tuning is None:
-        source.upcoming = [pair.volume for pair in pairs]
-        source.upcoming += [query_volume] if query_volume is not None else []
-    with clock.phase("prepare" if tuning else "features", len(pairs)):
-        prepared = [prepare_support(pair, chosen, images or source) for pair in pairs]
-        support_set = SupportSet(list(chosen), prepared)
-        priors = override_priors(support_set.priors(gamma), gamma, priors_ml)
-        for message in support_set.unlike_sizes():
-            runtime.events(make_event("warning", message=message))
-    run = Run(source.device, seed, "train", runtime.events, runtime.check)
-    start = _start(
-        foundation, tuning, method, features, support_set, settings, preset, preprocessing, run
-    )
-    joint = None
-    if query_volume is not None:
+        given = _read(supports, query, options, runtime)
+    basis = _basis(given, known, tuning, options, runtime)
+    learned = _prepare(given, basis, clock, runtime)
+    run = Run(basis.source.device, options.seed, "train", runtime.events, runtime.check)
+    start = _start(basis, learned.supports, run)
+    target = None
+    if given.query is not None:
         with clock.phase("features", 1):
-            found = source(query_volume, name_of(query) or "query")
-            joint = query_for(query_volume, found, source, runtime.check)
-    checkpoint = None
+            found = basis.source(given.query, name_of(query) or "query")
+            joint = query_for(given.query, found, basis.source, runtime.check)
+            target = SizeTarget(joint, learned.priors)
     if out is not None:
-        recipe_of_run = (
-            *([s.name for s in chosen], method, features, settings, seed, priors),
-            *(joint.features.key if joint else "", source.device.type),
-            *([tuning.decoder, preset] if tuning else []),
-        )
-        checkpoint = Checkpoint(
-            Path(f"{os.fspath(out)}.partial"), _inputs_hash(prepared, *recipe_of_run)
-        )
-        if not resume:
-            checkpoint.remove()
-    stopping = stoppable(start.learner.network, runtime.check) if tuning else nullcontext()
-    with clock.phase("train", settings.epochs), stopping:
-        target = joint and SizeTarget(joint, {s.name: priors[s.name] for s in chosen})
-        result = fit(start.learner, replace(run, checkpoint=checkpoint), target)
-    trained = TrainedAdapter(
-        adapter=start.adapter.cpu(),
-        method=method,
-        features=features,
-        channels=start.channels,
-        structures=list(chosen),
-        priors=priors,
-        model_id=foundation.entry.id,
-        model_title=foundation.entry.title,
-        weights_sha256=foundation.weights_sha256,
-        network=foundation.entry.network(),
-        modality=modality,
-        preprocessing=preprocessing,
-        exclusive=exclusive,
-        training={
-            "settings": settings.to_json(),
-            **({} if preset == "own" else {"preset": preset}),
-            "seed": seed,
-            "epochs": result.epochs,
-            "stopped_early": result.stopped_early,
-            "final": result.history[-1] if result.history else {},
-            "joint_query": query_volume is not None,
-            "started_from_classes": start.from_classes,
-            "backbone_passes": source.passes,
-            "backbone_seconds": round(source.seconds, 3),
-            "seconds": clock.seconds(),
-            "device": str(source.device),
-        },
-        supports=[_provenance(s, p) for s, p in zip(pairs, prepared, strict=True)],
-        tuned=start.learner.network.tuned_tensors() if tuning else {},
-        decoder=tuning.decoder if method in TUNINGS else None,
-    )
+        run = replace(run, checkpoint=_checkpoint(out, resume, basis, learned, target))
+    with clock.phase("train", options.training.epochs), _stoppable(start.learner, run):
+        result = fit(start.learner, run, target)
+    trained = _trained(given, basis, learned, start, result)
+    trained.training["seconds"] = clock.seconds()
     if out is not None:
         trained.save(out)
-        checkpoint.remove()
+        run.checkpoint.remove()
         runtime.events(make_event("result", kind="adapter", path=os.fspath(out)))
     return trained
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What was read.
+
+    Attributes:
+        supports: with known values. structures: what they teach. query: to train for, or None.
+    """
+
+    supports: list[Support]
+    structures: list[Structure]
+    query: Volume | None
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """What a training stands on, but for its volumes.
+
+    Attributes:
+        foundation: the model. tuning: what is done to its backbone; None where that is frozen.
+        modality: which of its preprocessings. source: of features, with that, as fitted.
+    """
+
+    options: AdaptOptions
+    foundation: Model
+    tuning: Tuning | None
+    modality: str
+    source: FeatureSource
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """The supports as training sees them, and the sizes that they show or somebody knows."""
+
+    supports: SupportSet
+    priors: dict[str, SizePrior]
 
 
 @dataclass(frozen=True)
@@ -253,35 +189,84 @@ class _Start:
     from_classes: dict[str, str]
 
 
-def _start(
-    foundation: Model,
+def _read(
+    supports: Sequence[SupportLike],
+    query: PathLike | Volume | None,
+    options: AdaptOptions,
+    runtime: Runtime,
+) -> _Given:
+    wanted, modality, offset = options.structures, options.modality, options.intensity_offset
+    pairs = as_supports(supports, wanted)
+    if not pairs:
+        raise InputError("Give at least one support: an image and its segmentation.")
+    pairs = with_known_values(pairs, modality, offset)
+    volume = None
+    if query is not None:
+        volume = in_hounsfield(as_volume(query), modality, offset)
+    _tell_notes(pairs, volume, runtime)
+    return _Given(pairs, choose_structures(pairs, wanted), volume)
+
+
+def _basis(
+    given: _Given,
+    known: Model | None,
     tuning: Tuning | None,
-    method: str,
-    features: str,
-    supports: SupportSet,
-    settings: TrainingSettings,
-    preset: str,
-    preprocessing: Preprocessing,
-    run: Run,
-) -> _Start:
+    options: AdaptOptions,
+    runtime: Runtime,
+) -> _Basis:
+    """``known``: the model that was asked for, if any."""
+    modality = _modality(options.modality, given.supports, runtime)
+    foundation = known or find_model(DEFAULT_MODELS[modality])
+    if known is None:
+        runtime.events(make_event("model", id=foundation.entry.id, modality=modality))
+    require_known(modality, foundation)
+    # Of the supports alone, and kept with the adapter: a query has the same spacing.
+    preprocessing = foundation.entry.preprocessing[modality].fitted(
+        [pair.volume.grid for pair in given.supports]
+    )
+    if options.preset == "published":
+        require_published(options.feature_levels, preprocessing.intensity)
+    source = runtime.source(foundation, preprocessing)
+    return _Basis(options, foundation, tuning, modality, source)
+
+
+def _prepare(given: _Given, basis: _Basis, clock: Clock, runtime: Runtime) -> _Learned:
+    """The supports' features, or images where the backbone is trained; and the expected sizes."""
+    options, source = basis.options, basis.source
+    images = ImageSource(basis.foundation, source.preprocessing) if basis.tuning else None
+    if images is None:
+        source.upcoming = [pair.volume for pair in given.supports]
+        source.upcoming += [given.query] if given.query is not None else []
+    with clock.phase("prepare" if images else "features", len(given.supports)):
+        prepared = [prepare_support(s, given.structures, images or source) for s in given.supports]
+        supports = SupportSet(given.structures, prepared)
+        priors = override_priors(supports.priors(options.gamma), options.gamma, options.priors_ml)
+        for message in supports.unlike_sizes():
+            runtime.events(make_event("warning", message=message))
+    return _Learned(supports, priors)
+
+
+def _start(basis: _Basis, supports: SupportSet, run: Run) -> _Start:
     """An adapter (and the network below it) where its training begins."""
+    options, foundation, tuning = basis.options, basis.foundation, basis.tuning
     prepared = supports.supports
     if tuning is None:
         strides = prepared[0].features.strides
         channels = tuple(level.shape[0] for level in prepared[0].features.levels)
     else:
         strides, channels = foundation.backbone.strides, foundation.backbone.channels
-    levels = select_levels(strides, features)
+    levels = select_levels(strides, options.feature_levels)
     torch.manual_seed(run.seed)
-    adapter = ADAPTERS.get(method, HEAD)(
+    adapter = ADAPTERS.get(options.method, HEAD)(
         [channels[level] for level in levels], len(supports.structures), levels
     )
     learner: Learner
     if tuning is None:
-        learner = FeatureLearner(adapter, prepared, settings)
+        learner = FeatureLearner(adapter, prepared, options.training)
     else:
         network = TunedNetwork(foundation, tuning, adapter)
-        learner = image_learner(preset)(network, prepared, settings, preprocessing)
+        kind = image_learner(options.preset)
+        learner = kind(network, prepared, options.training, basis.source.preprocessing)
     learner.begin(run)
     from_classes = {}
     for k, structure in enumerate(supports.structures):
@@ -290,6 +275,51 @@ def _start(
             adapter.start_from(k, *(tensor.to(adapter.mean0.device) for tensor in head))
             from_classes[structure.name] = foundation.entry.class_named(structure.name)
     return _Start(learner, adapter, channels, from_classes)
+
+
+def _stoppable(learner: Learner, run: Run) -> AbstractContextManager[Any]:
+    """A backbone's step takes long: it is stopped within; an adapter's is short."""
+    if isinstance(learner.network, TunedNetwork):
+        return stoppable(learner.network, run.check)
+    return nullcontext()
+
+
+def _trained(
+    given: _Given, basis: _Basis, learned: _Learned, start: _Start, result: TrainingResult
+) -> TrainedAdapter:
+    """The adapter with all that its file says of it."""
+    options, foundation, source = basis.options, basis.foundation, basis.source
+    network = start.learner.network
+    pairs = zip(given.supports, learned.supports.supports, strict=True)
+    return TrainedAdapter(
+        adapter=start.adapter.cpu(),
+        method=options.method,
+        features=options.feature_levels,
+        channels=start.channels,
+        structures=list(given.structures),
+        priors=learned.priors,
+        model_id=foundation.entry.id,
+        model_title=foundation.entry.title,
+        weights_sha256=foundation.weights_sha256,
+        network=foundation.entry.network(),
+        modality=basis.modality,
+        preprocessing=source.preprocessing,
+        exclusive=options.exclusive,
+        training={
+            **options.provenance(),
+            "epochs": result.epochs,
+            "stopped_early": result.stopped_early,
+            "final": result.history[-1] if result.history else {},
+            "joint_query": given.query is not None,
+            "started_from_classes": start.from_classes,
+            "backbone_passes": source.passes,
+            "backbone_seconds": round(source.seconds, 3),
+            "device": str(source.device),
+        },
+        supports=[_provenance(support, prepared) for support, prepared in pairs],
+        tuned=network.tuned_tensors() if isinstance(network, TunedNetwork) else {},
+        decoder=options.chosen_decoder,
+    )
 
 
 def _modality(wanted: str, supports: Sequence[Support], runtime: Runtime) -> str:
@@ -320,11 +350,24 @@ def _provenance(support: Support, prepared: PreparedSupport) -> dict[str, Any]:
     }
 
 
-def _inputs_hash(prepared: Sequence[PreparedSupport], *parts: Any) -> str:
-    """A hash of everything that a training depends on."""
+def _checkpoint(
+    out: PathLike, resume: bool, basis: _Basis, learned: _Learned, target: SizeTarget | None
+) -> Checkpoint:
+    """The checkpoint of this very training beside its result; one that is there goes, unless it
+    is to be gone on from."""
     digest = hashlib.sha256()
-    for support in prepared:
+    for support in learned.supports.supports:
         digest.update(support.features.key.encode())
         digest.update(support.targets.numpy().tobytes())
-    digest.update(json.dumps(parts, default=repr, sort_keys=True).encode())
-    return digest.hexdigest()
+    rest = {
+        "options": basis.options.fingerprint(),
+        "structures": [structure.name for structure in learned.supports.structures],
+        "priors": {name: asdict(prior) for name, prior in learned.priors.items()},
+        "query": target.query.features.key if target else None,
+        "device": basis.source.device.type,
+    }
+    digest.update(json.dumps(rest, default=repr, sort_keys=True).encode())
+    checkpoint = Checkpoint(Path(f"{os.fspath(out)}.partial"), digest.hexdigest())
+    if not resume:
+        checkpoint.remove()
+    return checkpoint

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import Cancelled, FewShotSegError, InputError, in_words
+from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
 from ..core.transaction import recover
 from ..io.volumes import extension_of
 from .adapter_file import TrainedAdapter
-from .inputs import PathLike
+from .inputs import PathLike, SupportLike
 from .report import NAME as REPORT
 from .report import read_reports
+from .runtime import Runtime
 from .segmentation import Segmentation, segment
 
 
@@ -60,7 +63,11 @@ def segment_each(
     adapter: TrainedAdapter | PathLike,
     queries: Iterable[PathLike],
     out: PathLike,
-    **options: Any,
+    options: SegmentOptions | None = None,
+    *,
+    supports: Sequence[SupportLike] = (),
+    runtime: Runtime | None = None,
+    **changes: Any,
 ) -> Iterator[Outcome]:
     """Segment queries into a folder, one after the other, as they are asked for.
 
@@ -70,7 +77,7 @@ def segment_each(
 
     Args:
         queries: image files or DICOM folders. out: the folder; it is made where it is missing.
-        options: of :func:`.segmentation.segment`, the same for all.
+        options, supports, runtime, changes: of :func:`.segmentation.segment`, the same for all.
 
     Raises:
         InputError, ModelError: the adapter, its model or the names can't be used: no query is read.
@@ -79,17 +86,18 @@ def segment_each(
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
     queries = list(queries)
     paths = result_paths(queries, out, trained.exclusive)
-    trained.find_model(options.get("model"))
+    options = SegmentOptions.of(options, **changes)
+    trained.find_model(options.model)
     recover(out)  # a run that was killed may have left a result whose report is not in place yet
     ours = read_reports(Path(out) / REPORT)
-    return _outcomes(trained, list(zip(queries, paths, strict=True)), set(ours), options)
+    one = partial(segment, trained, options=options, supports=supports, runtime=runtime)
+    return _outcomes(one, list(zip(queries, paths, strict=True)), set(ours))
 
 
 def _outcomes(
-    trained: TrainedAdapter,
+    one: Callable[[PathLike, PathLike], Segmentation],
     work: Sequence[tuple[PathLike, str]],
     ours: set[str],
-    options: dict[str, Any],
 ) -> Iterator[Outcome]:
     for query, path in work:
         try:
@@ -98,7 +106,7 @@ def _outcomes(
                     f"{path} is there already, and {REPORT} beside it does not say that FewShotSeg "
                     "made it; choose another folder."
                 )
-            outcome = Outcome(query, path, segment(trained, query, path, **options))
+            outcome = Outcome(query, path, one(query, path))
         except (Cancelled, BrokenPipeError):  # the user; whoever listens to the events
             raise
         except Exception as error:

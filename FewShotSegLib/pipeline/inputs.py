@@ -8,14 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.annotation import Annotation, Structure, require_mask, require_structures
+from ..core.annotation import (
+    Annotation,
+    Structure,
+    as_structures,
+    require_mask,
+    require_structures,
+)
 from ..core.ct_offset import in_hounsfield, is_offset_ct
 from ..core.errors import InputError
 from ..core.geometry import Volume
 from ..core.limits import require_path
 from ..core.modality import modality_of
 from ..core.model_folders import DEFAULT_MODELS
-from ..io.annotations import parse_structures, read_annotation
+from ..io.annotations import read_annotation
 from ..io.volumes import read_image, usable_volume
 from ..models.registry import Model
 from ..training.support_set import Support
@@ -40,31 +46,6 @@ def read_support(
     require_path(segmentation)
     annotation = read_annotation(segmentation, volume.grid, wanted)
     return Support(volume, annotation, Path(image).name)
-
-
-def as_structures(structures: str | Sequence[Structure] | None) -> list[Structure] | None:
-    """Structures, read where they are a text such as ``"4=parotid_right,5=parotid_left"``.
-
-    Raises:
-        InputError: they are something else, or can't be told apart.
-    """
-    if structures is None:
-        return None
-    if isinstance(structures, str):
-        return parse_structures(structures)
-    if not isinstance(structures, Iterable) or isinstance(structures, (bytes, Mapping)):
-        raise InputError(_STRUCTURES)
-    chosen = list(structures)
-    if not chosen:
-        raise InputError(_STRUCTURES)
-    require_structures(chosen, "The structures")
-    return chosen
-
-
-_STRUCTURES = (
-    'Structures are a text such as "4=parotid_right,5=parotid_left", or one or more Structure(name,'
-    " value)."
-)
 
 
 def as_volume(query: PathLike | Volume, name: str = "The volume") -> Volume:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ..core.annotation import dice
 from ..core.atomic import write_json
 from ..core.errors import InputError
 from ..core.json_fields import load_json
+from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
 from ..core.size_prior import SizePrior, as_expected
 from ..core.transaction import Transaction, alone
@@ -37,29 +39,42 @@ HARDLY = 0.1
 """Part of its smallest expected size below which a structure may well be absent."""
 
 
+@dataclass(frozen=True)
+class Basis:
+    """What a result rests on beside the adapter.
+
+    Attributes:
+        priors: those that were used: the adapter's, or the user's in their place.
+        model: whose features were used. options: of the segmentation. source: of the features.
+        refinement: what transduction says of itself; None without.
+        warnings: said before there was a result.
+    """
+
+    priors: Mapping[str, SizePrior]
+    model: Model
+    options: SegmentOptions
+    source: FeatureSource
+    refinement: dict[str, Any] | None = None
+    warnings: Sequence[str] = ()
+
+
 def make_report(
-    result: Segmentation,
-    trained: TrainedAdapter,
-    priors: Mapping[str, SizePrior],
-    model: Model,
-    transductive: bool,
-    refinement: dict[str, Any] | None,
-    warnings: list[str],
-    seconds: dict[str, float],
-    source: FeatureSource,
-    seed: int,
+    result: Segmentation, trained: TrainedAdapter, basis: Basis, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """The report of one segmentation; JSON-ready. Volumes are ml on the original grid.
 
-    ``priors`` are those that were used: the adapter's, or the user's in their place.
+    Args:
+        seconds: by phase.
     """
+    model, source, refinement = basis.model, basis.source, basis.refinement
+    transductive = basis.options.transductive
     voxel = result.grid.voxel_volume / 1000
-    structures, notes = {}, list(warnings)
+    structures, notes = {}, list(basis.warnings)
     for structure in result.structures:
         name = structure.name
         mask, before = result.masks[name], result.unrefined[name]
         refined = (refinement or {}).get("structures", {}).get(name, {})
-        prior = priors[name]
+        prior = basis.priors[name]
         low = refined.get("lower_bound_ml", prior.bounds()[0] / 1000)
         high = refined.get("upper_bound_ml", prior.bounds()[1] / 1000)
         volume = float(np.count_nonzero(mask)) * voxel
@@ -120,7 +135,7 @@ def make_report(
         "backbone_passes": source.passes,
         "backbone_seconds": round(source.seconds, 3),
         "device": str(source.device),
-        "seed": seed,
+        "seed": basis.options.seed,
         "training_seed": trained.training.get("seed"),
         "model": {
             "id": model.entry.id,

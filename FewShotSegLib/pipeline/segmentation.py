@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,11 @@ from ..core.ct_offset import in_hounsfield
 from ..core.errors import InputError
 from ..core.events import make_event
 from ..core.geometry import Grid, Volume
-from ..core.limits import SEED, require_path
+from ..core.limits import require_path
 from ..core.model_folders import own_folder
-from ..core.settings import RefinementSettings, TrainingSettings
-from ..core.size_prior import PriorChange, override_priors
+from ..core.options import SegmentOptions
+from ..core.settings import TrainingSettings
+from ..core.size_prior import override_priors
 from ..core.transaction import Transaction, recover
 from ..inference.prediction import (
     model_probabilities,
@@ -56,7 +57,7 @@ from .inputs import (
     with_known_values,
 )
 from .report import NAME as REPORT
-from .report import commit_with_report, make_report, read_reports
+from .report import Basis, commit_with_report, make_report, read_reports
 from .runtime import Clock, Runtime
 
 
@@ -97,19 +98,11 @@ def segment(
     adapter: TrainedAdapter | PathLike,
     query: PathLike | Volume,
     out: PathLike | None = None,
+    options: SegmentOptions | None = None,
     *,
-    transductive: bool = True,
-    probabilities: bool = False,
-    uncertainty: bool = False,
     supports: Sequence[SupportLike] = (),
-    model: str | None = None,
-    gamma: float | None = None,
-    priors_ml: Mapping[str, float | PriorChange | None] | None = None,
-    refinement: RefinementSettings | None = None,
-    largest_component: bool = False,
-    intensity_offset: float | None = None,
-    seed: int = 0,
     runtime: Runtime | None = None,
+    **changes: Any,
 ) -> Segmentation:
     """Segment one query with a trained adapter, which stays as it was.
 
@@ -118,46 +111,32 @@ def segment(
         query: an image file, DICOM folder or volume.
         out: where to write the result, if anywhere: a label map, or named segments for
             ``.seg.nrrd``; ``report.json`` and any probabilities go beside it.
-        transductive: refine a copy of the adapter until the sizes on the query are plausible.
-        probabilities: keep (and write) each structure's probability.
-        uncertainty: keep (without writing it) how undecided each voxel is.
+        options: how; with transduction and no extras where not given.
         supports: the training's supports, if at hand: their loss then holds the refinement.
-        model: another installation of the adapter's foundation model.
-        gamma, priors_ml: in place of the adapter's.
-        largest_component: keep only the largest connected component of each structure.
-        intensity_offset: added to the values of every image given; None recognises CT that was
-            stored 1024 too high, and says so.
+        runtime: device, cache, progress, cancelling.
+        changes: fields of :class:`SegmentOptions` in place of those of ``options``, and of
+            ``RefinementSettings``: ``segment(adapter, path, transductive=False)``.
 
     Raises:
         InputError, ModelError, StorageError: see each message. Nothing has been written.
         Cancelled: the user stopped.
+        TypeError: there is no option of such a name.
     """
-    SEED.check(seed)
-    supports = support_list(supports)
+    options, supports = SegmentOptions.of(options, **changes), support_list(supports)
     runtime = runtime or Runtime()
     clock = Clock(runtime.events, name_of(query))
     if out is not None:
-        require_path(out)
-        check_output_name(out)
-        require_no_input(out, [query, *paths_of(supports)])
-        require_writable(out)
-        own_folder("locks")  # needed at the end: told before the work
-        recover(Path(out).parent)
-        read_reports(Path(out).parent / REPORT)  # refuses one of somebody else's
+        _require_output(out, [query, *paths_of(supports)])
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
-    if out is not None and probabilities:
-        probability_names(out, trained.structures)  # refuses a name that no file can have
-    if out is not None and not trained.exclusive and not os.fspath(out).endswith(".seg.nrrd"):
-        raise InputError(
-            "This adapter's structures may overlap, which a label map can't hold. End the "
-            "output's name with .seg.nrrd."
-        )
-    priors = override_priors(trained.priors, gamma, priors_ml)
-    foundation = trained.find_model(model)
+    if out is not None:
+        _require_fitting(out, trained, options)
+    priors = override_priors(trained.priors, options.gamma, options.priors_ml)
+    foundation = trained.find_model(options.model)
     with clock.phase("read", 1):
-        volume = in_hounsfield(as_volume(query), trained.modality, intensity_offset)
+        offset = options.intensity_offset
+        volume = in_hounsfield(as_volume(query), trained.modality, offset)
         pairs = as_supports(supports, trained.structures)
-        pairs = with_known_values(pairs, trained.modality, intensity_offset)
+        pairs = with_known_values(pairs, trained.modality, offset)
     warnings = _query_warnings(trained, volume)
     for warning in warnings:  # now, while stopping still saves something
         runtime.events(make_event("warning", message=warning))
@@ -166,70 +145,97 @@ def segment(
     with clock.phase("features", 1 + len(pairs)):
         features = source(volume, name_of(query) or "query")
         prepared = [prepare_support(pair, trained.structures, source) for pair in pairs]
-    placement = trained.preprocessing.place(volume.grid)
-    names = [structure.name for structure in trained.structures]
-
-    def on_tile(done: int, total: int) -> None:
-        runtime.check()
-        runtime.events(make_event("progress", phase="segment", done=done, total=total))
-
     with clock.phase("segment", None):
-        scores = model_probabilities(trained.adapter, features, source.device, on_tile)
-        unrefined = _masks(scores, placement, trained, largest_component)
-    masks, refined_report = unrefined, None
-    if transductive:
+        scores = model_probabilities(trained.adapter, features, source.device, _on_tile(runtime))
+        unrefined = _masks(scores, volume, trained, options)
+    masks, refinement = unrefined, None
+    if options.transductive:
         with clock.phase("refine", None):
             target = query_for(volume, features, source, runtime.check)
-            refined, refined_report = refine(
+            names = [structure.name for structure in trained.structures]
+            refined, refinement = refine(
                 trained.adapter,
                 scores,
                 SizeTarget(target, {name: priors[name] for name in names}),
-                refinement or RefinementSettings(),
-                Run(source.device, seed, "refine", runtime.events, runtime.check),
+                options.refinement,
+                Run(source.device, options.seed, "refine", runtime.events, runtime.check),
                 prepared,
                 _settings_of(trained),
             )
             if refined is not scores:
                 scores = refined
-                masks = _masks(scores, placement, trained, largest_component)
+                masks = _masks(scores, volume, trained, options)
+    placement = trained.preprocessing.place(volume.grid)
     result = Segmentation(
         structures=trained.structures,
-        masks=dict(zip(names, masks, strict=True)),
-        unrefined=dict(zip(names, unrefined, strict=True)),
-        probabilities={
-            name: original_probability(score, placement)
-            for name, score in zip(names, scores, strict=True)
-            if probabilities
-        },
+        masks=masks,
+        unrefined=unrefined,
+        probabilities=_probabilities(scores, placement, trained) if options.probabilities else {},
         grid=volume.grid,
-        uncertainty=original_uncertainty(scores, placement) if uncertainty else None,
+        uncertainty=original_uncertainty(scores, placement) if options.uncertainty else None,
     )
     runtime.check()
-    written: list[tuple[str, str]] = []
-    with Transaction(Path(out).parent) if out is not None else nullcontext() as files:
-        if out is not None:
-            like = None if isinstance(query, Volume) else query
-            with clock.phase("write", None):
-                written = _write(result, out, like, files)
-        result.report = make_report(
-            result,
-            trained,
-            priors,
-            foundation,
-            transductive,
-            refined_report,
-            warnings,
-            clock.times,
-            source,
-            seed,
+    like = None if isinstance(query, Volume) else query
+    basis = Basis(priors, foundation, options, source, refinement, warnings)
+    _finish(result, trained, basis, out and (out, like), clock, runtime)
+    return result
+
+
+def _require_output(out: PathLike, inputs: Sequence[Any]) -> None:
+    """Refuse what a result can't be written as, before the work."""
+    require_path(out)
+    check_output_name(out)
+    require_no_input(out, inputs)
+    require_writable(out)
+    own_folder("locks")  # needed at the end: told before the work
+    recover(Path(out).parent)
+    read_reports(Path(out).parent / REPORT)  # refuses another program's
+
+
+def _require_fitting(out: PathLike, trained: TrainedAdapter, options: SegmentOptions) -> None:
+    """Refuse an output that can't hold this adapter's results."""
+    if options.probabilities:
+        probability_names(out, trained.structures)  # refuses a name that no file can have
+    if not trained.exclusive and not os.fspath(out).endswith(".seg.nrrd"):
+        raise InputError(
+            "This adapter's structures may overlap, which a label map can't hold. End the "
+            "output's name with .seg.nrrd."
         )
-        if out is not None:
-            written.append(("report", str(commit_with_report(files, out, result.report))))
+
+
+def _on_tile(runtime: Runtime) -> Callable[[int, int], None]:
+    def on_tile(done: int, total: int) -> None:
+        runtime.check()
+        runtime.events(make_event("progress", phase="segment", done=done, total=total))
+
+    return on_tile
+
+
+def _finish(
+    result: Segmentation,
+    trained: TrainedAdapter,
+    basis: Basis,
+    place: tuple[PathLike, PathLike | None] | None,
+    clock: Clock,
+    runtime: Runtime,
+) -> None:
+    """Give a result its report, write both, and tell of them.
+
+    Args:
+        place: where to, and the file whose header the result's is to be like; None writes nothing.
+    """
+    written: list[tuple[str, str]] = []
+    with Transaction(Path(place[0]).parent) if place else nullcontext() as files:
+        if place:
+            with clock.phase("write", None):
+                written = _write(result, *place, files)
+        result.report = make_report(result, trained, basis, clock.times)
+        if place:
+            written.append(("report", str(commit_with_report(files, place[0], result.report))))
     for kind, path in written:
         runtime.events(make_event("result", kind=kind, path=path))
-    for warning in result.report["warnings"][len(warnings) :]:
+    for warning in result.report["warnings"][len(basis.warnings) :]:
         runtime.events(make_event("warning", message=warning))
-    return result
 
 
 def _write(
@@ -255,9 +261,20 @@ def _write(
 
 
 def _masks(
-    scores: torch.Tensor, placement: Placement, trained: TrainedAdapter, largest: bool
-) -> list[np.ndarray]:
-    return original_masks(scores, placement, trained.exclusive, largest)
+    scores: torch.Tensor, volume: Volume, trained: TrainedAdapter, options: SegmentOptions
+) -> dict[str, np.ndarray]:
+    """By structure name, on the query's original grid."""
+    placement = trained.preprocessing.place(volume.grid)
+    masks = original_masks(scores, placement, trained.exclusive, options.largest_component)
+    return {s.name: mask for s, mask in zip(trained.structures, masks, strict=True)}
+
+
+def _probabilities(
+    scores: torch.Tensor, placement: Placement, trained: TrainedAdapter
+) -> dict[str, np.ndarray]:
+    """By structure name, on the query's original grid."""
+    pairs = zip(trained.structures, scores, strict=True)
+    return {s.name: original_probability(score, placement) for s, score in pairs}
 
 
 def _settings_of(trained: TrainedAdapter) -> TrainingSettings:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.method_catalog import PUBLISHED, MethodRecord, method_named
 from ..core.settings import TrainingSettings
 from ..inference.tiles import Box
 from ..methods.tuned_model import TunedNetwork
@@ -27,37 +25,10 @@ from .run import Run
 from .sampling import box_around
 from .support_set import PreparedSupport
 
-DECODER_RATE = 1e-4
-"""Of a method of the encoder whose decoder is trained as well; others' rates are in their records.
-"""
 SHIFT, SHIFTED = 0.1, 0.2
 """The most that intensities in [0, 1] are shifted by, and how often."""
 SMOOTHED = 10
 """Epochs of the moving average that tells whether the loss has settled."""
-
-
-def published_settings(method: str, decoder: str | None) -> TrainingSettings:
-    """200 epochs of six crops of 96 voxels a side from every volume; Dice alone.
-
-    Args:
-        decoder: what the method does with it; None for adapters.
-
-    Raises:
-        InputError: the paper has no settings of the method.
-    """
-    record = method_named(method)
-    rate = require_published_method(record)
-    if record.decoders[:1] == ("frozen",) and decoder in ("tuned", "new"):
-        rate = DECODER_RATE
-    return TrainingSettings(
-        **asdict(PUBLISHED),
-        learning_rate=rate,
-        weight_decay=0.0,
-        cross_entropy=0.0,
-        warm_up=1,
-        plateau=0.001,
-        patience=20,
-    )
 
 
 class PublishedLearner(ImageLearner):
@@ -162,20 +133,6 @@ class PublishedLearner(ImageLearner):
             losses.append(_dice_loss(probability, torch.cat([background, target]), weights))
         loss = torch.stack(losses).mean()
         return loss, torch.zeros_like(loss)
-
-
-def require_published_method(record: MethodRecord) -> float:
-    """The published learning rate of a method.
-
-    Raises:
-        InputError: the authors' code has no such method.
-    """
-    if record.published_rate is None:
-        raise InputError(
-            f"There are no published settings of the method '{record.name}'. Use its own (without "
-            "--preset)."
-        )
-    return record.published_rate
 
 
 def require_published(features: str, intensity: str) -> None:

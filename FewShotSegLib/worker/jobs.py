@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,6 @@ from ..core.job_protocol import (
     TrainJob,
     make_private,
 )
-from ..core.json_schema import from_json
 from .outputs import write_result, write_segmentation
 
 if TYPE_CHECKING:
@@ -50,10 +49,9 @@ def run_job(job: Job, folder: Path, events: EventSink, cancel: Cancel) -> Path:
 @run_job.register
 def _train(job: TrainJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
     from ..pipeline import adapt
-    from ..training.recipes import default_settings
     from .inputs import read_support
 
-    own = default_settings(job.method, job.preset, job.decoder)
+    options = job.options()
     supports = [
         read_support(folder, files, job.structures, f"Support {number}")
         for number, files in enumerate(job.supports, 1)
@@ -61,17 +59,7 @@ def _train(job: TrainJob, folder: Path, events: EventSink, cancel: Cancel) -> Pa
     trained = adapt(
         supports,
         make_private(folder / RESULTS) / ADAPTER,
-        structures=job.structures,
-        model=job.model,
-        method=job.method,
-        decoder=job.decoder,
-        preset=job.preset,
-        features=job.features,
-        modality=job.modality,
-        seed=job.seed,
-        settings=from_json(type(own), {**asdict(own), **job.settings}, "'settings' of the job"),
-        priors_ml=job.priors,
-        exclusive=job.exclusive,
+        options=options,
         runtime=_runtime(job, events, cancel),
     )
     return write_result(folder, "train", adapter=ADAPTER, metadata=trained.metadata())
@@ -82,16 +70,11 @@ def _segment(job: SegmentJob, folder: Path, events: EventSink, cancel: Cancel) -
     from ..pipeline import segment
     from .inputs import read_volume
 
-    start = time.monotonic()
+    start, options = time.monotonic(), job.options()
     result = segment(
         folder / job.adapter,
         read_volume(folder, job.query, "The query"),
-        transductive=job.transductive,
-        uncertainty=job.uncertainty,
-        model=job.model,
-        priors_ml=job.priors,
-        largest_component=job.largest_component,
-        seed=job.seed,
+        options=options,
         runtime=_runtime(job, events, cancel),
     )
     return write_segmentation(folder, result, round(time.monotonic() - start, 2))

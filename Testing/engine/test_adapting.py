@@ -87,7 +87,7 @@ class Training(PipelineTestCase):
             self.assertLess(sizes[method, "last"], sizes[method, "multi"])
         self.assertLess(sizes["linear-probe", "multi"], sizes["adapter-1x1", "multi"])
         self.assertLess(sizes["adapter-1x1", "multi"], sizes["adapter", "multi"])
-        with self.assertRaisesRegex(InputError, "no method 'magic'. Known: linear-probe"):
+        with self.assertRaisesRegex(InputError, "no method 'magic'. Known: adapter, linear-probe"):
             self.adapt(method="magic")
 
     def test_what_was_not_annotated_is_unknown(self) -> None:

@@ -9,10 +9,14 @@ import numpy as np
 from annotation_grids import part_of
 from tiny_model import STRUCTURES, TrainedWorld, run, write_array
 
-from FewShotSegLib.core.annotation import Annotation, Structure, require_structures
+from FewShotSegLib.core.annotation import (
+    Annotation,
+    Structure,
+    parse_structures,
+    require_structures,
+)
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.job_protocol import ArrayFile, MaskFile, SupportFiles
-from FewShotSegLib.io.annotations import parse_structures
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 from FewShotSegLib.pipeline.inputs import as_supports

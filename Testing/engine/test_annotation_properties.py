@@ -18,11 +18,17 @@ from segment_files import write_nrrd
 from soak_profile import examples
 from tiny_model import write_array
 
-from FewShotSegLib.core.annotation import MAX_VALUE, Structure, name_key, require_structures
+from FewShotSegLib.core.annotation import (
+    MAX_VALUE,
+    Structure,
+    name_key,
+    parse_structures,
+    require_structures,
+)
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.geometry import Grid
 from FewShotSegLib.evaluation.metrics import evaluate, evaluate_files
-from FewShotSegLib.io.annotations import parse_structures, read_annotation
+from FewShotSegLib.io.annotations import read_annotation
 from FewShotSegLib.io.results import write_segments
 
 SHAPE = (6, 5, 4)

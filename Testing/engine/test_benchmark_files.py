@@ -260,7 +260,7 @@ class PlanValuesTest(BenchmarkCase):
                 read_plan(plan)
         for rate in (1e-6, 1, 10):
             method = read_plan(self.write(methods=[{**PROBE, "learning_rate": rate}])).methods[0]
-            self.assertEqual(method.settings.learning_rate, rate)
+            self.assertEqual(method.options.training.learning_rate, rate)
 
     def test_names_that_cannot_be_shown(self) -> None:
         task = self.plan()["tasks"][0]

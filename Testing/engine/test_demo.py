@@ -17,13 +17,15 @@ from tiny import FILTERS, OneThread, make_backbone
 from tiny_model import run
 
 from FewShotSegLib.cli.demo import _make_patients, _notes, run_demo
+from FewShotSegLib.core.annotation import parse_structures
 from FewShotSegLib.core.errors import InputError, ModelError
+from FewShotSegLib.core.options import AdaptOptions
+from FewShotSegLib.core.settings import TrainingSettings
 from FewShotSegLib.evaluation.metrics import evaluate
-from FewShotSegLib.io.annotations import parse_structures, read_annotation
+from FewShotSegLib.io.annotations import read_annotation
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.phantoms.patients import make_phantom
 from FewShotSegLib.pipeline import Runtime, adapt
-from FewShotSegLib.training.loop import TrainingSettings
 
 QUICK = TrainingSettings(epochs=2, steps_per_epoch=1, crops=1, crop_size=16)
 STRUCTURES = "1=gland_right,2=gland_left,3=pouch"
@@ -82,11 +84,12 @@ class DemoTestCase(OneThread):
         self.said: list[str] = []
 
     def run_demo(self, data: Path | None, **options) -> dict:
-        options = {"supports": 1, "model": self.model, "settings": QUICK} | options
+        supports = options.pop("supports", 1)
+        options = AdaptOptions(**{"model": self.model, "settings": QUICK} | options)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             summary = run_demo(
-                self.out, data, runtime=self.runtime, say=self.said.append, **options
+                self.out, data, supports, options, runtime=self.runtime, say=self.said.append
             )
         self.assertEqual(printed.getvalue(), "")
         json.dumps(summary, allow_nan=False)

@@ -19,11 +19,11 @@ from job_case import Worker, put, put_support
 from tiny import make_model, make_volume
 from tiny_model import QUICK, STRUCTURES, TinyWorld
 
+from FewShotSegLib.core.annotation import parse_structures
 from FewShotSegLib.core.job_protocol import SegmentJob, TrainJob, make_private, write_job
 from FewShotSegLib.evaluation.metrics import dice
 from FewShotSegLib.features.extraction import FeatureSource, stream_features
 from FewShotSegLib.features.store import FeatureStore
-from FewShotSegLib.io.annotations import parse_structures
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.phantoms.patients import make_phantom
 from FewShotSegLib.pipeline import Runtime, adapt, segment

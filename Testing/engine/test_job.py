@@ -12,7 +12,7 @@ from job_case import put, put_support
 from scipy.spatial.transform import Rotation
 from tiny_model import STRUCTURES, TinyWorld, make_grid, make_labels
 
-from FewShotSegLib.core.annotation import Structure
+from FewShotSegLib.core.annotation import Structure, parse_structures
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.geometry import Grid
 from FewShotSegLib.core.job_protocol import (
@@ -30,7 +30,7 @@ from FewShotSegLib.core.job_protocol import (
     write_job,
 )
 from FewShotSegLib.core.size_prior import PriorChange, SizePrior
-from FewShotSegLib.io.annotations import parse_structures, read_annotation
+from FewShotSegLib.io.annotations import read_annotation
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.worker.inputs import on_grid, read_support, read_volume
 

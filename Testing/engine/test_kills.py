@@ -23,10 +23,10 @@ from job_case import put, put_support
 from soak_profile import record, soak_only
 from tiny_model import QUICK, STRUCTURES, TinyWorld
 
+from FewShotSegLib.core.annotation import parse_structures
 from FewShotSegLib.core.job_folders import MARKER, PREFIX, make_job_folder, remove_job_folder
 from FewShotSegLib.core.job_protocol import Job, SegmentJob, TrainJob, write_job
 from FewShotSegLib.core.processes import process_exists, process_start
-from FewShotSegLib.io.annotations import parse_structures
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 

@@ -16,11 +16,12 @@ from FewShotSegLib.cli.describe import result_text
 from FewShotSegLib.compute.pieces import find_pieces
 from FewShotSegLib.core.annotation import Annotation, Structure
 from FewShotSegLib.core.geometry import Volume
+from FewShotSegLib.core.options import SegmentOptions
 from FewShotSegLib.core.size_prior import PriorChange, SizePrior, override_priors
 from FewShotSegLib.models.registry import find_model
 from FewShotSegLib.overlay.page import Panel
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
-from FewShotSegLib.pipeline.report import make_report
+from FewShotSegLib.pipeline.report import Basis, make_report
 from FewShotSegLib.pipeline.segmentation import Segmentation
 from FewShotSegLib.training.support_set import Support, SupportSet, prepare_support
 
@@ -103,14 +104,13 @@ class Reports(PipelineTestCase):
                 GRID,
             ),
             self.trained,
-            {"bean": prior or SizePrior(volume, pieces=1, apart=0.0)},
-            model,
-            transductive,
-            None,
-            [],
+            Basis(
+                {"bean": prior or SizePrior(volume, pieces=1, apart=0.0)},
+                model,
+                SegmentOptions(transductive=transductive),
+                self.runtime.source(model, self.trained.preprocessing),
+            ),
             {},
-            self.runtime.source(model, self.trained.preprocessing),
-            0,
         )  # fmt: skip
 
     def test_one_piece_of_the_right_size_is_as_expected(self) -> None:

@@ -10,6 +10,7 @@ from job_case import put, put_support
 from startup import COMMAND, FIRST_EVENT, heavy, loaded_after
 from tiny_model import STRUCTURES, TrainedWorld
 
+from FewShotSegLib.core.annotation import parse_structures
 from FewShotSegLib.core.architecture_catalog import ARCHITECTURES
 from FewShotSegLib.core.job_protocol import (
     DevicesJob,
@@ -20,7 +21,6 @@ from FewShotSegLib.core.job_protocol import (
     write_job,
 )
 from FewShotSegLib.core.method_catalog import METHODS
-from FewShotSegLib.io.annotations import parse_structures
 from FewShotSegLib.io.volumes import read_image
 
 JOB = """

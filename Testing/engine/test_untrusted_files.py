@@ -221,7 +221,7 @@ class PlanTest(UntrustedTestCase):
         for method, given_ in zip(plan.methods, document["methods"], strict=True):
             given_ = {"method": given_} if isinstance(given_, str) else given_
             self.assert_says(asdict(method), given_)
-            self.assertGreater(method.settings.epochs, 0)
+            self.assertGreater(method.options.training.epochs, 0)
         for task, given_ in zip(plan.tasks, document["tasks"], strict=True):
             self.assertEqual(plain([asdict(draw) for draw in task.draws]), given_["draws"])
             self.assertEqual(task.name, given_["name"])

@@ -14,6 +14,7 @@ import numpy as np
 from job_case import ROOT, Worker, put, put_support
 from tiny_model import QUICK, STRUCTURES, TinyWorld, run
 
+from FewShotSegLib.core.annotation import parse_structures
 from FewShotSegLib.core.job_protocol import (
     CANCEL,
     DevicesJob,
@@ -25,7 +26,6 @@ from FewShotSegLib.core.job_protocol import (
     read_segments,
     write_job,
 )
-from FewShotSegLib.io.annotations import parse_structures
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 
@@ -143,6 +143,8 @@ class WorkerTest(TinyWorld):
         status, events, _ = Worker(folder).ended()
         self.assertEqual((status, events[-1]["event"]), (2, "failed"))
         self.assertIn("no method", events[-1]["message"])
+        shutil.rmtree(folder)
+        folder = self.job()
         site = self.folder / "site"
         site.mkdir()
         for text, kind in (

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from tiny_model import STRUCTURES, Patient
 
+from FewShotSegLib.core.annotation import parse_structures
 from FewShotSegLib.core.job_protocol import (
     ArrayFile,
     MaskFile,
     SupportFiles,
     array_steps,
 )
-from FewShotSegLib.io.annotations import parse_structures
 from FewShotSegLib.io.volumes import read_image
 
 ROOT = Path(__file__).resolve().parents[2]

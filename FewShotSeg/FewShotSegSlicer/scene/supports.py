@@ -108,7 +108,7 @@ def add_folder(state: SceneState, folder: str) -> int:
     Raises:
         InputError: there is no such folder, no pair in it, or a file can't be read.
     """
-    from FewShotSegLib.io.annotations import parse_structures
+    from FewShotSegLib.core.annotation import parse_structures
     from FewShotSegLib.io.pairs import find_pairs, read_names
 
     pairs, text = find_pairs(folder), read_names(folder)

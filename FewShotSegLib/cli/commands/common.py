@@ -14,6 +14,7 @@ from ...core.events import EventSink
 from ...core.plain_text import printable
 
 if TYPE_CHECKING:
+    from ...core.options import AdaptOptions, SegmentOptions
     from ...pipeline.runtime import Runtime
 
 
@@ -56,6 +57,26 @@ def make_runtime(args: argparse.Namespace, sink: EventSink) -> Runtime:
     from ...pipeline.runtime import Runtime
 
     return Runtime(args.device, args.cache, int(args.cache_size * 2**30), sink)
+
+
+def adapt_options(args: argparse.Namespace) -> AdaptOptions:
+    """What the flags of a training say."""
+    from ...core.options import AdaptOptions, shared_fields
+    from ...core.settings import TrainingSettings
+
+    settings = shared_fields(TrainingSettings, args)
+    given = shared_fields(AdaptOptions, args) | {"priors_ml": parse_priors(args.prior)}
+    return AdaptOptions.of(**given, **settings)
+
+
+def segment_options(args: argparse.Namespace) -> SegmentOptions:
+    """What the flags of a segmentation say."""
+    from ...core.options import SegmentOptions, shared_fields
+    from ...core.settings import RefinementSettings
+
+    settings = shared_fields(RefinementSettings, args)
+    given = shared_fields(SegmentOptions, args) | {"priors_ml": parse_priors(args.prior)}
+    return SegmentOptions.of(**given, **settings)
 
 
 def parse_priors(texts: Sequence[str]) -> dict[str, float | None]:

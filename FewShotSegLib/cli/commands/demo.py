@@ -12,6 +12,7 @@ from .common import make_runtime, say
 
 def demo_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Run the demo; it says its warnings below its table."""
+    from ...core.options import AdaptOptions, shared_fields
     from ..demo import run_demo
 
     def without_warnings(event: dict[str, Any]) -> None:
@@ -22,10 +23,8 @@ def demo_command(args: argparse.Namespace, sink: EventSink) -> int:
     run_demo(
         Path(args.out),
         Path(args.data) if args.data else None,
-        supports=args.supports,
-        structures=args.structures,
-        model=args.model,
-        seed=args.seed,
+        args.supports,
+        AdaptOptions(**shared_fields(AdaptOptions, args)),
         runtime=make_runtime(args, sink if args.events else without_warnings),
         say=lambda text: say(args, text),
     )

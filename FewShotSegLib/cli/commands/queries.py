@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ...core.atomic import write_json
 from ...core.errors import InputError
 from ...core.events import EventSink, make_event
-from .common import make_runtime, parse_priors, say
+from .common import make_runtime, say, segment_options
 
 if TYPE_CHECKING:
     from ...pipeline.batch import Outcome
@@ -24,7 +24,6 @@ def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
     from ...pipeline.adapter_file import TrainedAdapter
     from ...pipeline.batch import Outcome, result_paths, segment_each, summary
     from ...pipeline.inputs import read_support, require_no_input
-    from ...training.transduction import RefinementSettings
 
     trained = TrainedAdapter.load(args.adapter)
     single = _single_output(args.query, args.out)
@@ -32,29 +31,22 @@ def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
     for out in [args.out] if single else result_paths(args.query, args.out, trained.exclusive):
         require_no_input(out, inputs)
     trained.find_model(args.model)  # told before any query is read
-    options = {
-        "transductive": args.transductive,
-        "probabilities": args.probabilities,
-        "model": args.model,
-        "gamma": args.gamma,
-        "priors_ml": parse_priors(args.prior),
-        "refinement": RefinementSettings(size_weight=args.size_weight),
-        "largest_component": args.largest_component,
-        "intensity_offset": args.intensity_offset,
-        "seed": args.seed,
-        "runtime": make_runtime(args, sink),
+    options, runtime = segment_options(args), make_runtime(args, sink)
+    override_priors(trained.priors, options.gamma, options.priors_ml)
+    shared = {
+        "options": options,
+        "supports": [
+            read_support(*pair, structures=trained.structures) for pair in args.support or ()
+        ],
+        "runtime": runtime,
     }
-    override_priors(trained.priors, args.gamma, options["priors_ml"])
-    options["supports"] = [
-        read_support(*pair, structures=trained.structures) for pair in args.support or ()
-    ]
     if single:
         _tell(
-            args, Outcome(*args.query, args.out, segment(trained, *args.query, args.out, **options))
+            args, Outcome(*args.query, args.out, segment(trained, *args.query, args.out, **shared))
         )
         return 0
     failed = []
-    for outcome in segment_each(trained, args.query, args.out, **options):
+    for outcome in segment_each(trained, args.query, args.out, **shared):
         if outcome.error is None:
             _tell(args, outcome)
         elif len(args.query) == 1:
@@ -79,8 +71,8 @@ def _tell(args: argparse.Namespace, outcome: Outcome) -> None:
 
 def evaluate_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Score a segmentation."""
+    from ...core.annotation import parse_structures
     from ...evaluation.metrics import evaluate_files, format_table, scores_json
-    from ...io.annotations import parse_structures
 
     structures = parse_structures(args.structures) if args.structures else None
     if args.json and {Path(args.json).resolve()} & {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ...core.architecture_catalog import encoder_of
 from ...core.method_catalog import METHODS
+from ...core.options import AdaptOptions
 from ...models.registry import find_model
 from .plan import Draw, Method, Plan, Task
 from .results import Results, setting_key
@@ -30,6 +31,11 @@ class Cell:
     draw: Draw
     setting: str
     suited: bool = True
+
+    def options(self, model: str) -> AdaptOptions:
+        """What the training is asked for, on a model: see :meth:`Models.name`."""
+        own = {"structures": self.task.structures, "seed": self.draw.seed, "model": model}
+        return replace(self.method.options, **own)
 
     def missing(self, results: Results) -> list[str]:
         """The queries without a row."""

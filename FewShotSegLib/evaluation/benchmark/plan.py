@@ -15,25 +15,23 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from ...core.annotation import Structure
+from ...core.annotation import Structure, parse_structures
 from ...core.errors import FewShotSegError, InputError
 from ...core.json_fields import json_object, load_json
 from ...core.json_schema import Check, from_json
 from ...core.model_entry import Label
 from ...core.model_folders import DEFAULT_MODEL
+from ...core.options import AdaptOptions, shared_fields
 from ...core.plain_text import sentence
-from ...io.annotations import parse_structures
+from ...core.settings import TrainingSettings
 from ...io.pairs import find_pairs, read_names
 from ...pipeline.inputs import default_model
-from ...training.loop import TrainingSettings
-from ...training.recipes import choose_tuning, default_settings
 
 ALL = "all"
 """In place of a number of shots: every support of a draw."""
 DEFAULT_SHOTS = (1, 5, 10, ALL)
 DEFAULT_METHODS = ("linear-probe", "adapter-1x1", "ft-last", "ft", "scratch")
 """After the adapter; those that take longest come last."""
-_NUMBERS = ("epochs", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,14 @@ class Method:
     ) = None
 
     @property
-    def settings(self) -> TrainingSettings:
-        """What it is trained with.
+    def options(self) -> AdaptOptions:
+        """What it is trained with; structures and seed are a task's and a draw's.
 
         Raises:
-            InputError: a number is out of range.
+            InputError: a number is out of range, or there is no such method or choice.
         """
-        given = {key: getattr(self, key) for key in _NUMBERS if getattr(self, key) is not None}
-        return replace(default_settings(self.method, self.preset, self.decoder), **given)
+        settings = shared_fields(TrainingSettings, self)
+        return AdaptOptions.of(**shared_fields(AdaptOptions, self), **settings)
 
 
 @dataclass(frozen=True)
@@ -246,8 +244,7 @@ def _method(data: Any, model: str) -> Method:
     method = from_json(Method, {"name": data["method"], "model": model, **data}, "a method")
     if method.shots is not None:
         _shots(list(method.shots), "'shots' of a method")
-    choose_tuning(method.method, method.decoder, method.preset)
-    _ = method.settings  # refuses what is out of range
+    _ = method.options  # refuses what can't be
     return method
 
 

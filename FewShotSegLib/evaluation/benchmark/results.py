@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from ...core.errors import InputError, StorageError
 from ...core.json_fields import parse_json
 from ...core.json_schema import Check, from_json
-from ...training.transduction import RefinementSettings
+from ...core.settings import RefinementSettings
 from .plan import Draw, Method, Task
 
 NAME = "results.jsonl"
@@ -32,10 +32,11 @@ def setting_key(task: Task, method: Method, shots: int, draw: Draw, weights_sha2
     So rows of other weights, supports or settings are never taken for these, and what does not
     change a result, such as its name in the table, changes no key.
     """
+    options = method.options
     parts = {
         "structures": [[s.name, s.value] for s in task.structures],
-        "method": [method.method, method.decoder, method.preset, method.features],
-        "training": method.settings.to_json(),
+        "method": [options.method, options.decoder, options.preset, options.features],
+        "training": options.training.to_json(),
         "refinement": asdict(RefinementSettings()) if method.refine else None,
         "weights": weights_sha256,
         "supports": draw.supports[:shots],

@@ -76,18 +76,8 @@ def run_benchmark(
         annotated: list[Support] = []
         try:
             annotated = supports.of(cell)
-            trained = adapt(
-                annotated,
-                structures=cell.task.structures,
-                model=models.name(cell.method),
-                method=cell.method.method,
-                decoder=cell.method.decoder,
-                features=cell.method.features,
-                preset=cell.method.preset,
-                seed=cell.draw.seed,
-                settings=cell.method.settings,
-                runtime=quiet,
-            )
+            options = cell.options(models.name(cell.method))
+            trained = adapt(annotated, options=options, runtime=quiet)
         except (Cancelled, StorageError):
             raise
         except Exception as error:
