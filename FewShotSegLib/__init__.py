@@ -7,7 +7,7 @@
     result = fss.segment(adapter, "ct3.nii.gz", out="ct3_seg.nii.gz")
     print(result.report["structures"]["parotid_left"]["volume_ml"])
 
-Importing this package loads neither torch nor any of the rooms that need it.
+Importing this package loads neither torch nor any of the modules that need it.
 """
 
 from __future__ import annotations

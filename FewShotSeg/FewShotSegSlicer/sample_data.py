@@ -1,4 +1,4 @@
-"""The tutorial's data in Slicer's Sample Data module: made-up patients, made when asked for."""
+"""The tutorial's data in Slicer's Sample Data module: synthetic patients, made when asked for."""
 
 from __future__ import annotations
 

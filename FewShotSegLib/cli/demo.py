@@ -1,4 +1,4 @@
-"""The whole job on a folder of annotated volumes, or on made-up patients: what ``demo`` runs.
+"""The whole job on a folder of annotated volumes, or on synthetic patients: what ``demo`` runs.
 
 The first volumes are the supports, the next one is the query. The query's annotation is read only
 once the query is segmented, to score the result and to draw it.
@@ -65,16 +65,17 @@ def run_demo(
     """Adapt to a few annotated volumes, segment the next one, score it and draw it.
 
     Written to ``out``: ``NAME_seg.nii.gz`` of the query, ``adapter.fseft``, ``report.json`` and
-    ``overlay.png``; without ``data`` also made-up patients in ``phantoms``, kept for the next run.
+    ``overlay.png``; without ``data`` also synthetic patients in ``phantoms``, kept for the next
+    run.
 
     Args:
         out: a folder; made where it does not exist.
-        data: a folder as :func:`.pairs.find_pairs` reads it; None makes up patients.
+        data: a folder as :func:`.pairs.find_pairs` reads it; None makes synthetic patients.
         supports: how many annotated volumes to learn from, 1 or more.
         options: of the training. Structures that are None are those that the folder names, or
             else all that are annotated; a model that is None is the embedded one for what the
             first image looks like. The seed is that of synthetic patients as well.
-        say: takes the text for people, line by line or several lines at once. Warnings are among
+        say: takes the text for people, line by line or several lines together. Warnings are among
             it, below the table; whoever shows ``runtime``'s events as well need not show those.
 
     Returns:
@@ -89,7 +90,7 @@ def run_demo(
     SUPPORTS.check(supports)
     options = options or AdaptOptions()
     if options.model is not None:
-        find_model(options.model)  # told before patients are made
+        find_model(options.model)  # reported before patients are made
     if data is not None:
         _enough(data, supports)
     out = Path(out)
@@ -205,7 +206,7 @@ def _enough(folder: Path, supports: int) -> list[Pair]:
 
 
 def _make_patients(folder: Path, count: int, seed: int, say: Callable[[str], None]) -> None:
-    """Write made-up patients, unless these very ones are there already."""
+    """Write synthetic patients, unless these very ones are there already."""
     marker = folder / "made.json"
     wanted = {"seed": seed, "count": count, "version": __version__}
     try:
@@ -214,13 +215,13 @@ def _make_patients(folder: Path, count: int, seed: int, say: Callable[[str], Non
             return
     except InputError:
         pass
-    say(f"Making {count} patients up in {folder}")
+    say(f"Making {count} synthetic patients in {folder}")
     write_phantoms(folder, count, seed, varied_grid=True)
     write_json(marker, wanted)
 
 
 def _require_apart(out: Path, segmentation: Path, pairs: Sequence[Pair]) -> None:
-    """Never write over what somebody drew.
+    """Never write over what a user drew.
 
     Raises:
         InputError: the result would replace one of the annotations.
@@ -237,11 +238,11 @@ def _introduce(
     entry: ModelEntry,
     supports: Sequence[Pair],
     query: Pair,
-    made_up: bool,
+    synthetic: bool,
     say: Callable[[str], None],
 ) -> None:
     """What the demo is about to do."""
-    kind = "  (made-up patients)" if made_up else ""
+    kind = "  (synthetic patients)" if synthetic else ""
     say(f"Supports  {', '.join(pair.name for pair in supports)}{kind}")
     say(f"Query     {query.name}")
     say(f"Model     {entry.title} [{entry.id}]")

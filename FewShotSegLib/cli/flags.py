@@ -32,7 +32,7 @@ from ..core.method_catalog import (
 )
 from . import texts as cli_texts
 
-# Neither this nor anything it imports may load torch: --help and a wrong flag answer at once.
+# Neither this nor anything it imports may load torch: --help and a wrong flag answer immediately.
 
 Command = Callable[[argparse.Namespace, EventSink], int]
 Add = Callable[[str, str, str], argparse.ArgumentParser]
@@ -107,7 +107,7 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     sub = add("inspect", "show what an adapter file holds", cli_texts.INSPECT)
     sub.add_argument("file", type=path_flag, metavar="FILE.fseft")
     sub.add_argument("--json", action="store_true", help="its whole metadata as JSON")
-    sub = add("demo", "run the whole job on made-up patients or your own folder", cli_texts.DEMO)
+    sub = add("demo", "run the whole job on synthetic patients or your own folder", cli_texts.DEMO)
     sub.add_argument(
         "--data", type=path_flag, metavar="DIR", help="a folder of images and segmentations"
     )
@@ -167,7 +167,7 @@ def _add_adapt(add: Add) -> None:
         "--modality",
         choices=("auto", "CT", "MR"),
         default="auto",
-        help="what the images are (default: told from their header or values)",
+        help="what the images are (default: from their header or values)",
     )
     _add_intensity_offset(sub)
     sub.add_argument(
@@ -330,7 +330,7 @@ def _add_intensity_offset(sub: argparse.ArgumentParser) -> None:
         type=number_flag(OFFSET),
         metavar="X",
         help="add X to every value of the images, such as -1024 for CT that was stored without a "
-        "sign (default: such CT is recognised, which is told; 0 leaves all values as they are)",
+        "sign (default: such CT is recognised, which is reported; 0 leaves all values as they are)",
     )
 
 

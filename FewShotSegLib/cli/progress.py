@@ -46,7 +46,7 @@ _LINE_SECONDS, _LINE_PERCENT = 20, 10
 """Where there is no bar: what must have passed, both of them, before another line is due."""
 
 
-def has_room(stream: IO[str]) -> bool:
+def has_space(stream: IO[str]) -> bool:
     """Whether a stream is a terminal that a bar fits on. Some say that they have no columns."""
     if not stream.isatty():
         return False
@@ -129,7 +129,7 @@ class Progress:
         self.stream.flush()
 
     def clear(self) -> None:
-        """Make room for a line of somebody else's; the bar comes back with its next step."""
+        """Make space for a line of other output; the bar comes back with its next step."""
         if self._bar is not None and self._shown:
             self._bar.clear()
             self._shown = False
@@ -155,7 +155,7 @@ class Progress:
         label = _LABELS.get(phase, phase) + (
             f": {printable(subject, lines=False)}" if subject else ""
         )
-        if has_room(self.stream):
+        if has_space(self.stream):
             self._open_bar(label, phase)
         elif label != self._said:
             self.say(label)

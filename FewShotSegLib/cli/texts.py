@@ -73,7 +73,7 @@ remembered checksum. Of a model of your own the entry goes too.
 INSPECT = "Show what an adapter was trained on, what it segments, and which sizes it expects."
 DEMO = """\
 Run the whole job: adapt on a few volumes, segment the next one with and without transduction,
-print Dice before and after, and draw an overlay. Without --data on made-up patients.
+print Dice before and after, and draw an overlay. Without --data on synthetic patients.
 """
 PRETRAIN = """\
 Train a foundation model on an assembly of data sets that each annotate only some classes (eq. 1):

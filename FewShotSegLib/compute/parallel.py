@@ -1,7 +1,7 @@
-"""Independent pieces of work on a CPU's cores at once, with gradients if wanted.
+"""Independent pieces of work in parallel on a CPU's cores, with gradients if wanted.
 
 A crop is too small to be shared out among cores operation by operation: they wait for each other
-as long as they work. A crop for each of them is faster (``Testing/benchmarks/at_once.py``).
+as long as they work. A crop for each of them is faster (``Testing/benchmarks/parallel.py``).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 
 Piece, Result = TypeVar("Piece"), TypeVar("Result")
 MOST = 4
-"""Pieces at once: each needs its own memory. More cores than these work together on a piece."""
+"""Pieces in parallel: each needs its own memory. More cores than these work together on a piece."""
 
 
-def at_once(
+def in_parallel(
     function: Callable[[Piece], Result], pieces: Sequence[Piece], device: torch.device
 ) -> list[Result]:
     """``function`` of every piece, in their order; on a GPU, or one thread, one after another.
@@ -45,20 +45,20 @@ def at_once(
         torch.set_num_threads(threads)
 
 
-def differentiable_at_once(
+def differentiable_in_parallel(
     function: Callable[[Piece], Tensor],
     pieces: Sequence[Piece],
     parameters: Sequence[Tensor],
     device: torch.device,
 ) -> list[Tensor]:
-    """:func:`at_once` for one tensor a piece, whose gradients are computed at once as well.
+    """:func:`in_parallel` for one tensor a piece, whose gradients are computed in parallel as well.
 
     Args:
         parameters: what the results depend on; gradients reach those that require them.
     """
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
     if device.type != "cpu" or not wanted or not torch.is_grad_enabled():
-        return at_once(function, pieces, device)
+        return in_parallel(function, pieces, device)
     return list(_AtOnce.apply(function, pieces, device, *wanted))
 
 
@@ -78,7 +78,7 @@ class _AtOnce(torch.autograd.Function):
                 return function(piece)
 
         ctx.parameters, ctx.device = parameters, device
-        ctx.results = at_once(with_graph, pieces, device)
+        ctx.results = in_parallel(with_graph, pieces, device)
         return tuple(result.detach() for result in ctx.results)
 
     @staticmethod
@@ -89,7 +89,7 @@ class _AtOnce(torch.autograd.Function):
 
         pieces = list(zip(ctx.results, gradients, strict=True))
         ctx.results = None  # the graphs are used up
-        found = at_once(of_piece, pieces, ctx.device)
+        found = in_parallel(of_piece, pieces, ctx.device)
         sums = []
         for parts in zip(*found, strict=True):
             known = [part for part in parts if part is not None]

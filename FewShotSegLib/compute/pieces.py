@@ -15,7 +15,7 @@ from ..core.size_prior import touches_border
 TOGETHER = np.ones((3, 3, 3))
 """Voxels that touch at a corner are of one piece: thin structures hang together by corners."""
 SPECK_VOXELS = 10
-"""A piece of fewer voxels, and less than ``SPECK_PART`` of the largest, is no piece to be told of:
+"""A piece of fewer voxels, and less than ``SPECK_PART`` of the largest, is no piece worth a word:
 thresholds leave some beside nearly every structure."""
 SPECK_PART = 0.05
 OWN_PART = 0.1

@@ -75,7 +75,7 @@ class NetworkRecord:
 
 @dataclass(frozen=True)
 class SupportRecord:
-    """What may be told of a support."""
+    """What may be reported of a support."""
 
     OTHERS: ClassVar[bool] = True
     shape: tuple[Voxels, Voxels, Voxels]

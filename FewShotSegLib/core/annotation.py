@@ -45,7 +45,7 @@ def name_key(name: str) -> str:
 
 
 def require_structures(structures: Sequence[Structure], what: str) -> None:
-    """Structures that a label map can hold and that can be told apart.
+    """Structures that a label map can hold and that can be distinguished.
 
     Args:
         what: how messages begin, such as ``Structures '4=liver'``.
@@ -107,7 +107,7 @@ def as_structures(structures: str | Sequence[Structure] | None) -> list[Structur
     """Structures, read where they are a text such as ``"4=parotid_right,5=parotid_left"``.
 
     Raises:
-        InputError: they are something else, or can't be told apart.
+        InputError: they are something else, or can't be determined apart.
     """
     if structures is None:
         return None
@@ -136,7 +136,7 @@ def class_key(name: str) -> tuple[str, ...]:
 
 @dataclass
 class Annotation:
-    """What somebody drew on one volume.
+    """What a user drew on one volume.
 
     A structure without a mask was not annotated here: it is *unknown*, never background (the
     task mask w of eq. 1).

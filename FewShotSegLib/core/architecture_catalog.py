@@ -1,6 +1,6 @@
 """Every architecture as one record, without torch: the one place where a network is registered.
 
-What a model's entry may say of its network, the sizes and the costs that are told before it is
+What a model's entry may say of its network, the sizes and the costs that are known before it is
 loaded, the register of classes in ``models.backbones``, and the table in the models' README all
 come from here. A package of its own adds one through the entry points ``fewshotseg.backbones``.
 

@@ -1,7 +1,7 @@
 """Whether a file still holds what was written into it.
 
 Disks, cables and memory lose bits without a word, and what they lose would come out as another
-segmentation. Two kinds of files are told from damaged ones:
+segmentation. Two kinds of files are distinguished from damaged ones:
 
 Array files (features, prepared volumes), hundreds of megabytes each, by a CRC-32 for every block of
 16 MB, worked out by several threads. It finds whatever an accident does, and is several times
@@ -211,7 +211,7 @@ def _identity(state: os.stat_result) -> tuple[int, ...]:
 
 def _block_crc(block: tuple[Path, int, int]) -> int:
     """CRC-32 of a part of a file. It is read, not mapped: a bad sector is then an error that can be
-    told, and not the end of the process."""
+    reported, and not the end of the process."""
     path, start, left = block
     crc, buffer = 0, memoryview(bytearray(min(PIECE, left)))
     with open(path, "rb", buffering=0) as stream:

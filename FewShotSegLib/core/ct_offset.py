@@ -32,8 +32,8 @@ def is_offset_ct(array: np.ndarray) -> bool:
 
     CT has air and soft tissue in two places that physics fixes, 1000 apart, the tissue within a
     narrow peak, hardly anything between the two, and little (bone) above. MR has background and
-    tissue too, but its values run on from one to the other. A CT that shows no air is not told
-    from MR.
+    tissue too, but its values run on from one to the other. A CT that shows no air is not
+    distinguished from MR.
 
     Args:
         array: any shape, any real dtype.

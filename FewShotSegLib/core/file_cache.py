@@ -17,8 +17,8 @@ class FileCache(Generic[_T]):
     """Reads files as ``read`` does, each once for as long as it stays the same.
 
     A file has changed when its time of change, its size or its identity differ: one that takes
-    another's place within the clock's tick is told by the latter. What is given back is shared, and
-    must not be changed.
+    another's place within the clock's tick is reported by the latter. What is given back is shared,
+    and must not be changed.
 
     Args:
         read: makes a value of a path, or raises a ModelError, which is kept likewise.

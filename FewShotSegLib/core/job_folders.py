@@ -138,7 +138,7 @@ def _read_marker(path: Path) -> Any:
 
 def _pid_in_name(folder: Path) -> Owner:
     pid = folder.name[len(PREFIX) :].split("-")[0]
-    # A name that tells nobody is somebody else's: this very process is there.
+    # A name without an owner is another process's: this very process is there.
     return Owner(int(pid), "") if pid.isdecimal() and len(pid) < 20 else Owner(os.getpid(), "")
 
 
@@ -160,7 +160,7 @@ def _remove_unfinished(folder: Path) -> bool:
 def _empty(folder: Path) -> None:
     """Remove what is in a folder of ours, and itself.
 
-    The marker goes last: what an interrupted removal leaves can still be told for ours.
+    The marker goes last: what an interrupted removal leaves can still be recognised as ours.
     """
     for item in _items(folder):
         if item.name != MARKER:

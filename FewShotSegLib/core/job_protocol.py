@@ -165,7 +165,7 @@ class DevicesJob:
 
 @dataclass(frozen=True)
 class PhantomsJob:
-    """Made-up patients for trying things out, written to ``folder`` as image and label files."""
+    """Synthetic patients for trying things out, written to ``folder`` as image and label files."""
 
     folder: str
     count: Annotated[int, Check("a number from 1 to 1000", lambda n: 1 <= n <= 1000)] = 4
@@ -220,7 +220,7 @@ def kind_of(job: Job) -> str:
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Write ``job.json``: last of all that a job needs, and all at once.
+    """Write ``job.json``: last of all that a job needs, and in one step.
 
     The writing process becomes the caller, without which the job's process does not go on.
     """

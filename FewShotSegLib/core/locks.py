@@ -1,4 +1,4 @@
-"""Waiting for another process that does the same work: it can be stopped, and it is told."""
+"""Waiting for another process that does the same work: it can be stopped, and it is reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def lock_held(
         check: called many times a second while waiting; raises to stop.
         waiting: called once, where it takes longer than two seconds.
     """
-    lock, start, told = FileLock(path), monotonic(), False
+    lock, start, announced = FileLock(path), monotonic(), False
     while True:
         try:
             lock.acquire(timeout=WAIT_SECONDS)
@@ -45,8 +45,8 @@ def lock_held(
             if not isinstance(error, Timeout):
                 raise failed(error) from error
             check()
-            if not told and monotonic() - start >= TELL_SECONDS:
-                told = True
+            if not announced and monotonic() - start >= TELL_SECONDS:
+                announced = True
                 waiting()
     try:
         yield
@@ -56,7 +56,7 @@ def lock_held(
 
 @contextmanager
 def only_one(path: Path, busy: str) -> Iterator[None]:
-    """Hold a file's lock, or refuse at once where another process has it. The file goes at the end.
+    """Hold a file's lock, or refuse where another process has it. The file goes at the end.
 
     Args:
         path: of the lock file; its folder must be there. busy: what is said where it is held.
@@ -84,5 +84,5 @@ def only_one(path: Path, busy: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
         lock.release()
         if os.name == "nt":
-            with suppress(OSError):  # somebody holds it by now
+            with suppress(OSError):  # a user holds it by now
                 path.unlink()

@@ -1,4 +1,4 @@
-"""CT or MR, told from the values where no file says which."""
+"""CT or MR, derived from the values where no file says which."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ CHECKSUMS = "SHA256SUMS"
 AXES = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 """RAS axis, and its sign, of each letter of an orientation."""
 MAX_NAME_BYTES = 200
-"""Of a weights file: room for what temporary files beside it have before and after the name."""
+"""Of a weights file: space for what temporary files beside it have before and after the name."""
 MAX_WINDOW_VOXELS = 512**3
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])([. ].*)?")
 _OURS = re.compile(r"(?i)sha256sums.*|.*\.(json|tag|lock|part)")

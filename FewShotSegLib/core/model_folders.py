@@ -45,7 +45,7 @@ def own_folder(name: str) -> Path:
     """A folder within the user's, made where it isn't there; others can't write to either.
 
     Raises:
-        StorageError: it can't be made, or belongs to somebody else or to everybody.
+        StorageError: it can't be made, or belongs to another user or to everybody.
     """
     for folder in (home_folder(), home_folder() / name):
         make_private(folder, "with the environment variable FEWSHOTSEG_HOME")

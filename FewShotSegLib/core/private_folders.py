@@ -32,7 +32,7 @@ def require_private(folder: Path, instead: str, mixed: Callable[[], bool] = lamb
     """Check that nobody but the user, and the system's administrator, can write to a folder.
 
     A folder of the user's that others can write to becomes the user's alone (0700). One that is
-    everybody's (as the temporary folder), or somebody else's, is refused. Where the system knows
+    everybody's (as the temporary folder), or another user's, is refused. Where the system knows
     no such permissions nothing is checked.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whether a process is still there, told from another that got its number later.
+"""Whether a process is still there, distinguished from another that got its number later.
 
 By the standard library, although the engine has psutil for the same: both processes write and
 compare who owns a job's folder or a half-written file, and Slicer's must do so before «Install...»
@@ -13,7 +13,7 @@ import sys
 
 
 def process_exists(pid: int) -> bool:
-    """Whether a process is there; where that can't be told it is taken to be."""
+    """Whether a process is there; where that can't be determined it is taken to be."""
     if pid <= 0:  # for kill(2) these are groups
         return False
     if os.name == "nt":
@@ -40,7 +40,7 @@ def process_start(pid: int) -> str:
         fields = _linux_stat(pid)
         return fields[19] if len(fields) > 19 else ""  # start time in ticks since the system's
     try:
-        told = subprocess.run(
+        answer = subprocess.run(
             ["ps", "-o", "lstart=", "-p", str(pid)],
             capture_output=True,
             text=True,
@@ -49,11 +49,11 @@ def process_start(pid: int) -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return told.stdout.strip()
+    return answer.stdout.strip()
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and whatever it started, and whatever that started, at once.
+    """Kill a process and whatever it started, and whatever that started, immediately.
 
     Through psutil, which every engine that runs has imported.
 
@@ -95,7 +95,7 @@ def _linux_stat(pid: int) -> list[str]:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Whether it has ended, and its parent was not told yet."""
+    """Whether it has ended, and its parent was not informed yet."""
     fields = _linux_stat(pid) if sys.platform == "linux" else []
     return bool(fields) and fields[0] in ("Z", "X")
 
@@ -112,8 +112,8 @@ def _windows(pid: int) -> tuple[bool, str]:
         code = ctypes.c_ulong()
         known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
         times = [ctypes.c_ulonglong() for _ in range(4)]
-        told = kernel.GetProcessTimes(handle, *(ctypes.byref(t) for t in times))
+        answered = kernel.GetProcessTimes(handle, *(ctypes.byref(t) for t in times))
     finally:
         kernel.CloseHandle(handle)
     alive = not known or code.value == 259  # still active
-    return alive, str(times[0].value) if told else ""
+    return alive, str(times[0].value) if answered else ""

@@ -1,7 +1,7 @@
 """Ranges of the fields of a settings dataclass: wide enough for whatever trains, and no wider.
 
-A value that no training can use is refused when its file is read, not told by a diverged loss hours
-later, or never.
+A value that no training can use is refused when its file is read, not reported by a diverged loss
+hours later, or never.
 """
 
 from __future__ import annotations

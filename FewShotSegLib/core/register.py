@@ -118,7 +118,7 @@ class Register(Mapping[str, _R]):
             found = sorted(self._entry_points(self.group), key=_order)
         except Exception as error:  # damaged metadata of any package
             self._remarks.append(
-                f"Which packages add a {self.noun} can't be told: the list of what is installed "
+                f"Which packages add a {self.noun} can't be known: the list of what is installed "
                 f"can't be read ({_in_short(error)}). FewShotSeg's own are there."
             )
             return
@@ -214,7 +214,7 @@ class Implementations(Mapping[str, type[_C]], Generic[_C]):
     def _load(self, record: Record) -> type[_C]:
         package = self._register.package_of(record.name)
         module, _, name = record.implementation.partition(":")
-        if package is None:  # a package of ours that is not installed is told by its caller
+        if package is None:  # a package of ours that is not installed is reported by its caller
             return getattr(importlib.import_module(module), name)
         about = f"The {self._register.noun} '{record.name}' of the package {package} can't be used"
         try:

@@ -2,7 +2,7 @@
 
 ``requirements.txt`` in the package's folder is the one list, for ``pyproject.toml``, for Slicer and
 for here. Nothing is imported to find out, so that torch stays out of the Slicer process. What is
-installed already is never replaced: a person is told.
+installed already is never replaced: the user is informed.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .errors import InputError
 from .limits import GAMMA, PRIOR_ML, SPREAD_ML
 
 DEFAULT_GAMMA = 0.3
-"""The published tolerance; never less unless somebody asks for it."""
+"""The published tolerance; never less unless a user asks for it."""
 SINGLE_GAMMA = 0.5
 """That of a single support, whose size says nothing of how much sizes vary."""
 NEAR = 0.05
@@ -153,7 +153,7 @@ def override_priors(
 
 
 def _known(prior: SizePrior, ml: float, gamma: float, deviation: float = 0.0) -> SizePrior:
-    """A volume that somebody knows, in place of the supports'; the pieces stay theirs."""
+    """A volume that a user knows, in place of the supports'; the pieces stay theirs."""
     PRIOR_ML.check(ml)
     return SizePrior(ml * 1000, deviation, 0, gamma, pieces=prior.pieces, apart=prior.apart)
 

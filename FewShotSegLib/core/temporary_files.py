@@ -99,7 +99,7 @@ def _is_left(folder: Path, name: str) -> bool:
 
 
 def _remove(path: Path) -> bool:
-    """Remove a file unless somebody holds its lock (or, on Windows, has it open)."""
+    """Remove a file unless a process holds its lock (or, on Windows, has it open)."""
     held = None
     try:
         if fcntl is not None:
@@ -156,7 +156,7 @@ def _start(pid: int) -> str:
 @cache
 def _computer() -> str:
     """8 hexadecimal digits for this computer; containers, whose processes can't see each other,
-    are told apart."""
+    are distinguished."""
     try:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:

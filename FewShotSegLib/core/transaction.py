@@ -38,7 +38,7 @@ _State = tuple[int, int] | None
 
 
 class Transaction:
-    """Files of a folder that take their places at once.
+    """Files of a folder that take their places together.
 
     As a context: what was not committed at its end is thrown away.
 
@@ -151,8 +151,8 @@ def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
 def recover(folder: str | os.PathLike[str]) -> int:
     """Bring to its end what killed processes left in a folder; how many were found.
 
-    Files that were complete take their places, but where somebody wrote there meanwhile; the rest
-    is thrown away. What processes that still live are about is left to them.
+    Files that were complete take their places, but where another process wrote there meanwhile; the
+    rest is thrown away. What processes that still live are about is left to them.
     """
     folder = Path(folder)
     if not _abandoned(folder):

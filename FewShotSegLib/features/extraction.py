@@ -178,16 +178,16 @@ class FeatureSource:
         image, placement = self.preprocessing(volume)
         windows, sizes = self._windows(volume), self._sizes(volume)
         self.events(make_event("phase", phase="features", total=None, subject=subject))
-        begun, told = time.perf_counter(), False
+        begun, announced = time.perf_counter(), False
 
         def on_window(done: int, total: int) -> None:
-            nonlocal begun, told
+            nonlocal begun, announced
             self.check()
-            if 0 < done < total and not told:
+            if 0 < done < total and not announced:
                 seconds, begun = time.perf_counter() - begun, time.perf_counter()
                 # The first sets much up; only where it takes long is that little beside its work.
-                told = done == 2 or total == 2 or seconds >= LONG_SECONDS
-                if told:
+                announced = done == 2 or total == 2 or seconds >= LONG_SECONDS
+                if announced:
                     self._announce(volume, seconds, done)
             self.events(make_event("progress", phase="features", done=done, total=total))
 

@@ -2,7 +2,7 @@
 
 A foundation model's features of one large CT take gigabytes. Windows go through the image row by
 row along its first axis, and only the planes that a window still adds to are kept in memory: what
-no later window touches is handed over at once.
+no later window touches is handed over immediately.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class FeatureStore:
 
         Args:
             check: called often while a large entry is verified; raises to stop.
-            damaged: told in a few words what is wrong with an entry that is there. (One from
+            damaged: reported in a few words what is wrong with an entry that is there. (One from
                 before entries had checksums is absent.)
         """
         folder = self.folder / key
@@ -171,15 +171,15 @@ class FeatureStore:
         partial = self.folder / f"{PARTIAL}{key}"
         writer = None
         try:
-            with self._errors_told(needed):
+            with self._errors_reported(needed):
                 shutil.rmtree(partial, ignore_errors=True)
                 # A backbone may run for an hour before its last plane finds no place.
                 if shutil.disk_usage(self.folder).free < needed:
                     raise OSError(errno.ENOSPC, "No space left on device")
                 partial.mkdir(mode=0o700)
-                writer = FeatureWriter(partial, sizes, lambda: self._errors_told(needed))
+                writer = FeatureWriter(partial, sizes, lambda: self._errors_reported(needed))
             yield writer
-            with self._errors_told(needed):
+            with self._errors_reported(needed):
                 sums = file_sums(writer.close())
                 meta = {"scales": writer.scales, "strides": list(strides), "shape": list(shape)}
                 meta = seal_json({"key": key, **meta, "levels": sums})
@@ -261,8 +261,8 @@ class FeatureStore:
         return True
 
     def _discard(self, folder: Path) -> None:
-        """Remove a folder, which stops being an entry at once: half of one, left by a kill, would
-        be neither taken for an entry nor for what may go."""
+        """Remove a folder, which stops being an entry immediately: half of one, left by a kill,
+        would be neither taken for an entry nor for what may go."""
         doomed = self.folder / f"{PARTIAL}{secrets.token_hex(8)}"
         folder.rename(doomed)
         shutil.rmtree(doomed)
@@ -274,7 +274,7 @@ class FeatureStore:
         make_private(self.folder, "with --cache", mixed)
 
     @contextmanager
-    def _errors_told(self, needed: int) -> Iterator[None]:
+    def _errors_reported(self, needed: int) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -23,7 +23,7 @@ class FeatureWriter:
 
     Args:
         folder: for the files. sizes: (channels, i, j, k) of each level.
-        errors_told: a block that tells the system's errors in a user's words.
+        errors_reported: a block that tells the system's errors in a user's words.
 
     Attributes:
         scales: of each level, so far.
@@ -33,11 +33,11 @@ class FeatureWriter:
         self,
         folder: Path,
         sizes: Sequence[Sequence[int]],
-        errors_told: Callable[[], AbstractContextManager[None]],
+        errors_reported: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.scales = [1.0] * len(sizes)
         self._sizes = [tuple(int(n) for n in size) for size in sizes]
-        self._errors_told = errors_told
+        self._errors_reported = errors_reported
         self._files: list[BinaryIO] = []
         self._starts: list[int] = []
         for number, size in enumerate(self._sizes):
@@ -57,7 +57,7 @@ class FeatureWriter:
             StorageError: the disk is full.
         """
         largest = max(abs(float(value)) for value in torch.aminmax(planes))
-        with self._errors_told():
+        with self._errors_reported():
             if largest / HALF_MAX > self.scales[number]:
                 self._rescale(number, first, largest / HALF_MAX)
             if self.scales[number] > 1:
@@ -93,7 +93,7 @@ class FeatureWriter:
         return self._starts[number] + 2 * (channel * planes + plane) * j * k
 
     def _rescale(self, number: int, planes: int, scale: float) -> None:
-        """Make room for larger numbers than were expected when the first planes were written."""
+        """Make space for larger numbers than were expected when the first planes were written."""
         file, (channels, _, j, k) = self._files[number], self._sizes[number]
         for channel in range(channels if planes else 0):
             place = self._place(number, channel, 0)

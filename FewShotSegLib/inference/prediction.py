@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ..compute.parallel import MOST, at_once
+from ..compute.parallel import MOST, in_parallel
 from ..compute.precision import at_speed
 from ..features.store import VolumeFeatures
 from ..methods.adapters.base import Adapter
@@ -45,7 +45,7 @@ def model_probabilities(
     for number in range(0, len(boxes), MOST):
         on_tile(number, len(boxes))
         some = boxes[number : number + MOST]
-        for box, found in zip(some, at_once(probabilities_in, some, device), strict=True):
+        for box, found in zip(some, in_parallel(probabilities_in, some, device), strict=True):
             if result is None:
                 result = torch.empty((len(found), *features.shape), dtype=torch.float16)
             result[(slice(None), *box)] = found

@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ..compute.parallel import differentiable_at_once
+from ..compute.parallel import differentiable_in_parallel
 from ..compute.pieces import reaches_border
 from ..compute.precision import at_speed
 from ..core.geometry import Volume
@@ -113,7 +113,7 @@ class Query:
             return scores[k].sigmoid().sum() * self.voxel_volume
 
         self.check()
-        parts = differentiable_at_once(
+        parts = differentiable_in_parallel(
             size_in, measured.boxes, list(adapter.parameters()), self.device
         )
         for (k, _), part in zip(measured.boxes, parts, strict=True):

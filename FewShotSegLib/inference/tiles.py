@@ -1,4 +1,4 @@
-"""An adapter's scores over a box of the model grid, exactly as over the whole volume at once.
+"""An adapter's scores over a box of the model grid, exactly as over the whole volume in one pass.
 
 Every level is read with the context that its convolutions and its interpolation need, so that
 tiles meet without seams and a training crop sees what prediction will see.

@@ -107,7 +107,7 @@ def union(a: Grid, b: Grid) -> Grid | None:
 def other_grid_text(error: OtherGridError, grid: Grid, what: str, owner: str) -> str:
     """One sentence with both grids, and what to do."""
     own, there = described(error.own), described(grid)
-    if own == there:  # told apart by what is hardly ever told
+    if own == there:  # distinguished by what is hardly ever given
         own, there = (
             f"{text} with axes {_axes(g)}" for text, g in ((own, error.own), (there, grid))
         )

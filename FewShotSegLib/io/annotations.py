@@ -38,7 +38,7 @@ def read_annotation(
 ) -> Annotation:
     """Read what was annotated on the image that lies on ``grid``.
 
-    Three kinds are told apart by themselves: a label map, whose structures are matched by value; a
+    Three kinds are recognised automatically: a label map, whose structures are matched by value; a
     Slicer segmentation (``.seg.nrrd``, segments may overlap), matched by name ignoring case; and a
     folder with one mask file a structure, matched by the file's name likewise. Label maps and masks
     have the image's very grid. A Slicer segmentation, which is often cropped, is put back into it.

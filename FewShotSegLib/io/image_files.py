@@ -148,7 +148,7 @@ def _read(path: Path, header: Header) -> sitk.Image:
             image = reader.Execute()
         except RuntimeError as error:
             raise _itk_failed(path, error) from error
-    _require_as_told(path, image, header)
+    _require_as_announced(path, image, header)
     return image
 
 
@@ -179,7 +179,7 @@ def _itk_failed(path: Path, error: RuntimeError) -> InputError:
     return unreadable(path, "it is damaged, cut short, or not what its name says")
 
 
-def _require_as_told(path: Path, image: sitk.Image, header: Header) -> None:
+def _require_as_announced(path: Path, image: sitk.Image, header: Header) -> None:
     """ITK makes up what it doesn't understand, and takes the spacing of one field of NIfTI with
     the directions of another.
 
@@ -188,7 +188,7 @@ def _require_as_told(path: Path, image: sitk.Image, header: Header) -> None:
     """
     grid = grid_of(image)
     require_usable_grid(path, grid)
-    if header.grids and not any(_agree(grid, told) for told in header.grids):
+    if header.grids and not any(_agree(grid, stated) for stated in header.grids):
         raise InputError(
             f"{path} contradicts itself: its header says in several ways where its voxels lie, and"
             f" these differ (a spacing of {_mm(grid)} by one, {_mm(header.grids[0])} by another);"

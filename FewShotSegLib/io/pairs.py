@@ -38,7 +38,7 @@ class Pair:
 def find_pairs(folder: str | os.PathLike[str]) -> list[Pair]:
     """The annotated volumes in a folder, in natural order (pt_2 before pt_13).
 
-    Three layouts are told apart by themselves:
+    Three layouts are recognised automatically:
 
     1. sub-folders ``images`` (``imagesTr``, ``image``) and ``labels`` (``labelsTr``, ``label``,
        ``segmentations``, ``masks``) whose files share names; images may end in nnU-Net's ``_0000``;
@@ -61,7 +61,7 @@ def find_pairs(folder: str | os.PathLike[str]) -> list[Pair]:
     if images and segmentations:
         pairs = _match(_files(images), _files(segmentations))
     else:
-        pairs = _match(*_told_apart(_files(folder))) or _cases(folder)
+        pairs = _match(*_separated(_files(folder))) or _cases(folder)
     if not pairs:
         raise InputError(f"There are no images with segmentations in {folder}. {_LAYOUTS}")
     return sorted(pairs, key=lambda pair: _natural(pair.name))
@@ -142,7 +142,7 @@ def _stem(file: Path) -> str:
     return file.name[: -len(extension_of(file) or "")]
 
 
-def _told_apart(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+def _separated(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Images and segmentations, by how the names end."""
     images, segmentations = [], []
     for file in files:
@@ -180,7 +180,7 @@ def _cases(folder: Path) -> list[Pair]:
     for case in children(folder):
         if not case.is_dir() or case.name.startswith("."):
             continue
-        images, segmentations = _told_apart(_files(case))
+        images, segmentations = _separated(_files(case))
         if not images or not segmentations:
             continue
         if len(images) + len(segmentations) > 2:

@@ -65,7 +65,7 @@ def probability_names(out: str | Path, structures: Sequence[Structure]) -> dict[
     the same; their label values then tell them apart.
 
     Raises:
-        InputError: the result's own name leaves no room for them.
+        InputError: the result's own name leaves no space for them.
     """
     extension = check_output_name(out)
     stem = Path(out).name[: -len(extension)]
@@ -75,10 +75,10 @@ def probability_names(out: str | Path, structures: Sequence[Structure]) -> dict[
     names = {}
     for structure in structures:
         part = parts[structure.name]
-        room = _NAME_BYTES - len(os.fsencode(f"{stem}_prob_{image_extension}"))
-        if counts[part.casefold()] > 1 or len(os.fsencode(part)) > room:
+        most_bytes = _NAME_BYTES - len(os.fsencode(f"{stem}_prob_{image_extension}"))
+        if counts[part.casefold()] > 1 or len(os.fsencode(part)) > most_bytes:
             end = f"_{structure.value}"
-            part = _cut(part, room - len(end)) + end
+            part = _cut(part, most_bytes - len(end)) + end
         names[structure.name] = f"{stem}_prob_{part}{image_extension}"
         if len(os.fsencode(names[structure.name])) > _NAME_BYTES:
             raise InputError(
@@ -88,9 +88,9 @@ def probability_names(out: str | Path, structures: Sequence[Structure]) -> dict[
     return names
 
 
-def _cut(text: str, room: int) -> str:
+def _cut(text: str, most_bytes: int) -> str:
     """As much of a text as a file's name has bytes for, no character cut in two."""
-    return os.fsencode(text)[: max(0, room)].decode("utf-8", "ignore")
+    return os.fsencode(text)[: max(0, most_bytes)].decode("utf-8", "ignore")
 
 
 def write_label_map(
@@ -321,7 +321,7 @@ def _write_nifti(stream: BinaryIO, array: np.ndarray, grid: Grid, like: str | Pa
 
 
 def _nifti_geometry(grid: Grid) -> Placing:
-    """Where a grid lies, told by both forms.
+    """Where a grid lies, reported by both forms.
 
     Raises:
         InputError: an axis is too long for a NIfTI-1 header.

@@ -30,7 +30,7 @@ class Segment:
     """One segment of a file.
 
     Attributes:
-        name: as the header has it, or made up where it has none.
+        name: as the header has it, or generated where it has none.
         layer: number of the layer (component) that it lies in.
         value: its label value there. ``sure``: whether the header says that value.
         color: red, green, blue in 0..1, or None. terminology: Slicer's string, or None.
@@ -104,7 +104,7 @@ def read_header(path: Path, fields: Mapping[str, str], layers: int) -> SegmentHe
                 f" to {MAX_VALUE}; save it again from Slicer."
             )
         value = _DEFAULT_VALUE if given is None else given
-        name = own.get("Name") or own.get("ID") or _made_up_name(value, taken)
+        name = own.get("Name") or own.get("ID") or _generated_name(value, taken)
         taken.append(name)
         segments.append(
             Segment(
@@ -120,7 +120,7 @@ def read_header(path: Path, fields: Mapping[str, str], layers: int) -> SegmentHe
     return SegmentHeader(tuple(segments), "Segment0_ID" in fields)
 
 
-def _made_up_name(value: int, taken: Iterable[str]) -> str:
+def _generated_name(value: int, taken: Iterable[str]) -> str:
     """What Slicer calls a segment of which only the label value is known."""
     keys = {name_key(name) for name in taken}
     name, count = f"Segment_{value}", 0
@@ -155,7 +155,7 @@ def all_segments(
         for layer, values in enumerate(present):
             for value in values:
                 if (layer, value) not in described:
-                    name = _made_up_name(value, [segment.name for segment in segments])
+                    name = _generated_name(value, [segment.name for segment in segments])
                     segments.append(Segment(name, layer, value))
     return segments
 

@@ -103,7 +103,7 @@ class TunedNetwork(nn.Module):
         return {name: t.detach().cpu().contiguous().clone() for name, t in tuned.items()}
 
     def trained_parameters(self) -> int:
-        """How many numbers are trained, the head's among them."""
+        """How many parameters are trained, the head's among them."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     @torch.no_grad()
@@ -125,7 +125,7 @@ class TunedNetwork(nn.Module):
 class TunedModel(Model):
     """The model that a training left: its features are those of the trained backbone.
 
-    Its hash is one of the trained numbers as well, so that nothing that was computed with the
+    Its hash is one of the trained parameters as well, so that nothing that was computed with the
     frozen backbone is ever taken for it.
 
     Args:

@@ -67,7 +67,7 @@ def download(
     entry's, or the one that was recorded when the file was first here, or is recorded now.
 
     Args:
-        size: bytes that a person was told where the entry doesn't say; more are not taken.
+        size: bytes that the user was shown where the entry doesn't say; more are not taken.
 
     Returns:
         the path of the weights.
@@ -176,7 +176,8 @@ def _copy(file: Path, target: Path, events: EventSink, cancel: Cancel) -> None:
 
 
 def _pieces(file: Path) -> Iterator[bytes]:
-    """What is in a file of the user's; errors of reading it are told from those of the copy."""
+    """What is in a file of the user's; errors of reading it are distinguished from those of the
+    copy."""
     try:
         with open(file, "rb") as stream:
             while piece := stream.read(PIECE):

@@ -82,7 +82,7 @@ def is_safe(url: str) -> bool:
 
 
 def is_private(url: str) -> bool:
-    """Whether an address is of this computer or a private network, as far as can be told here.
+    """Whether an address is of this computer or a private network, as far as can be known here.
 
     A name that only a proxy can look up counts as public; so does one whose certificate then has to
     be right.
@@ -92,10 +92,10 @@ def is_private(url: str) -> bool:
         found = [ipaddress.ip_address(host.split("%")[0])]
     except ValueError:
         try:
-            told = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             return False
-        found = [ipaddress.ip_address(str(item[4][0]).split("%")[0]) for item in told]
+        found = [ipaddress.ip_address(str(item[4][0]).split("%")[0]) for item in answers]
     return any(not address.is_global for address in found)
 
 
@@ -196,7 +196,7 @@ def _fetch_rest(
         progress(have, total)
         with open(path, "ab" if goes_on else "wb") as file:
             if total:
-                _require_room(path, total - have)
+                _require_space(path, total - have)
             for piece in pieces:
                 have += len(piece)
                 if have > most:
@@ -289,7 +289,7 @@ def _answer(
 ) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
     """A server's answer after all redirections, and its body in pieces, while it keeps pace.
 
-    The network is listened to in a thread of its own. So a stop is noticed at once, and a time
+    The network is listened to in a thread of its own. So a stop is noticed immediately, and a time
     limit holds for a whole answer or piece; sockets know one for each byte alone.
 
     Args:
@@ -365,7 +365,7 @@ def _text(reason: object) -> str:
     return re.sub(r"[^ -~]", "?", str(reason))[:60]
 
 
-def _require_room(path: Path, needed: int) -> None:
+def _require_space(path: Path, needed: int) -> None:
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 

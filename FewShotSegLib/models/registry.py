@@ -5,7 +5,8 @@ FewShotSeg folder (``FEWSHOTSEG_HOME``, by default ``~/.fewshotseg``); a path to
 works as well. ``Resources/Models/README.md`` documents the fields. Weights that aren't beside
 their entry are looked for in that same ``models`` folder.
 
-Nothing here needs torch until a network is built: models are listed, fetched and told without it.
+Nothing here needs torch until a network is built: models are listed, fetched and reported without
+it.
 """
 
 from __future__ import annotations
@@ -239,7 +240,7 @@ class Model:
         Swin UNETR).
 
         Raises:
-            ModelError: see :attr:`weights_sha256`; or the file changed since that was told.
+            ModelError: see :attr:`weights_sha256`; or the file changed since that was reported.
         """
         try:
             data = self.entry.weights.read_bytes()

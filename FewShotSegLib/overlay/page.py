@@ -62,7 +62,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Legend:
-    """What every row of the picture is told beside.
+    """What every row of the picture is given beside.
 
     Attributes:
         structures: which, in the order of the legend.
@@ -147,9 +147,9 @@ class Page:
 
     def write_header(self, title: str, subtitle: str) -> None:
         """The title's line and the subtitle's."""
-        room = WIDTH - 2 * EDGE
-        self.write(EDGE, 48, _fit(title, 27, room, "bold"), 27, weight="bold")
-        self.write(EDGE, 75, _fit(subtitle, 16, room), 16, _MUTED_COLOR)
+        width = WIDTH - 2 * EDGE
+        self.write(EDGE, 48, _fit(title, 27, width, "bold"), 27, weight="bold")
+        self.write(EDGE, 75, _fit(subtitle, 16, width), 16, _MUTED_COLOR)
 
     def write_footer(self, notes: list[str], has_reference: bool, has_prior: bool) -> None:
         """How to read the picture."""
@@ -210,8 +210,8 @@ class Page:
         right = left + CARD - _PAD
         has_dice = panel.dice is not None
         dice_at, ml_at = right, right - 78 if has_dice else right
-        room = CARD - 2 * _PAD
-        self.write(left + _PAD, top + 40, _fit(panel.title, 20, room, "bold"), 20, weight="bold")
+        width = CARD - 2 * _PAD
+        self.write(left + _PAD, top + 40, _fit(panel.title, 20, width, "bold"), 20, weight="bold")
         y = top + 74
         self.write(ml_at, y, "ml", 14, _MUTED_COLOR, ha="right")
         if has_dice:
@@ -233,10 +233,10 @@ class Page:
             self._swatch(left + _PAD, base - 13, 14, color)
             text_left = left + _PAD + 26
             volume = "\N{EN DASH}" if ml is None else ml_text(ml)
-            room = ml_at - _width(volume, size) - text_left - 30
+            width = ml_at - _width(volume, size) - text_left - 30
             shown = name.replace("_", " ")
             faint = _MUTED_COLOR if not ml else TEXT_COLOR
-            self.write(text_left, base, _fit(shown, size, room), size, faint)
+            self.write(text_left, base, _fit(shown, size, width), size, faint)
             outside = ml is not None and prior is not None and not as_expected(ml, *prior)
             ml_color = _WARN_COLOR if outside or remark else faint
             self.write(ml_at, base, volume, size, ml_color, ha="right")
@@ -315,13 +315,13 @@ def _width(text: str, size: float, weight: str = "normal") -> float:
     return float(TextPath((0, 0), text, size, prop=FontProperties(weight=weight)).get_extents().x1)
 
 
-def _fit(text: str, size: float, room: float, weight: str = "normal") -> str:
-    """The text, or as much of its start as fits the room (pixels), with an ellipsis."""
-    if _width(text, size, weight) <= room:
+def _fit(text: str, size: float, width: float, weight: str = "normal") -> str:
+    """The text, or as much of its start as fits the width (pixels), with an ellipsis."""
+    if _width(text, size, weight) <= width:
         return text
     kept = bisect_right(
         range(len(text)),
-        room,
+        width,
         key=lambda count: _width(text[:count] + "\N{HORIZONTAL ELLIPSIS}", size, weight),
     )
     text = text[: max(kept - 1, 0)]

@@ -113,8 +113,8 @@ def draw_overlay(
     scale = panes_width / sum(view.width for view in views)
     pane_height = views[0].height * scale
     row_height = round(max(pane_height, card_height))
-    room = row_height - legend_height(len(names), has_mean, 0)
-    step = float(np.clip(room / len(names), *LEGEND_STEPS[two_lines]))
+    height_left = row_height - legend_height(len(names), has_mean, 0)
+    step = float(np.clip(height_left / len(names), *LEGEND_STEPS[two_lines]))
     header = HEADER if subtitle else 70 if title else EDGE
     height = header + len(panels) * (row_height + ROW_GAP) - ROW_GAP + FOOTER
     page = Page(height)

@@ -1,4 +1,4 @@
-"""The made-up patient: what the trunk is built of, painted from the outside in.
+"""The synthetic patient: what the trunk is built of, painted from the outside in.
 
 Places are body coordinates in millimetres (RAS: x grows to the patient's right, y to the front, z
 upwards), so that the same seed is the same patient on every grid.
@@ -51,7 +51,7 @@ class _Anatomy:
         self.fine = canvas.waves(rng, 24, (9, 16), 1.0)
         self.coarse = canvas.waves(rng, 16, (18, 40), 1.0)
         strands = canvas.waves(rng, 20, (22, 45), 1.0), canvas.waves(rng, 20, (22, 45), 1.0)
-        # Where two smooth fields are zero at once runs a curve: vessels without a tree to grow.
+        # Where two smooth fields are both zero runs a curve: vessels without a tree to grow.
         self.vessel = 6.0 * np.hypot(*strands)
         x, y, _ = canvas.points
         self.muscle = self._wall_distance(x, y)

@@ -1,4 +1,4 @@
-"""Made-up CT volumes with exact annotations, difficult in the ways that real ones are.
+"""Synthetic CT volumes with exact annotations, difficult in the ways that real ones are.
 
 A phantom is the trunk between the heart and the hips: skin, fat, muscle, ribs, a bony column, two
 lungs, large and small organs, gut with gas. Three organs are annotated; each touches something of
@@ -40,7 +40,7 @@ SURROUNDINGS = tuple(
         *("inferior_vena_cava", "vertebrae", "spinal_cord", "autochthon", "iliopsoas"),
     )
 )
-"""What else of the made-up body can be annotated: what foundation models commonly know."""
+"""What else of the synthetic body can be annotated: what foundation models commonly know."""
 
 FIELD_OF_VIEW = (288.0, 288.0, 240.0)
 """mm that a phantom covers where no shape is asked for, right to left, back to front, upwards."""
@@ -54,7 +54,7 @@ def make_phantom(
     varied_grid: bool = False,
     surroundings: bool = False,
 ) -> tuple[Volume, Annotation]:
-    """A made-up patient.
+    """A synthetic patient.
 
     Args:
         seed: the patient. The same seed is the same anatomy on every grid, and bit-identical on

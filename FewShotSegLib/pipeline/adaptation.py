@@ -167,7 +167,7 @@ class _Basis:
 
 @dataclass(frozen=True)
 class _Learned:
-    """The supports as training sees them, and the sizes that they show or somebody knows."""
+    """The supports as training sees them, and the sizes that they show or a user knows."""
 
     supports: SupportSet
     priors: dict[str, SizePrior]
@@ -340,7 +340,7 @@ def _tell_notes(supports: Sequence[Support], query: Volume | None, runtime: Runt
 
 
 def _provenance(support: Support, prepared: PreparedSupport) -> dict[str, Any]:
-    """What may be told of a support: nothing that names a patient."""
+    """What may be reported of a support: nothing that names a patient."""
     return {
         "shape": list(support.volume.grid.shape),
         "spacing_mm": [round(s, 4) for s in support.volume.grid.spacing],

@@ -138,7 +138,7 @@ class TrainedAdapter:
         return BLACK_BOX_FORMAT if self.decoder is None else WHITE_BOX_FORMAT
 
     def content_sha256(self) -> str:
-        """A hash of the trained numbers and of all that they mean, in memory or on disk alike.
+        """A hash of the trained parameters and of all that they mean, in memory or on disk alike.
 
         The same training gives the same hash, however long it took.
         """

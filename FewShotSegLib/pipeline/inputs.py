@@ -138,7 +138,7 @@ def paths_of(supports: Sequence[SupportLike]) -> list[PathLike]:
 
 
 def require_no_input(out: PathLike, inputs: Sequence[Any]) -> None:
-    """Nothing that somebody drew or scanned is ever written over.
+    """Nothing that a user drew or scanned is ever written over.
 
     Raises:
         InputError: ``out`` is one of the inputs.

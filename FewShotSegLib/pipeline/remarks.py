@@ -55,7 +55,7 @@ def piece_remark(name: str, pieces: Pieces, prior: SizePrior) -> Remark | None:
     if distant:
         them = "the other" if count == 2 else f"{distant} of them"
         brief += f", {them} more than {_cm(far)} away"
-    told = brief if expected == 1 else f"{brief} (the supports show {expected})"
+    number = brief if expected == 1 else f"{brief} (the supports show {expected})"
     largest = pieces.volumes[0] / sum(pieces.volumes)
     advice = (
         "if it should be one piece, keep the largest alone (--largest-component; Largest piece only"
@@ -65,7 +65,7 @@ def piece_remark(name: str, pieces: Pieces, prior: SizePrior) -> Remark | None:
     )
     return Remark(
         brief,
-        f"{name} is in {told}; the largest has {100 * largest:.0f} % of its volume: {advice}.",
+        f"{name} is in {number}; the largest has {100 * largest:.0f} % of its volume: {advice}.",
     )
 
 

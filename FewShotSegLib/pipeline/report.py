@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .segmentation import Segmentation
 
 NAME = "report.json"
-TOLD_PIECES = 10
+LISTED_PIECES = 10
 """How many of a structure's pieces, largest first, are listed."""
 FORMAT = "fewshotseg-report-1"
 HARDLY = 0.1
@@ -99,8 +99,8 @@ def make_report(
             "within_prior": within,
             "pieces": {
                 "count": len(pieces.volumes),
-                "volumes_ml": [round(v / 1000, 4) for v in pieces.volumes[:TOLD_PIECES]],
-                "distances_mm": [round(d, 1) for d in pieces.distances[:TOLD_PIECES]],
+                "volumes_ml": [round(v / 1000, 4) for v in pieces.volumes[:LISTED_PIECES]],
+                "distances_mm": [round(d, 1) for d in pieces.distances[:LISTED_PIECES]],
                 "expected": prior.pieces,
             },
             "transduction": {

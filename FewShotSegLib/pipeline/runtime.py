@@ -27,7 +27,7 @@ class Runtime:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         cache: folder of the feature store; None is ``cache`` in the user's FewShotSeg folder.
         cache_bytes: its size limit.
-        events: is told of progress.
+        events: receives events of progress.
         cancel: asked many times a second; true stops the work with :class:`Cancelled`.
     """
 

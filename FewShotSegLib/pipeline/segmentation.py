@@ -1,4 +1,4 @@
-"""A query segmented with a trained adapter: the rooms in order, and the result."""
+"""A query segmented with a trained adapter: the steps in order, and the result."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _require_output(out: PathLike, inputs: Sequence[Any]) -> None:
     check_output_name(out)
     require_no_input(out, inputs)
     require_writable(out)
-    own_folder("locks")  # needed at the end: told before the work
+    own_folder("locks")  # needed at the end: reported before the work
     recover(Path(out).parent)
     read_reports(Path(out).parent / REPORT)  # refuses another program's
 

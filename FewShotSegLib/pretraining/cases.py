@@ -73,8 +73,8 @@ class Case:
         annotated: (K,) float32, the task mask w of eq. (1).
         places: by class, (n, 3) voxels within it.
         centres: by class, (3,) its mean voxel, where it is annotated and there.
-        grey: (K,) float32, the usual grey value of each class where images are made up, NaN where
-            none is given; None where none is given at all.
+        grey: (K,) float32, the usual grey value of each class where images are synthesised, NaN
+            where none is given; None where none is given at all.
         distances: by landmark, (i, j, k) uint8 as in :mod:`.landmarks`, where it is known.
     """
 
@@ -91,7 +91,7 @@ class Case:
 
     @property
     def synthetic(self) -> bool:
-        """Whether its image is made up anew for every crop."""
+        """Whether its image is synthesised anew for every crop."""
         return self.image is None
 
     @property

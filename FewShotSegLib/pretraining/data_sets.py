@@ -41,7 +41,7 @@ class DataSet:
             that were annotated.
         weight: how often it is drawn from, relative to the others.
         sources: the cases to train on. held_out: those for validation alone.
-        synthesis: there are label maps only; images are made up.
+        synthesis: there are label maps only; images are synthesised.
         grey: the usual grey value in [0, 1] of classes in these images, by name.
     """
 
@@ -116,7 +116,7 @@ def _grey(data: Any, where: str, labels: Mapping[int, str], synthesis: bool) -> 
         if not is_number(value) or not 0 <= value <= 1:
             raise InputError(f"{where}: the grey value of '{name}' is not within 0 to 1")
     if grey and not synthesis:
-        raise InputError(f"{where}: 'grey' is for made-up images; leave it out, or set synthesis")
+        raise InputError(f"{where}: 'grey' is for synthetic images; leave it out, or set synthesis")
     return grey
 
 

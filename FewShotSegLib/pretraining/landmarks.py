@@ -1,6 +1,6 @@
 """How far each voxel is from what anatomy is found by: the skin, bone, and annotated classes.
 
-Two of them cost no annotation: they are told from HU.
+Two of them cost no annotation: they are derived from HU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def landmark_distance(
         name: a class, or one of :data:`FROM_HU`. place: the class's number in ``labels``, None
             where it was not annotated.
         labels: (i, j, k), classes from 1. tissue: (i, j, k), air, lung, fat, soft tissue and bone
-            from 0 as told from HU, or None.
+            from 0 as derived from HU, or None.
         spacing: mm. orientation: of the axes, such as ``"RAS"``.
 
     Returns:
@@ -57,7 +57,7 @@ def landmark_distance(
 
 
 def tissue_of(name: str) -> int:
-    """The number of a tissue that is told from HU."""
+    """The number of a tissue that is derived from HU."""
     return ("air", "lung", "fat", "soft tissue", "bone").index(name)
 
 

@@ -38,7 +38,7 @@ def voxel_loss(scores: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     """Cross-entropy of every voxel among the annotated classes and none of them, whose score is 0.
 
     Of one class this is the sigmoid's cross-entropy. Unlike :func:`class_losses` it grows with the
-    voxels of a class, so that large ones are learned at once.
+    voxels of a class, so that large ones are learned quickly.
 
     Args:
         scores: (K, i, j, k) of the annotated classes. labels: (i, j, k) int64, classes from 1.

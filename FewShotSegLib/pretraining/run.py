@@ -85,7 +85,7 @@ def pretrain(
         if not ranks.first:
             runtime = replace(runtime, events=ignore)
         assembly = read_assembly(path, steps, data)
-        build_network(assembly, seed)  # told before hours of preparation
+        build_network(assembly, seed)  # reported before hours of preparation
         _require_no_data(assembly, out)
         _require_no_inputs(assembly, Path(path), out)
         checkpoint = require_new(out, resume, _results(assembly))
@@ -119,7 +119,7 @@ def _results(assembly: Assembly) -> tuple[str, ...]:
 
 
 def _require_no_data(assembly: Assembly, out: Path) -> None:
-    """Results don't go among somebody's images."""
+    """Results don't go among a user's images."""
     for data_set in assembly.data:
         for source in (*data_set.sources, *data_set.held_out):
             if out.resolve() in source.segmentation.resolve().parents:

@@ -140,7 +140,7 @@ def _only(view: tuple[slice, ...], part: Tensor) -> Tensor:
 
 
 def whole_image(assembly: Assembly, case: Case) -> Tensor:
-    """A case's image (i, j, k) without augmentation; one made up is always the same."""
+    """A case's image (i, j, k) without augmentation; a synthetic one is always the same."""
     if not case.synthetic:
         return torch.from_numpy(np.array(case.image, np.float32))
     preprocessing = assembly.preprocessing[case.modality]

@@ -80,10 +80,10 @@ class Targets:
         voxels: the weight of each voxel's cross-entropy among the annotated classes and none.
         deep: the weight of the same losses on the coarser feature levels, so that these become
             features worth adapting too.
-        tissue: air, lung, fat, soft tissue and bone, told from HU; on CT alone.
+        tissue: air, lung, fat, soft tissue and bone, derived from HU; on CT alone.
         position: where a voxel lies from the centre of each class in ``anchors``, in 100 mm.
         distance: how far a voxel is from each of ``landmarks``, in 30 mm, up to 60 mm: classes, or
-            ``"skin"`` and ``"bone"``, which are told from HU; on CT alone.
+            ``"skin"`` and ``"bone"``, which are derived from HU; on CT alone.
         clean: the image as it was before its intensities were disturbed.
     """
 

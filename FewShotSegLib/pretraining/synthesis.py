@@ -1,4 +1,4 @@
-"""An image made up from a label map, in a contrast that changes from crop to crop.
+"""An image synthesised from a label map, in a contrast that changes from crop to crop.
 
 After Billot et al. (SynthSeg, Medical Image Analysis 86, 2023): a network that has seen every
 contrast relies on none. That takes long to learn; where the usual contrast is known, most crops

@@ -4,7 +4,7 @@ Nothing mirrors a crop: which side an organ is on is part of what it is.
 
 Rotation, gamma, gain and noise are those of pre-training too. What ``pretraining.augmentation``
 does besides is not wanted on few supports: a bias field, coarser slices, a narrow field of view,
-and crops that are cut from the whole volume at once turned, which is worth its memory only where
+and crops that are cut from the whole volume already turned, which is worth its memory only where
 the next crop is of another volume; here a small crop that is there already is turned.
 """
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from ..compute.parallel import differentiable_at_once
+from ..compute.parallel import differentiable_in_parallel
 from ..compute.precision import at_speed
 from ..core.settings import TrainingSettings
 from ..inference.tiles import Box, box_scores
@@ -114,7 +114,7 @@ class FeatureLearner(ScheduledLearner):
 
         run.check()  # here: it may be a caller's that only the main thread is allowed to call
         parameters = list(self.network.parameters())
-        scores = differentiable_at_once(scores_of, drawn, parameters, run.device)
+        scores = differentiable_in_parallel(scores_of, drawn, parameters, run.device)
         targets, masks = [], []
         for support, box in drawn:
             target = support.targets[(slice(None), *box)].to(run.device)

@@ -19,7 +19,7 @@ from ..features.store import VolumeFeatures
 from ..methods.adapters.base import Adapter, statistics
 
 UNLIKE = 4.0
-"""How many times larger in one support than in another a structure is before somebody is asked."""
+"""How many times larger in one support than in another a structure is before the user is asked."""
 SAMPLED_VOXELS = 20_000
 """Voxels of each level and support that the feature statistics are measured on."""
 

@@ -4,7 +4,7 @@ See ``job_protocol`` for what it says and hears. It must start fast and survive 
 print: events go to a private copy of the standard output, and everything else to standard error.
 Exit status: 0 finished; 2 failed or cancelled, and an event said why; 3 the caller is gone.
 
-A folder with a patient's voxels is left only where somebody comes for results: after ``finished``
+A folder with a patient's voxels is left only where a caller comes for results: after ``finished``
 was written. On every other way out it is removed, if ``job_folders`` knows it for ours.
 """
 
@@ -72,7 +72,7 @@ def _work(folder: Path, events: EventWriter, leash: _Leash) -> dict[str, Any]:
     start = time.monotonic()
     try:
         if hasattr(os, "setsid") and os.getpid() != os.getpgrp():
-            os.setsid()  # its own process group, so that all of it can be killed at once
+            os.setsid()  # its own process group, so that all of it can be killed together
         # Without a handler of Python's, as in jobs of a shell's background, nothing could interrupt
         # the main thread.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -80,7 +80,7 @@ def _work(folder: Path, events: EventWriter, leash: _Leash) -> dict[str, Any]:
         job, caller = read_job(folder)
         kind = kind_of(job)
         events(make_event("started", command=kind, version=__version__, pid=os.getpid()))
-        total_memory()  # where psutil is missing, that is said here: the watching thread can't
+        total_memory()  # where psutil is missing, that is said here: the watchdog thread can't
         leash.start(caller, events)
         if owner_of(folder) is not None:
             remove_abandoned(folder.parent)
@@ -187,7 +187,7 @@ class _Leash:
     def _look(self) -> None:
         beat = 0.0
         while True:
-            if not self._somebody_waits():
+            if not self._caller_waits():
                 if self._removed:
                     return
                 self.leave()
@@ -198,7 +198,7 @@ class _Leash:
                 self._events(make_event("heartbeat", **_memory()))
             time.sleep(LOOK_SECONDS)
 
-    def _somebody_waits(self) -> bool:
+    def _caller_waits(self) -> bool:
         # The parent may be a launcher: killed, it can't tell anybody.
         orphaned = os.name == "posix" and os.getppid() != self._parent
         if orphaned or not process_exists(self._caller) or not os.path.isdir(self._folder):

@@ -29,9 +29,9 @@ def main() -> None:
         for _ in range(TURNS):
             for memory in ("as it comes", "kept"):
                 command = [sys.executable, __file__, "--run", work, memory]
-                told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-                best[memory] = min(told["seconds"], best.get(memory, told["seconds"]))
-                peak[memory] = max(told["peak_gb"], peak.get(memory, 0.0))
+                found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+                best[memory] = min(found["seconds"], best.get(memory, found["seconds"]))
+                peak[memory] = max(found["peak_gb"], peak.get(memory, 0.0))
         before, after = best["as it comes"], best["kept"]
         print(
             f"{work}: {before:.2f} s, {after:.2f} s with freed memory kept, "

@@ -7,7 +7,7 @@ Features as of a CT of 512 x 512 x 300 voxels (0.8 x 0.8 x 1.5 mm) by embedded-c
 UNETR with 48 features on a part of it. Printed: the speed of each hash of the same bytes in memory,
 by one thread and by as many as are used; the seconds to write an entry as it is written, and what
 of them the sums and the syncing are; the seconds to open one, verified or not, read from the disk
-(where the system can be told to forget a file) and from memory. Each is the best of three.
+(where the system can be asked to forget a file) and from memory. Each is the best of three.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Runs the command line as a user does, with an empty cache: `adapt` on five supports, then `segment`
 with transduction on a sixth volume. Unavoidable is one pass of the frozen backbone over the five
 supports and the query. Then the same again with another learning rate and seed, which must run no
-backbone pass, and one made-up CT of 512 x 512 x 300 voxels for the peak of memory.
+backbone pass, and one synthetic CT of 512 x 512 x 300 voxels for the peak of memory.
 """
 
 from __future__ import annotations

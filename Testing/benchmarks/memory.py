@@ -112,8 +112,8 @@ def run_command(arguments: list[str], every: int) -> int:
                 start, work = time.perf_counter(), time.process_time()
                 self.last = super().features(image)
                 seconds, work = time.perf_counter() - start, time.process_time() - work
-                told = f"  a window: {seconds:.1f} s, {work:.1f} s of work"
-                print(told, file=sys.stderr, flush=True)
+                line = f"  a window: {seconds:.1f} s, {work:.1f} s of work"
+                print(line, file=sys.stderr, flush=True)
             self.count += 1
             return self.last
 

@@ -4,7 +4,7 @@
 
 Five supports (or ``--shots``), three draws, three or four queries a draw. Tasks: parotid glands on
 CT and the parts of the hippocampus (the first queries of the plans beside this file, so that the
-committed rows of Scratch compare), the prostate on MR, the organs of made-up patients, and
+committed rows of Scratch compare), the prostate on MR, the organs of synthetic patients, and
 structures that the recipes hide from an atlas, on synthetic volumes of a contrast and a deformation
 that no training draws. A draw of these has one contrast, as one scanner's images have.
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("model", help="entry (.json) or id of a foundation model")
     parser.add_argument("--mr-model", help="for the MR tasks, where the model has no MR")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="rows, and the volumes made up")
+    parser.add_argument("--out", type=Path, required=True, help="rows, and the synthetic volumes")
     parser.add_argument("--name", help="in the table; the model's by default")
     parser.add_argument("--method", default="adapter")
     parser.add_argument("--untrained", action="store_true")
@@ -104,7 +104,7 @@ def run(
     method = {"name": "x", "method": args.method, "untrained": args.untrained}
     shown = variant(entry.to_json(), modality, spacing, folder)
     plan = {"title": "proxies", "model": str(shown), "shots": [args.shots]}
-    # Beside the model, so that two models can be scored at once.
+    # Beside the model, so that two models can be scored in parallel.
     path = shown.parent / f"plan-{args.method}-{args.shots}.json"
     write_json(path, {**plan, "methods": [method], "tasks": [task]})
     plan = read_plan(path)
@@ -194,7 +194,7 @@ def _drawn(name: str, folder: Path, structures: str, draws: int) -> dict[str, An
 
 
 def make_volumes(data: Path, made: Path) -> None:
-    """The made-up patients and the atlases' synthetic volumes, once."""
+    """The synthetic patients and the atlases' synthetic volumes, once."""
     if not (made / "phantoms" / "labels.json").exists():
         write_phantoms(made / "phantoms", SUPPORTS + QUERIES + 3, seed=SEED, varied_grid=True)
     for number, (atlas, (spacing, shape, structures)) in enumerate(ATLASES.items()):

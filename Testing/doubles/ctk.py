@@ -62,9 +62,9 @@ def _draw_header(widget: qt.QWidget, text: str, collapsed: bool, height: int) ->
     option.rect = qt.QRect(5, (height - 10) // 2, 10, 10)
     widget.style().drawPrimitive(arrow, option, painter, widget)
     painter.setPen(widget.palette.color(qt.QPalette.ButtonText))
-    room = qt.QRect(22, 0, widget.width - 28, height)
-    shown = widget.fontMetrics().elidedText(text, qt.Qt.ElideRight, room.width())
-    painter.drawText(room, qt.Qt.AlignVCenter | qt.Qt.AlignLeft, shown)
+    area = qt.QRect(22, 0, widget.width - 28, height)
+    shown = widget.fontMetrics().elidedText(text, qt.Qt.ElideRight, area.width())
+    painter.drawText(area, qt.Qt.AlignVCenter | qt.Qt.AlignLeft, shown)
     painter.end()
 
 

@@ -267,7 +267,7 @@ class WhatIsRefused(TinyWorld):
 
     def test_a_model_that_is_not_installed(self) -> None:
         adapter = make_adapter()
-        with self.assertRaisesRegex(ModelError, "no model 'somebodys'.*path of an entry"):
+        with self.assertRaisesRegex(ModelError, "no model 'others'.*path of an entry"):
             adapter.find_model()
 
 

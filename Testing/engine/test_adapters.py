@@ -1,4 +1,4 @@
-"""Adapters: where they start, how far they see, and how many numbers they train."""
+"""Adapters: where they start, how far they see, and how many parameters they train."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ class Interrupted(PipelineTestCase):
                 self.resume(**options)
         self.assertEqual((self.folder / "a.fseft.partial").read_bytes(), kept)
 
-    def test_a_damaged_checkpoint_is_told(self) -> None:
+    def test_a_damaged_checkpoint_is_reported(self) -> None:
         (self.folder / "a.fseft.partial").write_bytes(b"garbage")
         with self.assertRaisesRegex(InputError, "checkpoint .*a.fseft.partial is damaged"):
             self.resume()

@@ -1,4 +1,4 @@
-"""Freed memory is kept, told by the pages that the kernel has to hand out anew."""
+"""Freed memory is kept, measured by the pages that the kernel has to hand out anew."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def faults():
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
-told = keep_freed_memory() if sys.argv[1] == "kept" else None
+kept = keep_freed_memory() if sys.argv[1] == "kept" else None
 counts = []
 for _ in range({ROUNDS}):
     before = faults()
@@ -29,7 +29,7 @@ for _ in range({ROUNDS}):
     ctypes.memset(block, 1, {SIZE})
     libc.free(block)
     counts.append(faults() - before)
-print(told, min(counts[1:]), max(counts[1:]))
+print(kept, min(counts[1:]), max(counts[1:]))
 """
 
 
@@ -47,12 +47,12 @@ class KeepFreedMemory(unittest.TestCase):
         run = subprocess.run(
             [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True
         )
-        told, least, most = run.stdout.split()
-        return told, int(least), int(most)
+        kept, least, most = run.stdout.split()
+        return kept, int(least), int(most)
 
     def test_a_block_that_was_freed_is_used_again(self) -> None:
-        told, _, most = self.faults("kept")
-        self.assertEqual(told, "True")
+        kept, _, most = self.faults("kept")
+        self.assertEqual(kept, "True")
         self.assertLess(most, 100)
 
     def test_without_it_every_block_is_new(self) -> None:

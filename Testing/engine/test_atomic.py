@@ -43,7 +43,7 @@ class TestAtomic(FilesTestCase):
                     raise failure
             self.assert_untouched()
 
-    def test_a_full_disk_is_told_plainly(self) -> None:
+    def test_a_full_disk_is_reported_plainly(self) -> None:
         failures = (
             OSError(errno.ENOSPC, "No space left on device"),
             OSError(errno.EDQUOT, "Disk quota exceeded"),

@@ -31,7 +31,7 @@ class BadDisks(BadInputTestCase):
         (self.outputs / "x.fseft").mkdir()
         self.assert_refused("it is a folder", *self.adapt_arguments(self.outputs / "x.fseft"))
 
-    def test_somebody_elses_report_in_the_way(self) -> None:
+    def test_another_users_report_in_the_way(self) -> None:
         (self.outputs / "report.json").write_text('{"patients": 3}')
         self.segment("report.json is not a FewShotSeg report")
 

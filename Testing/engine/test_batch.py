@@ -99,7 +99,7 @@ class BatchTest(TrainedWorld):
         return mock.patch.object(batch, "segment", segment)
 
     def test_errors_that_nobody_foresaw(self) -> None:
-        for error, told in (
+        for error, reported in (
             (ValueError("odd"), r"unexpected happened \(ValueError: odd\)"),
             (MemoryError(), "memory is not enough"),
             (RuntimeError("could not create a primitive"), "memory is not enough"),
@@ -110,7 +110,7 @@ class BatchTest(TrainedWorld):
             with self.subTest(type(error).__name__), self.failing(error):
                 ran = self.segmented(self.query.image, self.supports[0].image)
                 self.assertEqual(ran.status, 2)
-                self.assertRegex(ran.err, told)
+                self.assertRegex(ran.err, reported)
                 self.assertIn("the other 1 was", ran.err)
                 self.assertTrue((self.folder / "out" / "support0_seg.nii.gz").exists())
 
@@ -136,7 +136,7 @@ class BatchTest(TrainedWorld):
         self.assertEqual(Path(found[1].out), path)
         np.testing.assert_array_equal(read_image(path).array, found[1].result.labels)
 
-    def test_what_is_wrong_for_all_is_told_before_the_first(self) -> None:
+    def test_what_is_wrong_for_all_is_reported_before_the_first(self) -> None:
         trained = TrainedAdapter.load(self.adapter)
         for queries, options in (
             (["a/x.nii.gz", "b/x.nii.gz"], {"model": str(self.model)}),
@@ -149,7 +149,7 @@ class BatchTest(TrainedWorld):
 class BenchmarkQueriesTest(unittest.TestCase):
     """In a benchmark as well."""
 
-    def test_failed_rows_are_told_and_the_others_kept(self) -> None:
+    def test_failed_rows_are_reported_and_the_others_kept(self) -> None:
         """The whole of it is in test_benchmark.py; here its loop alone."""
         draw = mock.Mock(queries=("a", "b", "c"), seed=0)
         cell = mock.Mock(draw=draw, shots=1, setting="s")

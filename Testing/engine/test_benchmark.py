@@ -142,14 +142,14 @@ class SayingTest(BenchmarkCase):
     def test_a_method_that_cannot_be_run_is_not_waited_for(self) -> None:
         path = self.write(methods=[refused_method(), {"method": "linear-probe", "epochs": 1}])
         events = self.benchmark(path, "--events").events
-        told = [event for event in events if event["event"] == "cell"]
-        self.assertEqual(len(told), 4)
-        self.assertEqual(told[-1]["remaining"], [])
-        left = told[0]["remaining"]
+        reported = [event for event in events if event["event"] == "cell"]
+        self.assertEqual(len(reported), 4)
+        self.assertEqual(reported[-1]["remaining"], [])
+        left = reported[0]["remaining"]
         bases = {part["method"]: part["basis"] for part in left}
         self.assertEqual(bases, {"refused": None, "linear-probe": "run"})
 
-    def test_a_method_without_a_meaning_is_told_once_and_counted_nowhere(self) -> None:
+    def test_a_method_without_a_meaning_is_reported_once_and_counted_nowhere(self) -> None:
         path = self.write(methods=["adaptformer", {"method": "linear-probe", "epochs": 1}])
         ran = self.benchmark(path)
         self.assertIn("4 cells (method x shots x draw x task) with 8 queries", ran.err)
@@ -161,11 +161,11 @@ class SayingTest(BenchmarkCase):
             self.assertIn("is convolutional, so it is not run.", text)
             self.assertNotIn("queries were not run", text)
 
-    def test_minutes_that_are_over_are_told_with_what_they_left(self) -> None:
+    def test_minutes_that_are_over_are_reported_with_what_they_left(self) -> None:
         events = self.benchmark(self.write(), "--events", "--minutes", "0").events
-        told = [event["message"] for event in events if event["event"] == "warning"]
+        reported = [event["message"] for event in events if event["event"] == "warning"]
         self.assertEqual(
-            told,
+            reported,
             ["The 0 minutes are over; 6 cells were not started. The same command goes on with "
              "them."],
         )  # fmt: skip

@@ -164,7 +164,7 @@ class OutputTest(BenchmarkCase):
             with self.subTest(odd):
                 self.refused(Path(odd))
 
-    def test_the_first_error_is_the_one_that_is_told(self) -> None:
+    def test_the_first_error_is_the_one_that_is_reported(self) -> None:
         path = self.write(methods=[PROBE], shots=[1])
         with (
             mock.patch(

@@ -1,4 +1,4 @@
-"""Sealed files: adapters, checkpoints and prepared cases that were damaged are told, never used."""
+"""Sealed files: adapters, checkpoints and prepared cases that were damaged are refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class InFolder(OneThread):
         self.addCleanup(folder.cleanup)
         self.path = Path(folder.name) / "file.fseft"
 
-    def assert_told(self, load: Callable[[], object], telling: str, seed: int = 0) -> None:
+    def assert_fails(self, load: Callable[[], object], telling: str, seed: int = 0) -> None:
         """Every accident to the file is one sentence; the file itself is read."""
         whole = self.path.read_bytes()
         for name, data in accidents(whole, seed).items():
@@ -134,14 +134,14 @@ class Seal(InFolder):
 class Adapters(InFolder):
     """``.fseft`` files, as the engine and as the Slicer module read them."""
 
-    def test_a_damaged_file_is_told(self) -> None:
+    def test_a_damaged_file_is_reported(self) -> None:
         make_adapter().save(self.path)
-        self.assert_told(lambda: TrainedAdapter.load(self.path), "Train it again, or copy|Update")
+        self.assert_fails(lambda: TrainedAdapter.load(self.path), "Train it again, or copy|Update")
 
     def test_so_is_its_header_alone(self) -> None:
         make_adapter("linear-probe").save(self.path)
-        self.assert_told(lambda: read_metadata(self.path), "copy it again|Update", seed=1)
-        self.assert_told(
+        self.assert_fails(lambda: read_metadata(self.path), "copy it again|Update", seed=1)
+        self.assert_fails(
             lambda: read_header(self.path.read_bytes(), "x"), "x is not a .* damaged|Update", seed=2
         )
 
@@ -162,7 +162,7 @@ class Adapters(InFolder):
             files.append(self.path.read_bytes())
         self.assertEqual(len(set(files)), 1)
 
-    def test_a_newer_one_is_told_as_such(self) -> None:
+    def test_a_newer_one_is_reported_as_such(self) -> None:
         """It may hold what is not known here."""
         adapter = make_adapter()
         data = safetensors.torch.save({"a": torch.ones(2)})
@@ -192,7 +192,7 @@ class Unfinished(InFolder):
             again = torch.optim.Adam(other.parameters())
             self.assertEqual(Checkpoint(self.path, "r").restore(other, again), history)
 
-        self.assert_told(restore, r"is damaged\. Remove it to start again")
+        self.assert_fails(restore, r"is damaged\. Remove it to start again")
         for name, tensor in adapter.state_dict().items():
             self.assertTrue(torch.equal(tensor, other.state_dict()[name]))
 
@@ -210,7 +210,7 @@ class Unfinished(InFolder):
             kept = (self.path, "r", {"network": other}, again, torch.zeros(3))
             self.assertEqual(restore_state(*kept), (5, history))
 
-        self.assert_told(restore, "is damaged. Choose another --out, or remove it to start again")
+        self.assert_fails(restore, "is damaged. Choose another --out, or remove it to start again")
         np.testing.assert_array_equal(network.weight.detach(), other.weight.detach())
 
     def test_those_of_before_go_on(self) -> None:

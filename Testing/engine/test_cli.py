@@ -23,7 +23,7 @@ COMMANDS = ("adapt", "segment", "evaluate", "models", "inspect", "demo", "pretra
 
 
 class Help(unittest.TestCase):
-    """``--help`` teaches, and at once."""
+    """``--help`` teaches, and immediately."""
 
     def test_every_command_explains_itself(self) -> None:
         for command in ((), *((c,) for c in COMMANDS)):

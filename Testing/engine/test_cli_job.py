@@ -212,9 +212,9 @@ class WholeJob(CommandTestCase):
 
     def test_a_bound_that_cannot_act_is_not_shown_as_one(self) -> None:
         path = self.folder / "wide.fseft"
-        told = self.done(*self.adapt_arguments(path, "--gamma", "1.2", epochs=1)).out
+        reported = self.done(*self.adapt_arguments(path, "--gamma", "1.2", epochs=1)).out
         out = self.segmented(self.folder / "x.nii.gz", str(self.query.image), "--gamma", "1.2").out
-        for text in (told, out):
+        for text in (reported, out):
             line = next(line for line in text.splitlines() if line.startswith("bean"))
             self.assertRegex(line, r"up to \d+\.\d")
             self.assertIn("no lower bound: the tolerance is 120 % of the mean", line)

@@ -1,4 +1,4 @@
-"""CT that was stored 1024 too high: recognised, told and put right; MR is never touched."""
+"""CT that was stored 1024 too high: recognised, reported and put right; MR is never touched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from FewShotSegLib.phantoms.patients import make_phantom
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 from FewShotSegLib.pipeline.inputs import looks_like
 
-TOLD = "stored 1024 too high"
+REPORTED = "stored 1024 too high"
 
 
 def unsigned(array: np.ndarray, offset: int = OFFSET) -> np.ndarray:
@@ -57,7 +57,7 @@ class RecognitionTest(unittest.TestCase):
                 array = read_image(path).array
                 self.assertFalse(is_offset_ct(array))
                 self.assertTrue(is_offset_ct(unsigned(array)))
-                record("CT told from the same CT stored 1024 too high")
+                record("CT distinguished from the same CT stored 1024 too high")
         for path in mr:
             with self.subTest(path.name):
                 array = read_image(path).array.astype(np.float32)
@@ -103,7 +103,7 @@ class CorrectionTest(unittest.TestCase):
                 stored = Volume(self.stored.array.astype(dtype), self.grid)
                 found = in_hounsfield(stored, modality)
                 np.testing.assert_array_equal(found.array, self.values)
-                self.assertIn(TOLD, found.notes[0])
+                self.assertIn(REPORTED, found.notes[0])
                 self.assertIn("--intensity-offset 0", found.notes[0])
                 self.assertEqual(looks_like(stored), "CT")
         self.assertEqual(self.stored.array.dtype, np.uint16)  # the one given is as it was
@@ -149,21 +149,21 @@ class PipelineTest(TrainedWorld):
         for name, path, more in (
             ("good", good, ()),
             ("stored", stored, ()),
-            ("told", stored, ("--intensity-offset", "-1024")),
+            ("reported", stored, ("--intensity-offset", "-1024")),
             ("as it is", stored, ("--intensity-offset", "0")),
         ):
             out = self.folder / f"{name} result.nii.gz"
             usual = self.segment_arguments(self.adapter, out, str(path), "--probabilities")
             ran = run(*usual, *more)
             self.assertEqual(ran.status, 0, ran)
-            self.assertEqual(TOLD in ran.err, name == "stored", ran.err)
+            self.assertEqual(REPORTED in ran.err, name == "stored", ran.err)
             results[name] = read_image(self.folder / f"{name} result_prob_bean.nii.gz").array
             report = (self.folder / "report.json").read_text("utf-8")
-            self.assertEqual(TOLD in report, name == "stored")
+            self.assertEqual(REPORTED in report, name == "stored")
             (self.folder / "report.json").unlink()
         self.assertGreater(np.ptp(results["good"]), 0)
         np.testing.assert_array_equal(results["good"], results["stored"])
-        np.testing.assert_array_equal(results["good"], results["told"])
+        np.testing.assert_array_equal(results["good"], results["reported"])
         self.assertTrue((results["good"] != results["as it is"]).any())
 
     def test_supports(self) -> None:
@@ -174,8 +174,8 @@ class PipelineTest(TrainedWorld):
             out = self.folder / f"{name}.fseft"
             ran = run(*self.adapt_arguments(out, supports=(patient,), epochs=1))
             self.assertEqual(ran.status, 0, ran)
-            told = f"Support 1: The values are those of a CT that was {TOLD}" in ran.err
-            self.assertEqual(told, name == "stored", ran.err)
+            reported = f"Support 1: The values are those of a CT that was {REPORTED}" in ran.err
+            self.assertEqual(reported, name == "stored", ran.err)
             trained = TrainedAdapter.load(out)
             self.assertEqual(trained.modality, "CT")
             contents.append(trained.supports[0]["content"])

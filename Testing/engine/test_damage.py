@@ -1,4 +1,4 @@
-"""Cached features that were damaged on the disk: found, told, and computed anew."""
+"""Cached features that were damaged on the disk: found, reported, and computed anew."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class OneEntry(OneThread):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
         self.volume = make_volume()
-        self.told: list[dict[str, Any]] = []
+        self.reported: list[dict[str, Any]] = []
         self.other = self.folder / "cache" / self.ask(make_volume(seed=1))[0].key
         features, _ = self.ask()
         self.entry = self.folder / "cache" / features.key
@@ -122,10 +122,10 @@ class OneEntry(OneThread):
     def ask(self, volume: Any = None) -> tuple[VolumeFeatures, FeatureSource]:
         """The features as a new process would get them."""
         checksums.forget()
-        self.told = []
+        self.reported = []
         store = FeatureStore(self.folder / "cache")
         source = FeatureSource(
-            make_model(self.folder), PREPROCESSING, store, torch.device("cpu"), self.told.append
+            make_model(self.folder), PREPROCESSING, store, torch.device("cpu"), self.reported.append
         )
         return source(volume or self.volume), source
 
@@ -139,7 +139,7 @@ class OneEntry(OneThread):
         self.assertEqual(list(features.shape), meta["shape"])
 
     def warnings(self) -> list[str]:
-        return [event["message"] for event in self.told if event["event"] == "warning"]
+        return [event["message"] for event in self.reported if event["event"] == "warning"]
 
 
 class Damage(OneEntry):
@@ -150,7 +150,7 @@ class Damage(OneEntry):
         self.assert_right(features)
         self.assertEqual((source.passes, source.hits, self.warnings()), (0, 1, []))
 
-    def test_every_accident_is_found_told_and_mended(self) -> None:
+    def test_every_accident_is_found_reported_and_mended(self) -> None:
         for name, harm in accidents(self.other).items():
             with self.subTest(name):
                 harm(self.entry)
@@ -189,13 +189,13 @@ class Damage(OneEntry):
         with mock.patch.object(
             checksums, "_block_crc", side_effect=OSError(5, "Input/output error")
         ):
-            self.assertIsNone(self.get(told := []))
-        self.assertEqual(told, ["Input/output error"])
+            self.assertIsNone(self.get(reported := []))
+        self.assertEqual(reported, ["Input/output error"])
 
-    def get(self, told: list[str]) -> VolumeFeatures | None:
+    def get(self, reported: list[str]) -> VolumeFeatures | None:
         checksums.forget()
         store = FeatureStore(self.folder / "cache")
-        return store.get(self.entry.name, damaged=told.append)
+        return store.get(self.entry.name, damaged=reported.append)
 
     def test_verifying_can_be_stopped(self) -> None:
         def stop() -> None:
@@ -221,7 +221,7 @@ class Damage(OneEntry):
             store.get(self.entry.name)
             self.assertEqual(read.call_count, 4)
 
-    def test_blocks_are_told_apart(self) -> None:
+    def test_blocks_are_separated(self) -> None:
         """Large files are summed in several blocks; each counts, and so does their order."""
         paths = [self.folder / "large", self.folder / "small", self.folder / "none"]
         data = np.random.default_rng(0).bytes(1000)
@@ -243,12 +243,12 @@ class Damage(OneEntry):
 class Waiting(OneEntry):
     """For another process that computes the same features."""
 
-    def test_it_is_told_once_after_two_seconds(self) -> None:
+    def test_it_is_reported_once_after_two_seconds(self) -> None:
         store = FeatureStore(self.folder / "cache")
-        told, clock, asked = [], iter(np.arange(0, 100, 0.5)), []
+        reported, clock, asked = [], iter(np.arange(0, 100, 0.5)), []
 
         def check() -> None:
-            asked.append(len(told))
+            asked.append(len(reported))
             if len(asked) == 8:
                 raise Cancelled("Stopped.")
 
@@ -257,11 +257,11 @@ class Waiting(OneEntry):
             mock.patch.object(locks, "monotonic", lambda: float(next(clock))),
             store.lock("a"),
             self.assertRaises(Cancelled),
-            store.lock("a", check, lambda: told.append(1)),
+            store.lock("a", check, lambda: reported.append(1)),
         ):
             self.fail("two hold one lock")
-        self.assertEqual(told, [1])
-        self.assertEqual(asked, [0, 0, 0, 0, 1, 1, 1, 1])  # 0.5, 1.0, 1.5, 2.0 s: told after it
+        self.assertEqual(reported, [1])
+        self.assertEqual(asked, [0, 0, 0, 0, 1, 1, 1, 1])  # 0.5, 1.0, 1.5, 2.0 s: reported after it
 
     def test_the_event_is_a_line_for_people(self) -> None:
         with (

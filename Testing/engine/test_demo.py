@@ -153,7 +153,7 @@ class MadeUpPatientsTests(DemoTestCase):
 
 
 class FolderTests(DemoTestCase):
-    """With somebody's own volumes."""
+    """With a user's own volumes."""
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -217,11 +217,11 @@ class FolderTests(DemoTestCase):
         places = ("--model", self.model, "--cache", str(self.shared / "cache"), "--device", "cpu")
         with mock.patch("FewShotSegLib.cli.demo.adapt", quickly):
             ran = run(*command, *places)
-            told = run(*command, *places, "--events")
-        self.assertEqual((ran.status, told.status), (0, 0), ran.err + told.err)
+            reported = run(*command, *places, "--events")
+        self.assertEqual((ran.status, reported.status), (0, 0), ran.err + reported.err)
         text = " ".join(f"{ran.err} {ran.out}".split())
         self.assertEqual(text.count("is one of the adapter's supports"), 1, text)
-        warnings = [e["message"] for e in told.events if e["event"] == "warning"]
+        warnings = [e["message"] for e in reported.events if e["event"] == "warning"]
         self.assertTrue(any("is one of the adapter's supports" in note for note in warnings))
         for note in warnings:
             self.assertEqual(text.count(note), 1)

@@ -53,13 +53,13 @@ class TestDicom(FilesTestCase):
             writer.Execute(plane)
 
     def test_a_series(self) -> None:
-        for modality, told in (("CT", "CT"), ("MR", "MR"), ("PT", None)):
+        for modality, expected in (("CT", "CT"), ("MR", "MR"), ("PT", None)):
             with self.subTest(modality):
                 self.write_series(modality=modality)
                 volume = volume_files.read_image(self.folder)
                 np.testing.assert_array_equal(volume.array, self.values)
                 self.assertTrue(volume.grid.same_as(self.grid), volume.grid)
-                self.assertEqual(volume.modality, told)
+                self.assertEqual(volume.modality, expected)
 
     def test_several_series_are_named_but_not_the_patient(self) -> None:
         self.write_series("1.2.3")

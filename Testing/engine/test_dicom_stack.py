@@ -202,9 +202,9 @@ class PipelineTest(TrainedWorld):
         write_series(series, lambda ras: ramp(ras) - 1000, np.delete(np.arange(12) * 2.5, 4), 15)
         ran = run(*self.segment_arguments(self.adapter, out, str(series)))
         self.assertEqual(ran.status, 0, ran)
-        told = "The DICOM series has the slices of a gantry tilted by 15.0 degrees and unevenly"
-        self.assertIn(told, ran.err)
-        self.assertIn(told, (self.folder / "report.json").read_text("utf-8"))
+        reported = "The DICOM series has the slices of a gantry tilted by 15.0 degrees and unevenly"
+        self.assertIn(reported, ran.err)
+        self.assertIn(reported, (self.folder / "report.json").read_text("utf-8"))
         self.assertTrue(read_image(out).grid.same_as(read_image(series).grid))
         self.assertEqual(read_image(out).grid.shape[2], 12)
 

@@ -29,7 +29,7 @@ class Command(DownloadTestCase):
     """``fewshotseg download``, ``import`` and ``remove``."""
 
     def run_command(self, *arguments: str, answer: str | None = None) -> tuple[int, str, str]:
-        """Status and both outputs; with an answer, somebody sits at the terminal."""
+        """Status and both outputs; with an answer, a user sits at the terminal."""
         out, err = io.StringIO(), io.StringIO()
         stdin = io.StringIO() if answer is None else Terminal(answer)
         with (
@@ -54,8 +54,8 @@ class Command(DownloadTestCase):
         self.assertIn(str(self.weights), out)
         self.assert_installed()
 
-    def size_told(self) -> str:
-        """What is said of the size to somebody who then says no."""
+    def size_shown(self) -> str:
+        """What is said of the size to a user who then says no."""
         status, out, err = self.run_command("download", "tiny", answer="n\n")
         self.assertEqual((status, err), (2, "fewshotseg: Nothing was downloaded.\n"))
         before = out[: out.index("Do you accept")]
@@ -63,29 +63,29 @@ class Command(DownloadTestCase):
             None, 1
         )[1]
 
-    def test_the_size_is_told_before_anybody_is_asked(self) -> None:
+    def test_the_size_is_shown_before_anybody_is_asked(self) -> None:
         self.server.content = self.content * 80
-        told = f"{len(self.server.content) / 1e6:.1f} MB"
-        self.assertRegex(told, r"[1-9]\.\d MB")
-        self.assertEqual(self.size_told(), told)
+        reported = f"{len(self.server.content) / 1e6:.1f} MB"
+        self.assertRegex(reported, r"[1-9]\.\d MB")
+        self.assertEqual(self.size_shown(), reported)
         self.assertEqual((self.server.heads, self.server.asked), (1, []))
         for refused in (403, 405, 501):  # signed addresses answer GET alone
             self.server.head_status = refused
-            self.assertEqual(self.size_told(), told)
+            self.assertEqual(self.size_shown(), reported)
         self.describe(size=5 * 10**6)  # an entry that says it is believed without a request
         heads = self.server.heads
-        self.assertEqual(self.size_told(), "5.0 MB")
+        self.assertEqual(self.size_shown(), "5.0 MB")
         self.assertEqual(self.server.heads, heads)
 
     def test_a_size_that_nobody_tells_is_called_unknown(self) -> None:
         self.server.tells_size = False
-        self.assertEqual(self.size_told(), "unknown: the server does not tell")
+        self.assertEqual(self.size_shown(), "unknown: the server does not tell")
         self.server.tells_size = True
         self.server.head_status = 404
         self.server.statuses = [404]
-        self.assertEqual(self.size_told(), "unknown: the server does not tell")
+        self.assertEqual(self.size_shown(), "unknown: the server does not tell")
         self.describe(weights_url="http://127.0.0.1:1/none.safetensors")
-        self.assertEqual(self.size_told(), "unknown: the server does not tell")
+        self.assertEqual(self.size_shown(), "unknown: the server does not tell")
 
     def test_a_program_is_not_kept_waiting_for_a_size(self) -> None:
         status, _, err = self.run_command("download", "tiny", "--accept-licence", "--events")
@@ -130,7 +130,7 @@ class Command(DownloadTestCase):
         self.assertEqual(status, 2)
         self.assertIn("ships with FewShotSeg", err)
 
-    def test_fseft_is_told_with_its_page(self) -> None:
+    def test_fseft_is_reported_with_its_page(self) -> None:
         status, _, err = self.run_command("download", "fseft", "--accept-licence")
         self.assertEqual(status, 2)
         self.assertIn("https://drive.google.com/", err)

@@ -140,7 +140,7 @@ class KnownNumbers(unittest.TestCase):
 
         Surface elements are as thick as a voxel, so that two of them are up to half a voxel
         closer than the surfaces are. That part of a score goes with the size of the voxels: it
-        is told by putting the spheres' true surfaces into the same elements, and is gone where
+        is measured by putting the spheres' true surfaces into the same elements, and is gone where
         two voxel sizes are extrapolated to none.
         """
         shift, radius = 4.0, 12.0

@@ -151,7 +151,7 @@ class Source(InFolder):
         for array, level in zip(again.levels, expected, strict=True):
             np.testing.assert_array_equal(array, level)
 
-    def test_progress_is_told_by_window(self) -> None:
+    def test_progress_is_reported_by_window(self) -> None:
         events: list[dict[str, Any]] = []
         source_of(self.folder, events.append)(make_volume(), "case 7")
         self.assertEqual(events[0]["event"], "phase")
@@ -179,21 +179,21 @@ class Source(InFolder):
     def test_a_slow_backbone_is_announced_once_for_all_volumes_to_come(self) -> None:
         volumes = [make_volume(n, (19, 14, 20)) for n in range(3)]
         self.source(volumes[1])
-        (told,) = self.estimates(self.source, volumes, 20.0)
+        (reported,) = self.estimates(self.source, volumes, 20.0)
         windows = place_windows(PREPROCESSING.place(volumes[0].grid).shape, (16,) * 3, 0.25, 4)
         self.assertGreater(windows.count, 2)
-        self.assertEqual((told["windows"], told["volumes"]), (2 * windows.count, 2))
-        self.assertEqual(told["window_seconds"], 20.0)
-        self.assertEqual(told["seconds"], 20.0 * (2 * windows.count - 1))
-        self.assertEqual((told["phase"], told["device"]), ("features", "cpu"))
+        self.assertEqual((reported["windows"], reported["volumes"]), (2 * windows.count, 2))
+        self.assertEqual(reported["window_seconds"], 20.0)
+        self.assertEqual(reported["seconds"], 20.0 * (2 * windows.count - 1))
+        self.assertEqual((reported["phase"], reported["device"]), ("features", "cpu"))
         stored = [self.source(volume) for volume in (volumes[0], volumes[2])]
         on_disk = sum(level.nbytes for features in stored for level in features.levels)
-        self.assertEqual(told["bytes"], on_disk)
+        self.assertEqual(reported["bytes"], on_disk)
         # Before all but the first window.
-        before = self.events[: self.events.index(told)]
+        before = self.events[: self.events.index(reported)]
         done = [event["done"] for event in before if event["event"] == "progress"]
         self.assertEqual(done, [0])
-        json.dumps(told)
+        json.dumps(reported)
 
     def test_what_a_first_window_sets_up_is_not_taken_for_work(self) -> None:
         events: list[dict[str, Any]] = []
@@ -201,7 +201,7 @@ class Source(InFolder):
         now = 0.0
 
         def hear(event: dict[str, Any]) -> None:
-            """The first window takes 4.5 s from when it is told, every other 2 s."""
+            """The first window takes 4.5 s from when it is announced, every other 2 s."""
             nonlocal now
             events.append(event)
             if event["event"] == "progress":
@@ -210,10 +210,10 @@ class Source(InFolder):
         self.source.events, self.source.upcoming = hear, [volume]
         with mock.patch("FewShotSegLib.features.extraction.time.perf_counter", lambda: now):
             self.source(volume)
-        (told,) = (event for event in events if event["event"] == "estimate")
-        self.assertEqual(told["window_seconds"], 2.0)
-        self.assertEqual(told["seconds"], 2.0 * (told["windows"] - 2))
-        before = events[: events.index(told)]
+        (reported,) = (event for event in events if event["event"] == "estimate")
+        self.assertEqual(reported["window_seconds"], 2.0)
+        self.assertEqual(reported["seconds"], 2.0 * (reported["windows"] - 2))
+        before = events[: events.index(reported)]
         done = [event["done"] for event in before if event["event"] == "progress"]
         self.assertEqual(done, [0, 1])
 
@@ -225,21 +225,21 @@ class Source(InFolder):
     def test_a_cache_that_is_too_small_for_slow_work_is_said(self) -> None:
         self.source.store.max_bytes = 1000
         volumes = [make_volume(n, (19, 14, 20)) for n in range(2)]
-        told, warning = self.estimates(self.source, volumes, 20.0)
-        self.assertGreater(told["bytes"], 1000)
+        reported, warning = self.estimates(self.source, volumes, 20.0)
+        self.assertGreater(reported["bytes"], 1000)
         self.assertIn("--cache-size 1 ", warning["message"])
 
     def test_the_estimate_on_a_terminal(self) -> None:
         for seconds, text in ((61.0, "61 s"), (733.0, "12 min"), (4200.0, "1 h 10 min")):
             self.source.store.clear()
-            (told,) = self.estimates(self.source, [make_volume(1, (19, 14, 20))], 20.0)
+            (reported,) = self.estimates(self.source, [make_volume(1, (19, 14, 20))], 20.0)
             stream = io.StringIO()
             progress = Progress(stream)
             progress({"event": "phase", "phase": "features", "subject": "query"})
-            progress({**told, "seconds": seconds})
+            progress({**reported, "seconds": seconds})
             first, line = stream.getvalue().splitlines()
             self.assertEqual(first, "foundation model: query")
-            self.assertIn(f"about {text} for {told['windows']} windows of 1 volume", line)
+            self.assertIn(f"about {text} for {reported['windows']} windows of 1 volume", line)
             self.assertIn("on this CPU, 20.0 s each. That is once: the features are cached.", line)
 
     def test_stopping_leaves_nothing(self) -> None:
@@ -262,7 +262,7 @@ class Source(InFolder):
             self.source(make_volume())
         self.assertEqual(self.entries(), set())
 
-    def test_two_processes_that_ask_at_once_run_the_backbone_once(self) -> None:
+    def test_two_processes_that_ask_together_run_the_backbone_once(self) -> None:
         """The other one asks while this one is in the middle of its pass."""
         context = multiprocessing.get_context("spawn")
         ask, results = context.Event(), context.Queue()

@@ -29,7 +29,7 @@ Talk = Callable[[socket.socket], None]
 
 
 class OddServer:
-    """Speaks to every caller as it is told: ``talks`` one after the other, then the last again.
+    """Speaks to every caller as it is set: ``talks`` one after the other, then the last again.
 
     Attributes:
         calls: how many came.

@@ -55,15 +55,15 @@ class FileCacheTest(unittest.TestCase):
         self.assertEqual(os.stat(self.path).st_mtime_ns, stamp.st_mtime_ns)
         self.assertEqual(self.cache(self.path), "good 2")
 
-    def test_a_fault_is_kept_and_told_anew(self) -> None:
+    def test_a_fault_is_kept_and_reported_anew(self) -> None:
         self.path.write_text("bad", encoding="utf-8")
-        told = []
+        reported = []
         for _ in range(3):
             with self.assertRaisesRegex(ModelError, "entry.json: bad") as caught:
                 self.cache(self.path)
-            told.append(caught.exception)
+            reported.append(caught.exception)
         self.assertEqual(len(self.reads), 1)
-        self.assertEqual(len(set(map(id, told))), 3)
+        self.assertEqual(len(set(map(id, reported))), 3)
         self.path.write_text("good now", encoding="utf-8")
         self.assertEqual(self.cache(self.path), "good now")
 

@@ -39,8 +39,8 @@ class GoldenNumbers(OneThread):
                 alike = json.dumps(entry.architecture)  # two models are of one network
                 if alike not in found or entry.weights.is_file():
                     found[alike] = self.measured(name)
-                told = golden.differences(found[alike], self.golden[name], golden.TOLERANCE)
-                self.assertEqual(told, [])
+                reported = golden.differences(found[alike], self.golden[name], golden.TOLERANCE)
+                self.assertEqual(reported, [])
 
     def test_in_single_precision_as_they_run(self) -> None:
         for name in (
@@ -72,8 +72,8 @@ class GoldenNumbers(OneThread):
         for name in ("fseft", "clipdriven", "suprem_swinunetr", "btcv", "selfsup"):
             self.assertEqual(self.cases[name][0].architecture["downsample"], "monai-0.9")
         for other in ("SwinUNETR monai-1.5", "SwinUNETR mergingv2"):
-            told = golden.differences(self.golden[other], self.golden["btcv"], 0.01)
-            self.assertGreaterEqual(len(told), 5, other)
+            reported = golden.differences(self.golden[other], self.golden["btcv"], 0.01)
+            self.assertGreaterEqual(len(reported), 5, other)
 
 
 def set_everywhere(kind: type[nn.Module], **values: object) -> Callable[[Backbone], None]:
@@ -89,7 +89,7 @@ def set_everywhere(kind: type[nn.Module], **values: object) -> Callable[[Backbon
 
 
 class Changes(OneThread):
-    """What a library might change one day is told."""
+    """What a library might change one day is reported."""
 
     CHANGES = (
         ("abdomen-unet", "slope", set_everywhere(nn.LeakyReLU, negative_slope=0.101)),
@@ -119,15 +119,15 @@ class Changes(OneThread):
         values = golden.uniform("some", (3, 4, 5))
         kept = golden.numbers_of(values)
 
-        def told(changed: Tensor) -> list[str]:
+        def reported(changed: Tensor) -> list[str]:
             return golden.differences([golden.numbers_of(changed)], [kept], 1e-6)
 
-        self.assertEqual(told(values), [])
-        self.assertEqual(told(values + 1e-9), [])
-        self.assertIn("deviations off", told(values + 1e-5)[0])
-        self.assertIn("deviations off", told(values.flip(0))[0])
-        self.assertIn("deviations off", told(values * float("nan"))[0])
-        self.assertIn("shape", told(values.transpose(0, 1))[0])
+        self.assertEqual(reported(values), [])
+        self.assertEqual(reported(values + 1e-9), [])
+        self.assertIn("deviations off", reported(values + 1e-5)[0])
+        self.assertIn("deviations off", reported(values.flip(0))[0])
+        self.assertIn("deviations off", reported(values * float("nan"))[0])
+        self.assertIn("shape", reported(values.transpose(0, 1))[0])
         self.assertIn("0 levels", golden.differences([], [kept], 1e-6)[0])
 
     def test_seeded_numbers_hang_on_the_name_alone(self) -> None:

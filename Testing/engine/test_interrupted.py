@@ -34,24 +34,24 @@ class InterruptedTest(TinyWorld):
 
     def stopped(self, joint: bool, epochs: int) -> None:
         """A training that is stopped in the epoch after so many."""
-        told: list[int] = []
+        reported: list[int] = []
 
         def listen(event: dict[str, Any]) -> None:
             if event["event"] == "epoch":
-                told.append(event["epoch"])
+                reported.append(event["epoch"])
 
-        runtime = replace(self.runtime, events=listen, cancel=lambda: len(told) >= epochs)
+        runtime = replace(self.runtime, events=listen, cancel=lambda: len(reported) >= epochs)
         with self.assertRaises(Cancelled):
             self.adapt(joint, runtime, out=self.folder / "x.fseft")
-        self.assertEqual(told[-1], epochs)
+        self.assertEqual(reported[-1], epochs)
 
     def resumed_at(self, joint: bool) -> tuple[int, str]:
         """The first epoch of a run that goes on, and what comes of it."""
-        told: list[int] = []
+        reported: list[int] = []
 
         def listen(event: dict[str, Any]) -> None:
             if event["event"] == "epoch":
-                told.append(event["epoch"])
+                reported.append(event["epoch"])
 
         trained = self.adapt(
             joint,
@@ -59,7 +59,7 @@ class InterruptedTest(TinyWorld):
             out=self.folder / "x.fseft",
             resume=True,
         )
-        return told[0], trained.content_sha256()
+        return reported[0], trained.content_sha256()
 
     def test_the_first_epoch_is_kept_and_every_one_that_can_be(self) -> None:
         for joint, moments in ((False, {1: 2, 7: 8}), (True, {1: 2, 4: 5, 6: 7, 8: 7, 11: 11})):
@@ -71,7 +71,7 @@ class InterruptedTest(TinyWorld):
                     self.assertEqual(self.resumed_at(joint), (first, whole))
 
     def test_kept_at_the_usual_pace(self) -> None:
-        """States are written every few seconds; the first one at once."""
+        """States are written every few seconds; the first one immediately."""
         with mock.patch.object(checkpoint, "SAVE_EVERY_SECONDS", 3600.0):
             for joint in (False, True):
                 self.stopped(joint, 3)

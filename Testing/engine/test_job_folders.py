@@ -34,7 +34,7 @@ def dead_pid() -> int:
 
 
 class ProcessesTest(unittest.TestCase):
-    """A process is told from the next with its number."""
+    """A process is distinguished from the next with its number."""
 
     def test_this_one_and_one_that_is_gone(self) -> None:
         start = process_start(os.getpid())
@@ -103,7 +103,7 @@ class JobFoldersTest(unittest.TestCase):
         for name, text in markers.items():
             folder = self.parent / f"{PREFIX}{pid}-{name}"
             folder.mkdir()
-            (folder / "somebody's.txt").write_text("x")
+            (folder / "other.txt").write_text("x")
             if text is not None:
                 (folder / MARKER).write_text(text)
         before = self.left()
@@ -175,8 +175,8 @@ class EventWriterTest(unittest.TestCase):
             for kind in ("heartbeat", end, "heartbeat", "cancelled"):
                 events({"event": kind})
             self.assertTrue(events.drained(60))
-            told = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
-            self.assertEqual(told, ["heartbeat", end])
+            reported = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+            self.assertEqual(reported, ["heartbeat", end])
 
     def test_a_reader_that_stands_still_costs_heartbeats_alone(self) -> None:
         class Full(io.BytesIO):
@@ -197,15 +197,15 @@ class EventWriterTest(unittest.TestCase):
         self.assertFalse(events.drained(0))
         stream.ready.set()
         self.assertTrue(events.drained(60))
-        told = [json.loads(line) for line in stream.getvalue().splitlines()]
-        epochs = [event["n"] for event in told if event["event"] == "epoch"]
+        reported = [json.loads(line) for line in stream.getvalue().splitlines()]
+        epochs = [event["n"] for event in reported if event["event"] == "epoch"]
         self.assertEqual(epochs, list(range(3 * WAITING)))
-        beats = sum(event["event"] == "heartbeat" for event in told)
+        beats = sum(event["event"] == "heartbeat" for event in reported)
         self.assertLessEqual(beats, WAITING)
         self.assertGreater(beats, 0)
-        self.assertEqual(told[-1], {"event": "finished"})
+        self.assertEqual(reported[-1], {"event": "finished"})
 
-    def test_a_reader_that_is_gone_is_told(self) -> None:
+    def test_a_reader_that_is_gone_is_reported(self) -> None:
         class Broken(io.BytesIO):
             def write(self, data: memoryview) -> int:
                 raise BrokenPipeError

@@ -306,7 +306,7 @@ class NamedMomentsTest(KillsTestCase):
             self.killed_worker(name, self.at_event(event), whom)
             self.clear()
 
-    def test_a_number_that_somebody_else_has_by_now(self) -> None:
+    def test_a_number_that_another_process_has_by_now(self) -> None:
         folder = make_job_folder(self.temporary)
         marker = json.loads((folder / MARKER).read_text())
         self.assertEqual(marker["start"], process_start(os.getpid()))

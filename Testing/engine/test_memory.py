@@ -48,9 +48,9 @@ class MemoryTest(unittest.TestCase):
         del taken
 
     def test_a_heartbeat_tells_all_three(self) -> None:
-        told = worker._memory()
-        self.assertEqual(list(told), ["memory_bytes", "available_bytes", "total_bytes"])
-        self.assertEqual(told["total_bytes"], total_memory())
+        reported = worker._memory()
+        self.assertEqual(list(reported), ["memory_bytes", "available_bytes", "total_bytes"])
+        self.assertEqual(reported["total_bytes"], total_memory())
 
     def test_a_worker_without_psutil_says_what_is_missing(self) -> None:
         program = (
@@ -100,7 +100,7 @@ class KillTreeTest(unittest.TestCase):
         process.wait()
         kill_tree(process.pid)
 
-    def test_without_psutil_the_caller_is_told(self) -> None:
+    def test_without_psutil_the_caller_is_informed(self) -> None:
         with mock.patch.dict(sys.modules, {"psutil": None}), self.assertRaises(ImportError):
             kill_tree(2**22 + 1)
 

@@ -39,16 +39,16 @@ class Checksums(DownloadTestCase):
         self.assertEqual(find_model("tiny").weights_sha256, self.digest)
 
     def change(self) -> bytes:
-        """The weights' publisher, or somebody else, puts another file there."""
+        """The weights' publisher, or another site, puts another file there."""
         write_model(self.elsewhere.parent, "other", seed=7)
         return (self.elsewhere.parent / "other.safetensors").read_bytes()
 
     def test_a_file_that_changed_on_this_computer_is_refused(self) -> None:
         self.fetch()
         self.weights.write_bytes(self.change())
-        with self.assertRaisesRegex(ModelError, "have changed since they were first used") as told:
+        with self.assertRaisesRegex(ModelError, "have changed since they were first used") as got:
             _ = find_model("tiny").backbone
-        self.assertNotIn("\n", str(told.exception))
+        self.assertNotIn("\n", str(got.exception))
 
     def test_a_file_that_changed_at_its_publishers_is_refused_until_it_is_removed(self) -> None:
         self.fetch()

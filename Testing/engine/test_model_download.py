@@ -130,18 +130,18 @@ class Fetching(DownloadTestCase):
 
     def test_a_full_disk(self) -> None:
         full = OSError(errno.ENOSPC, "No space left on device")
-        with mock.patch("FewShotSegLib.models.fetching._require_room", side_effect=full):
+        with mock.patch("FewShotSegLib.models.fetching._require_space", side_effect=full):
             self.assert_refused("can't be written.*No space left", StorageError)
         with mock.patch("shutil.disk_usage", return_value=mock.Mock(free=100)):
             self.assert_refused("No space left", StorageError)
 
-    def test_two_at_once(self) -> None:
+    def test_two_in_parallel(self) -> None:
         lock = self.models / ".lock-.part-tiny.safetensors"
         with FileLock(lock):
             self.assert_refused("Another process is downloading")
         self.fetch()
 
-    def test_a_manual_download_is_told_with_its_page_and_its_command(self) -> None:
+    def test_a_manual_download_is_reported_with_its_page_and_its_command(self) -> None:
         self.describe(weights_url=None)
         self.assert_refused("by hand from https://example.org/tiny.*fewshotseg import tiny FILE")
 
@@ -188,9 +188,9 @@ class Importing(DownloadTestCase):
             return open(path, mode)
 
         with mock.patch("FewShotSegLib.models.download.open", refuse, create=True):
-            with self.assertRaisesRegex(ModelError, "can't be read .Permission denied.") as told:
+            with self.assertRaisesRegex(ModelError, "can't be read .Permission denied.") as got:
                 import_weights("tiny", self.elsewhere)
-        self.assertNotIn("\n", str(told.exception))
+        self.assertNotIn("\n", str(got.exception))
         self.assertEqual(self.left(), {"tiny.json"})
 
     def test_a_manual_download_under_any_name(self) -> None:
@@ -245,7 +245,7 @@ class Shipped(DownloadTestCase):
                 self.assertEqual(entry.weights_url.rsplit("/", 1)[1], entry.weights.name)
                 self.assertTrue(entry.licence)
 
-    def test_missing_weights_are_told_with_the_command(self) -> None:
+    def test_missing_weights_are_reported_with_the_command(self) -> None:
         with self.assertRaisesRegex(ModelError, "Run: fewshotseg download tiny"):
             _ = find_model("tiny").backbone
 

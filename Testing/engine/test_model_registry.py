@@ -1,4 +1,4 @@
-"""The registry: what ships is sound, what is wrong is told plainly, and anybody's weights work."""
+"""The registry: what ships is sound, what is wrong is named, and anybody's weights work."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class WhereModelsAre(RegistryTestCase):
         weights = make_network(1).state_dict()
         torch.testing.assert_close(dict(model.backbone.state_dict()), dict(weights))
 
-    def test_missing_weights_are_told_with_their_source_and_their_place(self) -> None:
+    def test_missing_weights_are_reported_with_their_source_and_their_place(self) -> None:
         path = write_model(self.folder, "mine")
         (self.folder / "mine.safetensors").unlink()
         model = find_model(str(path))

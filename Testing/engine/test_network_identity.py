@@ -58,13 +58,13 @@ class NetworkTest(OneThread):
     def entry(self, **architecture: object) -> ModelEntry:
         return replace(self.model.entry, architecture=architecture)
 
-    def test_every_option_is_told(self) -> None:
-        told = self.entry(name="GenesisUNet").network()
+    def test_every_option_is_reported(self) -> None:
+        reported = self.entry(name="GenesisUNet").network()
         expected = {"name": "GenesisUNet", "revision": 1, "out_channels": 1}
-        self.assertEqual(told, {**expected, "batch_statistics": True})
+        self.assertEqual(reported, {**expected, "batch_statistics": True})
         said = self.entry(name="GenesisUNet", batch_statistics=True).network()
-        self.assertEqual(told, said)
-        self.assertEqual(json.loads(json.dumps(told)), told)
+        self.assertEqual(reported, said)
+        self.assertEqual(json.loads(json.dumps(reported)), reported)
         with self.assertRaisesRegex(ModelError, "'tiny' can't be used: .*'downsample'"):
             self.entry(name="SwinUNETR").network()
 

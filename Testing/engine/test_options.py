@@ -56,7 +56,7 @@ class Values(unittest.TestCase):
         settings["epochs"] = 4
         self.assertEqual(options.training.epochs, 3)
 
-    def test_what_cannot_be_is_refused_at_once(self) -> None:
+    def test_what_cannot_be_is_refused_immediately(self) -> None:
         both: tuple[dict[str, Any], ...] = (
             {"seed": -1},
             {"seed": True},

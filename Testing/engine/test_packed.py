@@ -105,7 +105,7 @@ class PackTest(unittest.TestCase):
             real.image.numpy()[inner] / 255, expected[inner], atol=0.51 / 63 + 0.51 / 255
         )
 
-    def test_a_wrong_description_is_told(self) -> None:
+    def test_a_wrong_description_is_reported(self) -> None:
         self._write("maps/a", self._labels(), None)
         good = {
             "name": "a",
@@ -273,7 +273,7 @@ class RecipeTest(unittest.TestCase):
                 recipe = read_recipe(path)
                 self.assertEqual(parse_recipe(recipe.to_json()), recipe)
 
-    def test_a_wrong_recipe_is_told(self) -> None:
+    def test_a_wrong_recipe_is_reported(self) -> None:
         good = make_recipe().to_json()
         for part, change, message in (
             ("losses", {"episode": 0.0}, "above 0"),
@@ -286,7 +286,7 @@ class RecipeTest(unittest.TestCase):
             with self.subTest(change), self.assertRaisesRegex(InputError, message):
                 parse_recipe({**good, part: {**good[part], **change}})
 
-    def test_a_crop_that_does_not_fit_the_network_is_told(self) -> None:
+    def test_a_crop_that_does_not_fit_the_network_is_reported(self) -> None:
         recipe = make_recipe()
         plan = replace(recipe.training, crop=(16, 16, 18))
         with self.assertRaisesRegex(InputError, "multiples of 4"):

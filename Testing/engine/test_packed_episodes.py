@@ -203,7 +203,7 @@ class LossTest(unittest.TestCase):
         self.assertGreater(float(loss), 1.0)
         self.assertLess(float(right), 0.5)
 
-    def test_places_are_told_by_features_that_hold_them(self) -> None:
+    def test_places_are_regressed_from_features_that_hold_them(self) -> None:
         torch.manual_seed(0)
         places = 50 + 20 * torch.randn(2, 300, 3)
         tasks, one = torch.randint(3, (2, 300)), torch.tensor(1.0)

@@ -1,4 +1,4 @@
-"""Images and segmentations that belong together, in every layout; and what can't be told."""
+"""Images and segmentations that belong together, in every layout; and what can't be determined."""
 
 from __future__ import annotations
 

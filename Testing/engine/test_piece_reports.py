@@ -61,7 +61,7 @@ class Priors(PipelineTestCase):
         # One of the two at the border: what a query has of it is as little to be trusted.
         self.assertTrue(self.prior_of(islands((MAIN, 12), ((76, 40, 45), 10))).cut_off)
 
-    def test_they_stay_where_somebody_knows_the_volume(self) -> None:
+    def test_they_stay_where_a_user_knows_the_volume(self) -> None:
         prior = SizePrior(1000.0, pieces=2, apart=70.0)
         for changed in (
             override_priors({"a": prior}, 0.2, {"a": 30.0})["a"],

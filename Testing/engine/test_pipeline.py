@@ -239,15 +239,15 @@ class Modalities(PipelineTestCase):
                 with self.assertRaisesRegex(ModelError, f"no model '{defaults[modality]}'"):
                     self.adapt(*supports, model=None)
 
-    def test_the_model_that_was_chosen_is_told(self) -> None:
-        told: list[dict[str, Any]] = []
-        runtime = replace(self.runtime, events=told.append)
+    def test_the_model_that_was_chosen_is_reported(self) -> None:
+        reported: list[dict[str, Any]] = []
+        runtime = replace(self.runtime, events=reported.append)
         with mock.patch.dict(
             "FewShotSegLib.pipeline.adaptation.DEFAULT_MODELS", MR=str(self.model)
         ):
             once = replace(QUICK, epochs=1)
             self.adapt(*self.mr_supports(1), model=None, settings=once, runtime=runtime)
-        chosen = [event for event in told if event["event"] == "model"]
+        chosen = [event for event in reported if event["event"] == "model"]
         self.assertEqual([(e["id"], e["modality"]) for e in chosen], [("tiny", "MR")])
 
     def test_a_model_of_another_kind(self) -> None:

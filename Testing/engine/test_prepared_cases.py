@@ -1,4 +1,4 @@
-"""Prepared volumes of a pre-training that were damaged on the disk are told, never trained on."""
+"""Prepared volumes of a pre-training that were damaged on the disk are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PreparedCases(World):
         data_set = assembly.data[0]
         return prepare_case(assembly, data_set, data_set.sources[number], self.folder, lambda: None)
 
-    def assert_told(self) -> None:
+    def assert_reported(self) -> None:
         with self.assertRaisesRegex(InputError, "is damaged; remove that folder"):
             self.prepare()
 
@@ -45,7 +45,7 @@ class PreparedCases(World):
                 data[bit // 8] ^= 1 << bit % 8
                 file.write_bytes(data)
                 with self.subTest(file.name, bit=bit):
-                    self.assert_told()
+                    self.assert_reported()
             for name, other in {
                 "zeros": bytes(len(whole)),
                 "short": whole[:-2],
@@ -54,7 +54,7 @@ class PreparedCases(World):
             }.items():
                 file.write_bytes(other)
                 with self.subTest(file.name, what=name):
-                    self.assert_told()
+                    self.assert_reported()
             file.write_bytes(whole)
         np.testing.assert_array_equal(self.prepare().labels, self.case.labels)
 
@@ -64,7 +64,7 @@ class PreparedCases(World):
         (other,) = set(self.folder.iterdir()) - before
         shutil.rmtree(self.place)
         shutil.copytree(other, self.place)
-        self.assert_told()
+        self.assert_reported()
 
     def test_one_without_checksums_is_prepared_anew(self) -> None:
         summary = json.loads((self.place / "case.json").read_text())

@@ -155,7 +155,7 @@ class WholeRun(World):
                 pretrain(path, out, data=self.world, steps=1, runtime=Runtime("cpu"))
             self.assertEqual({file: file.read_bytes() for file in out.glob("tiny*")}, before)
 
-    def test_a_class_that_no_case_shows_is_told(self) -> None:
+    def test_a_class_that_no_case_shows_is_reported(self) -> None:
         data = description()
         data["data"][0] |= {"labels": {"4": "bean", "9": "pea"}, "annotated": "all"}
         path = self.write(data, "unseen.json")

@@ -69,7 +69,7 @@ class BadAssemblies(World):
             "left to train on": lambda d: first(d).update(held_out=3),
             "'grey' names 'nut'": lambda d: d["data"][1].update(grey={"nut": 0.5}),
             "grey value of 'pod' is not within": lambda d: d["data"][1].update(grey={"pod": 2}),
-            "'grey' is for made-up images": lambda d: first(d).update(grey={"bean": 0.5}),
+            "'grey' is for synthetic images": lambda d: first(d).update(grey={"bean": 0.5}),
             "weight is a number above 0": lambda d: first(d).update(weight=0),
             "trains on 'b1', which 'twin' holds out": lambda d: d["data"].append(
                 dict(first(d), name="twin", held_out=["b1"])
@@ -131,7 +131,7 @@ class BadAssemblies(World):
         with self.assertRaisesRegex(InputError, "There is no assembly"):
             read_assembly(self.world / "none.json")
 
-    def test_a_diverged_training_is_told(self) -> None:
+    def test_a_diverged_training_is_reported(self) -> None:
         assembly = read_assembly(self.path)
         trainer = Trainer(assembly, self.cases(assembly), Ranks(torch.device("cpu")), 0)
         trainer.running[0, 0] = math.nan

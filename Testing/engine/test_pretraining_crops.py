@@ -190,7 +190,7 @@ class Crops(World):
                 score = float(head.bias.detach()[row])
                 self.assertAlmostEqual(1 / (1 + math.exp(-score)), max(part, 0.00247), places=4)
 
-    def test_most_made_up_images_have_the_usual_contrast(self) -> None:
+    def test_most_synthetic_images_have_the_usual_contrast(self) -> None:
         """Dark pods in a bright field are not learned from images that show both as often."""
         data = description()
         data["data"][1]["grey"] = {"pod": 0.05}
@@ -226,7 +226,7 @@ class Crops(World):
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
         self.assertEqual(len(samples), 2)
 
-    def test_a_damaged_prepared_case_is_told(self) -> None:
+    def test_a_damaged_prepared_case_is_reported(self) -> None:
         assembly = read_assembly(self.path)
         folder, source = self.folder / "cases", assembly.data[0].sources[0]
 

@@ -394,7 +394,7 @@ class ParcelTest(PackedCase):
             file.unlink()
         self.assertEqual(self.grow(), (0, ""))  # without a seal
 
-    def test_any_change_of_a_sealed_part_is_told(self) -> None:
+    def test_any_change_of_a_sealed_part_is_reported(self) -> None:
         whole = bytearray(self.part.read_bytes())
         for place in (8, 200, len(whole) // 2, len(whole) - 1):
             changed = bytearray(whole)

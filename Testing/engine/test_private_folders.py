@@ -46,16 +46,16 @@ class InFolder(unittest.TestCase):
 @POSIX
 class Private(InFolder):
     def owned_by(self, owner: int, user: int) -> contextlib.ExitStack:
-        """As if the folder were somebody's and the process another's: tests may run as root."""
+        """As if the folder were another user's and the process another's: tests may run as root."""
         real = os.stat
 
-        def told(path: object, *args: object, **options: object) -> os.stat_result:
+        def other_stat(path: object, *args: object, **options: object) -> os.stat_result:
             found = list(real(path, *args, **options))
             found[4] = owner
             return os.stat_result(found)
 
         stack = contextlib.ExitStack()
-        stack.enter_context(mock.patch.object(private_folders.os, "stat", told))
+        stack.enter_context(mock.patch.object(private_folders.os, "stat", other_stat))
         stack.enter_context(mock.patch.object(private_folders.os, "geteuid", lambda: user))
         return stack
 
@@ -92,7 +92,7 @@ class Private(InFolder):
         )
         self.assertEqual(mode(self.folder), 0o1777)
 
-    def test_somebody_elses_is_refused(self) -> None:
+    def test_another_users_is_refused(self) -> None:
         for permissions in (0o700, 0o755, 0o777):
             os.chmod(self.folder, permissions)
             with self.owned_by(1234, 1000):
@@ -122,7 +122,7 @@ class Private(InFolder):
         os.chmod(self.folder, 0o777)
         with store.lock("a"):
             self.assertEqual(mode(self.folder), 0o700)
-        (self.folder / "letters").mkdir()  # somebody works there, perhaps with others
+        (self.folder / "letters").mkdir()  # a user works there, perhaps with others
         os.chmod(self.folder, 0o777)
         with self.assertRaisesRegex(StorageError, "Others can write.*--cache"), store.lock("a"):
             self.fail("it was used")
@@ -166,10 +166,10 @@ class NotWritable(TinyWorld):
     """A home that can't be written to is one sentence, before any work, and exit status 2."""
 
     def run_command(self, *arguments: object) -> tuple[int, str]:
-        told = io.StringIO()
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             status = cli.main([str(argument) for argument in arguments])
-        return status, told.getvalue()
+        return status, said.getvalue()
 
     def homes(self) -> list[Path]:
         file = self.folder / "file"
@@ -190,31 +190,31 @@ class NotWritable(TinyWorld):
     def test_commands(self) -> None:
         for home in self.homes():
             with self.subTest(home), mock.patch.dict(os.environ, {"FEWSHOTSEG_HOME": str(home)}):
-                status, told = self.adapt()
+                status, said = self.adapt()
                 self.assertEqual(status, 2)
-                self.assertRegex(told, r"fewshotseg: .* can't be written to .*FEWSHOTSEG_HOME\.")
-                self.assertNotIn("Traceback", told)
+                self.assertRegex(said, r"fewshotseg: .* can't be written to .*FEWSHOTSEG_HOME\.")
+                self.assertNotIn("Traceback", said)
                 weights = self.folder / "w.pt"
                 weights.write_bytes(b"x")
-                status, told = self.run_command("import", "btcv", weights)
+                status, said = self.run_command("import", "btcv", weights)
                 self.assertEqual(status, 2)
-                self.assertRegex(told, r"fewshotseg: .* can't be written to .*FEWSHOTSEG_HOME\.")
+                self.assertRegex(said, r"fewshotseg: .* can't be written to .*FEWSHOTSEG_HOME\.")
 
     def test_a_cache_that_cannot_be_written_to(self) -> None:
         for cache in self.homes():
             with self.subTest(cache):
-                status, told = self.adapt("--cache", cache)
+                status, said = self.adapt("--cache", cache)
                 self.assertEqual(status, 2)
-                self.assertRegex(told, r"fewshotseg: .* can't be written to .*--cache\.")
+                self.assertRegex(said, r"fewshotseg: .* can't be written to .*--cache\.")
 
     @POSIX
     def test_a_cache_that_is_everybodys(self) -> None:
         cache = self.folder / "everybody"
         cache.mkdir()
         os.chmod(cache, 0o1777)
-        status, told = self.adapt("--cache", cache)
+        status, said = self.adapt("--cache", cache)
         self.assertEqual(status, 2)
-        self.assertRegex(told, "fewshotseg: Others can write to .*everybody")
+        self.assertRegex(said, "fewshotseg: Others can write to .*everybody")
         shutil.rmtree(cache)
 
 

@@ -66,7 +66,7 @@ class LinesInAFile(unittest.TestCase):
         expected = [text.format(s) for s in "ab" for text in (line, half)]
         self.assertEqual(self.lines(), expected)
 
-    def test_reading_is_never_told_as_what_came_before_it(self) -> None:
+    def test_reading_is_never_shown_as_what_came_before_it(self) -> None:
         self.send("phase", phase="train")
         self.now += 100
         self.send("progress", phase="read", done=1, total=2)

@@ -9,7 +9,7 @@ import unittest
 import warnings
 from typing import Any
 
-from FewShotSegLib.cli.progress import Progress, has_room
+from FewShotSegLib.cli.progress import Progress, has_space
 
 if os.name == "posix":
     import fcntl
@@ -65,13 +65,13 @@ class TerminalTest(unittest.TestCase):
     def test_no_columns_are_no_place_for_a_bar(self) -> None:
         for columns, bar in ((0, False), (5, False), (19, False), (20, True), (80, True)):
             stream = self.terminal(columns)
-            self.assertEqual(has_room(stream), bar, columns)
+            self.assertEqual(has_space(stream), bar, columns)
             progress = Progress(stream)
             self.train(progress)
             progress({"event": "warning", "message": "odd"})
-            told = self.sent(stream)
-            self.assertIn("training", told)
-            self.assertIn("Note: odd", told)
+            reported = self.sent(stream)
+            self.assertIn("training", reported)
+            self.assertIn("Note: odd", reported)
 
     def test_the_bar_is_gone_before_anything_else_is_printed(self) -> None:
         stream = self.terminal(80)

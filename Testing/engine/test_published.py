@@ -150,7 +150,7 @@ class WholeJob(TinyWorld):
                 )
                 self.assertEqual(set(result.masks), {"bean", "pea"})
 
-    def test_what_has_no_meaning_is_told(self) -> None:
+    def test_what_has_no_meaning_is_reported(self) -> None:
         for options, telling in (
             ({"features": "multi"}, "use --features last"),
             ({"query": self.query.image}, "'segment' refines what is on the features"),

@@ -61,7 +61,7 @@ class RegisterTest(unittest.TestCase):
             return record("theirs")
 
         found = register(EntryPoint("theirs", load))
-        self.assertEqual(loads, [], "nothing is read before somebody looks")
+        self.assertEqual(loads, [], "nothing is read before a user looks")
         self.assertEqual(list(found), ["own", "theirs"])
         self.assertEqual((len(found), found["theirs"].title), (2, "theirs"))
         self.assertEqual((loads, found.remarks), ([1], ()))
@@ -156,7 +156,7 @@ class ImplementationsTest(unittest.TestCase):
         with self.assertRaises(KeyError):
             classes["another"]
 
-    def test_a_package_of_ours_that_is_missing_is_told_by_its_caller(self) -> None:
+    def test_a_package_of_ours_that_is_missing_is_reported_by_its_caller(self) -> None:
         ours = record("ours", implementation="nowhere:C")
         with self.assertRaises(ModuleNotFoundError):
             Implementations(register(own=(ours,)), list)["ours"]

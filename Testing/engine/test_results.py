@@ -42,17 +42,17 @@ class TestResults(FilesTestCase):
                 with self.subTest(extension=extension, grid=name):
                     query = self.write("q" + extension, labels, grid, extension != ".nii")
                     result = self.folder / ("r" + extension)
-                    told = volume_files.read_image(query).grid
-                    result_files.write_label_map(result, labels, told, query)
-                    self.assertEqual(volume_files.read_image(result).grid, told)
+                    stated = volume_files.read_image(query).grid
+                    result_files.write_label_map(result, labels, stated, query)
+                    self.assertEqual(volume_files.read_image(result).grid, stated)
 
     def test_any_query_as_mha_to_the_last_bit(self) -> None:
         labels = make_values(SHAPE, np.uint8)
         for grid in GRIDS.values():
             query = self.write("q.nii.gz", labels, grid)
-            told = volume_files.read_image(query).grid
-            result_files.write_label_map(self.folder / "r.mha", labels, told)
-            self.assertEqual(volume_files.read_image(self.folder / "r.mha").grid, told)
+            stated = volume_files.read_image(query).grid
+            result_files.write_label_map(self.folder / "r.mha", labels, stated)
+            self.assertEqual(volume_files.read_image(self.folder / "r.mha").grid, stated)
 
     def test_nifti_geometry_fields_are_the_querys(self) -> None:
         labels = make_values(SHAPE, np.uint8)

@@ -180,7 +180,7 @@ class Reports(PipelineTestCase):
             {"x.nii.gz": True, "y.nii.gz": False},
         )
 
-    def test_somebody_elses_report_is_not_overwritten(self) -> None:
+    def test_another_users_report_is_not_overwritten(self) -> None:
         for text in ('{"patients": 3}', "not JSON"):
             (self.folder / "report.json").write_text(text)
             with self.assertRaisesRegex(InputError, "is not a FewShotSeg report"):
@@ -207,7 +207,7 @@ class Reports(PipelineTestCase):
         self.assertIn(telling, result.report["warnings"])
         self.assertEqual(warnings, result.report["warnings"])
 
-    def test_nothing_found_is_told(self) -> None:
+    def test_nothing_found_is_reported(self) -> None:
         empty = make_values(0, np.zeros(SHAPE, np.uint8))
         image = write_array(self.folder / "q.nii.gz", empty, make_grid())
         result = self.segment(image, transductive=False)

@@ -180,12 +180,12 @@ class Unlike(unittest.TestCase):
         (text,) = self.said([26.2, 5.2, 34.0])
         self.assertIn("pea has 5.2 ml in case 1 and 34.0 ml in case 2: check", text)
 
-    def test_what_patients_differ_by_is_not_told(self) -> None:
+    def test_what_patients_differ_by_is_not_reported(self) -> None:
         self.assertEqual(self.said([10, 25, 39]), [])
         self.assertEqual(self.said([10]), [])
         self.assertEqual(self.said([0, 10]), [])
 
-    def test_what_is_cut_off_is_told_elsewhere(self) -> None:
+    def test_what_is_cut_off_is_reported_elsewhere(self) -> None:
         self.assertEqual(self.said([5.2, 34.0], cut_off=(0,)), [])
 
 

@@ -61,7 +61,7 @@ class SlidingWindow(FullPrecision):
     def errors(
         self, backbone: Backbone, window: tuple[int, int, int], overlap: float
     ) -> list[Tensor]:
-        """How far each level is from that of the whole image at once, in its deviations."""
+        """How far each level is from that of the whole image in one pass, in its deviations."""
         backbone.eval().requires_grad_(False)
         image = self.image(41, 26, 50)
         padded = nn.functional.pad(image, (0, 2, 0, 2, 0, 3), mode="replicate")
@@ -124,7 +124,7 @@ class SlidingWindow(FullPrecision):
                     self.assertEqual(counted, expected)
 
     def test_it_is_the_sliding_window_of_monai(self) -> None:
-        """Slab by slab as over the whole image at once, weights of coarser levels included."""
+        """Slab by slab as over the whole image in one pass, weights of coarser levels included."""
         backbone = make_backbone()
         image = self.image(44, 28, 52)
         for window in ((16, 12, 24), (24, 28, 20)):

@@ -45,7 +45,7 @@ WRONG = """
 
 
 class SoakFrameTest(unittest.TestCase):
-    """``pytest`` in another process, over tests made up here."""
+    """``pytest`` in another process, over tests written here."""
 
     def run_pytest(self, tests: str, soak: bool, *arguments: str) -> tuple[int, str]:
         """Its status and what it printed."""

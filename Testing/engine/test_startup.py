@@ -69,7 +69,7 @@ class LibraryTest(unittest.TestCase):
 
 
 class CommandTest(TrainedWorld):
-    """``fewshotseg`` answers at once where nothing is computed."""
+    """``fewshotseg`` answers immediately where nothing is computed."""
 
     def heavy_after(self, *arguments: str, status: int = 0) -> list[str]:
         modules = loaded_after(COMMAND, ARGUMENTS=list(arguments), STATUS=status)

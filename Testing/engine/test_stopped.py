@@ -79,7 +79,7 @@ class Stopped(BadInputTestCase):
                 out.unlink()
 
     def test_before_anything_was_begun(self) -> None:
-        """It stops at once, and the handlers of whoever called are put back."""
+        """It stops immediately, and the handlers of whoever called are put back."""
         before = signal.getsignal(signal.SIGINT)
 
         def interrupt(*_: object) -> None:

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 SHAPES = ((21, 18, 13), (16, 24, 8), (5, 30, 3))
 
 
-def all_at_once(adapter: Adapter, features: VolumeFeatures) -> Tensor:
+def in_one_pass(adapter: Adapter, features: VolumeFeatures) -> Tensor:
     """Scores of a whole volume, by the shortest way that they can be written down."""
     total = 0
     for number, level in enumerate(adapter.levels):
@@ -56,11 +56,11 @@ class Seamless(OneThread):
                 box = tuple(slice(0, n) for n in features.shape)
                 scores = box_scores(adapter, features, box, CPU)
                 self.assertEqual(scores.dtype, torch.float32)
-                self.assert_same(scores, all_at_once(adapter, features))
+                self.assert_same(scores, in_one_pass(adapter, features))
 
     def test_tiles_make_up_the_whole(self) -> None:
         for name, adapter, features in self.cases():
-            expected = all_at_once(adapter, features)
+            expected = in_one_pass(adapter, features)
             for size in (7, 12):
                 with self.subTest(name, size=size):
                     scores = torch.full_like(expected, torch.nan)
@@ -73,7 +73,7 @@ class Seamless(OneThread):
         """Single voxels, slabs, corners, and boxes that start at odd places."""
         rng = np.random.default_rng(0)
         for name, adapter, features in self.cases():
-            expected = all_at_once(adapter, features)
+            expected = in_one_pass(adapter, features)
             for _ in range(8):
                 box = []
                 for n in features.shape:
@@ -90,7 +90,7 @@ class Seamless(OneThread):
             support = PreparedSupport(
                 features, torch.zeros(1), torch.ones(1), (voxels,), {}, frozenset()
             )
-            expected = all_at_once(adapter, features)
+            expected = in_one_pass(adapter, features)
             adapter.requires_grad_(True)
             for crop, box in draw_crops(np.random.default_rng(0), [support], 6, 9):
                 scores = box_scores(adapter, crop.features, box, CPU)
@@ -121,7 +121,7 @@ class Seamless(OneThread):
                 channels = [FILTERS[level] for level in levels]
                 adapter = make_adapter("adapter", channels, levels=levels)
                 self.assertEqual(adapter.only(0).levels, levels)
-                expected = all_at_once(adapter, features)
+                expected = in_one_pass(adapter, features)
                 box = (slice(3, 8), slice(1, 10), slice(0, 7))
                 scores = box_scores(adapter, features, box, CPU)
                 self.assert_same(scores, expected[(slice(None), *box)])

@@ -205,7 +205,7 @@ class Sampling(Training):
 
 
 class Events(Training):
-    """What is told of every epoch."""
+    """What is known of every epoch."""
 
     def test_loss_terms(self) -> None:
         settings = replace(SETTINGS, epochs=3, cross_entropy=0.5)

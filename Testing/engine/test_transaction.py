@@ -136,7 +136,7 @@ class TransactionTest(unittest.TestCase):
             self.assertNotEqual(child.returncode, 0)
 
     @unittest.skipUnless(os.name == "posix", "kill -9")
-    def test_what_somebody_wrote_meanwhile_stays(self) -> None:
+    def test_what_another_process_wrote_meanwhile_stays(self) -> None:
         child = None
         for number in range(1, 100):  # until one file is in its place, and the others are not
             self.killed(number)
@@ -182,7 +182,7 @@ class TransactionTest(unittest.TestCase):
             self.assertEqual(recover(self.place), 1, text[:40])
             self.assertEqual(self.found(), self.OLD)
 
-    def test_a_folder_in_the_way_is_told_before_anything_moves(self) -> None:
+    def test_a_folder_in_the_way_is_reported_before_anything_moves(self) -> None:
         (self.place / "c").mkdir()
         with self.assertRaisesRegex(StorageError, "it is a folder"), Transaction(self.place) as f:
             for name in "abc":

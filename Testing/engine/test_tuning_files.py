@@ -132,7 +132,7 @@ class WholeJob(TinyWorld):
         for name, tensor in trained.tuned.items():
             self.assertTrue(torch.equal(tensor, before[name]))
 
-    def test_what_has_no_meaning_is_told(self) -> None:
+    def test_what_has_no_meaning_is_reported(self) -> None:
         for options, telling in (
             (
                 {"method": "ft", "query": self.query.image},

@@ -126,7 +126,7 @@ class WhatIsTrained(OnTinyModel):
             self.assertLess(last, decoder)
             self.assertLessEqual(everything - (encoder | decoder), head)
 
-    def test_what_needs_a_transformer_is_told(self) -> None:
+    def test_what_needs_a_transformer_is_reported(self) -> None:
         for name in TRANSFORMERS_ONLY:
             with self.assertRaisesRegex(InputError, f"'{name}' .* of a transformer, .*DynamicUNet"):
                 self.network(TUNINGS[name]())
@@ -192,7 +192,7 @@ class OnTransformer(OneThread):
     def test_merged_lora_equals_unmerged(self) -> None:
         assert_merged_equals_unmerged(self, self.tuned("lora")[1], self.image)
 
-    def test_what_has_no_meaning_is_told(self) -> None:
+    def test_what_has_no_meaning_is_reported(self) -> None:
         with self.assertRaisesRegex(InputError, "3x3x3 convolutions.*SwinUNETR.*lora or affine"):
             self.tuned("cnn-adapter")
 

@@ -190,7 +190,7 @@ class SealedTest(UntrustedTestCase):
 
     @examples(250)
     @given(st.data())
-    def test_any_change_is_told(self, data: st.DataObject) -> None:
+    def test_any_change_is_reported(self, data: st.DataObject) -> None:
         content = data.draw(spoilt(self.sealed))
         path = self.folder / "a.fseft"
         trained = self.read(path, content, lambda: TrainedAdapter.load(path), InputError)

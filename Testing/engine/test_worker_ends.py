@@ -1,6 +1,6 @@
-"""Every way out of the background process: a word where somebody listens, and no voxels left.
+"""Every way out of the background process: a word where a reader listens, and no voxels left.
 
-The engine's work is replaced by a few lines, so that what is tested starts and ends at once.
+The engine's work is replaced by a few lines, so that what is tested starts and ends immediately.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class WorkerEndsTest(unittest.TestCase):
             self.addCleanup(process.stdout.close)
         return process
 
-    def told(self, process: subprocess.Popen) -> list[dict[str, Any]]:
+    def reported(self, process: subprocess.Popen) -> list[dict[str, Any]]:
         out, _ = process.communicate(timeout=WAIT)
         return [json.loads(line) for line in out.splitlines()]
 
@@ -95,7 +95,7 @@ class WorkerEndsTest(unittest.TestCase):
     def test_what_finished_is_left_for_who_comes_for_it(self) -> None:
         folder = self.folder()
         process = self.start(folder, "(folder / 'result').write_text('x')\nreturn folder")
-        events = self.told(process)
+        events = self.reported(process)
         self.assertEqual((process.returncode, events[-1]["event"]), (0, "finished"))
         self.assertTrue((folder / "result").exists())
         self.assertIsNotNone(owner_of(folder))
@@ -115,7 +115,7 @@ class WorkerEndsTest(unittest.TestCase):
         ):
             with self.subTest(work):
                 process = self.start(self.folder(), work)
-                end = self.told(process)[-1]
+                end = self.reported(process)[-1]
                 self.assertEqual(
                     (process.returncode, end["event"], end["kind"]), (2, "failed", kind)
                 )
@@ -129,7 +129,7 @@ class WorkerEndsTest(unittest.TestCase):
         self.assertEqual(process.wait(WAIT), 3)
         self.assert_nothing_left()
 
-    def test_a_reader_that_is_gone_before_the_end_is_told(self) -> None:
+    def test_a_reader_that_is_gone_before_the_end_is_reported(self) -> None:
         """Results that nobody hears of are nobody's."""
         work = "while not (folder / 'go').exists(): time.sleep(0.01)\nreturn folder"
         folder = self.folder()
@@ -203,11 +203,11 @@ class WorkerEndsTest(unittest.TestCase):
             signal.signal(signal.SIGINT, before)
         process.stdout.readline()
         (folder / CANCEL).touch()
-        events = self.told(process)
+        events = self.reported(process)
         self.assertEqual((process.returncode, events[-1]["event"]), (2, "cancelled"))
 
     def test_a_caller_that_is_gone(self) -> None:
-        """Whoever has its number by now is somebody else."""
+        """Whoever has its number by now is another process."""
         for case in ("gone", "another"):
             with self.subTest(case):
                 caller = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -258,7 +258,7 @@ class WorkerEndsTest(unittest.TestCase):
         marker = json.loads((folder / MARKER).read_text())
         (folder / MARKER).write_text(json.dumps({**marker, "pid": dead.pid}))
         process = self.start(self.folder(), "raise InputError('An end.')")
-        self.told(process)
+        self.reported(process)
         self.assert_nothing_left()
 
 

@@ -49,25 +49,25 @@ class EstimateTest(LogicTestCase):
         self.assertNotIn(words, estimate([LARGE], entry_of("embedded-ct"), "CT", 1, "cpu").text)
         with mock.patch.dict(sys.modules, {"psutil": None}):
             self.assertIsNone(total_memory())
-            told = estimate([LARGE], entry_of("embedded-ct"), "CT", 1, "cpu")
-        self.assertIn(words, told.text)
-        self.assertTrue(told.enough_memory, "nobody is warned of what is not known")
+            heard = estimate([LARGE], entry_of("embedded-ct"), "CT", 1, "cpu")
+        self.assertIn(words, heard.text)
+        self.assertTrue(heard.enough_memory, "nobody is warned of what is not known")
 
     def test_too_little_memory_is_said(self) -> None:
         little = "FewShotSegSlicer.machine.estimates.total_memory"
         with mock.patch(little, return_value=2**30):
-            told = estimate([LARGE], entry_of("btcv"), "CT", 1, "cpu")
+            heard = estimate([LARGE], entry_of("btcv"), "CT", 1, "cpu")
             card = estimate([LARGE], entry_of("btcv"), "CT", 1, "cuda:0", graphics_card=True)
-        self.assertFalse(told.enough_memory)
-        self.assertIn("this computer has 1 GB", told.text)
+        self.assertFalse(heard.enough_memory)
+        self.assertIn("this computer has 1 GB", heard.text)
         self.assertTrue(card.enough_memory)
 
     def test_what_was_measured_here_comes_before_the_guess(self) -> None:
         remember("btcv", "cpu", "features", 1.0)
         self.addCleanup(remember, "btcv", "cpu", "features", 34.0)
-        told = estimate([LARGE], entry_of("btcv"), "CT", 1, "cpu")
-        self.assertTrue(told.measured)
-        self.assertLess(told.seconds, 60)
+        heard = estimate([LARGE], entry_of("btcv"), "CT", 1, "cpu")
+        self.assertTrue(heard.measured)
+        self.assertLess(heard.seconds, 60)
 
     def test_a_model_grid_is_no_larger_than_the_entry_lets_it_be(self) -> None:
         part = {"spacing": [1.0, 1.0, 2.0]}
@@ -81,8 +81,8 @@ class TaskTest(LogicTestCase):
     """While it runs."""
 
     def test_the_engines_estimate_is_the_time_that_is_left(self) -> None:
-        told: list = []
-        task = Task(PlainRun("segment", DevicesJob(), None), told.append)
+        heard: list = []
+        task = Task(PlainRun("segment", DevicesJob(), None), heard.append)
         task.start()
         self.addCleanup(task.abort, "", True)
         task._on_event({"event": "phase", "phase": "features"})
@@ -90,22 +90,22 @@ class TaskTest(LogicTestCase):
             {"event": "estimate", "phase": "features", "seconds": 720.0, "windows": 80}
             | {"window_seconds": 9.1, "volumes": 1, "bytes": 1, "device": "cpu"}
         )
-        self.assertIn("about 12 min for 80 windows", [t for t in told if isinstance(t, str)][-1])
+        self.assertIn("about 12 min for 80 windows", [t for t in heard if isinstance(t, str)][-1])
         task._on_event({"event": "progress", "phase": "features", "done": 1, "total": 80})
-        last = [t for t in told if isinstance(t, Progress)][-1]
+        last = [t for t in heard if isinstance(t, Progress)][-1]
         self.assertLess(abs(last.remaining_seconds - 720), 60)
         task._features_end = time.monotonic() - 1
         task._on_event({"event": "progress", "phase": "features", "done": 2, "total": 80})
-        self.assertIsNone([t for t in told if isinstance(t, Progress)][-1].remaining_seconds)
+        self.assertIsNone([t for t in heard if isinstance(t, Progress)][-1].remaining_seconds)
 
-    def test_waiting_for_another_process_is_told(self) -> None:
-        told: list = []
-        task = Task(PlainRun("segment", DevicesJob(), None), told.append)
+    def test_waiting_for_another_process_is_reported(self) -> None:
+        heard: list = []
+        task = Task(PlainRun("segment", DevicesJob(), None), heard.append)
         task.start()
         self.addCleanup(task.abort, "", True)
         message = "Another process computes these features; waiting for it to end."
         task._on_event({"event": "waiting", "phase": "features", "message": message})
-        self.assertIn(message, told)
+        self.assertIn(message, heard)
 
 
 if __name__ == "__main__":

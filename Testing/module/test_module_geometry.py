@@ -183,7 +183,7 @@ class HandoverTest(HandoverTestCase):
         self.assert_ball(self.hand_over(volume, node))
         self.assertFalse(node.GetSegmentation().ContainsRepresentation("Binary labelmap"))
 
-    def test_what_can_not_be_used_is_told_in_a_sentence(self) -> None:
+    def test_what_can_not_be_used_is_reported_in_a_sentence(self) -> None:
         volume = add_volume(np.zeros((5, 6, 7), np.int16), np.eye(4), "Scan 7")
         grid = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "Warp")
         warp = vtk.vtkThinPlateSplineTransform()
@@ -244,11 +244,11 @@ class ResultTest(HandoverTestCase):
             **{"volume_ml": 11.0, "prior": prior, "within_prior": True, "as_expected": True},
             "transduction": {"volume_before_ml": 0.1},
         }
-        told = ["No voxel was found to be nothing.", "Transduction more than halved nothing."]
-        unexpected = {**line, "as_expected": False, "warnings": told}
+        reported = ["No voxel was found to be nothing.", "Transduction more than halved nothing."]
+        unexpected = {**line, "as_expected": False, "warnings": reported}
         report = {
             "transductive": True,
-            "warnings": told,
+            "warnings": reported,
             "structures": {"ball": line, "nothing": unexpected},
         }
         (results / "result.json").write_text(

@@ -28,7 +28,7 @@ from FewShotSegLib.core.errors import InputError
 def person(path: str, consent: bool = True) -> Iterator[tuple[mock.Mock, mock.Mock]]:
     """Who chooses a file (an empty path: closes the dialog) and accepts the licence, or not.
 
-    Yields the dialog and the question, to see what they were told.
+    Yields the dialog and the question, to see what they were asked.
     """
     with (
         mock.patch("FewShotSegSlicer.panel.models.open_file", return_value=path) as dialog,
@@ -134,7 +134,7 @@ class ImportTest(slicer_world.SceneTestCase):
         """Import from a file, to the end; how often the event loop turned meanwhile."""
         with person(str(path)):
             self.ui.importButton.click()
-        self.assertEqual(self.logic.running(), "import", "it returned at once")
+        self.assertEqual(self.logic.running(), "import", "it returned immediately")
         turns: list[int] = []
         timer = qt.QTimer()
         timer.setInterval(20)
@@ -198,7 +198,7 @@ class ImportTest(slicer_world.SceneTestCase):
         self.assertEqual(self.theirs.read_bytes(), self.content)
         self.assertTrue(self.ui.importButton.enabled)
 
-    def test_what_the_logic_refuses_at_once(self) -> None:
+    def test_what_the_logic_refuses_immediately(self) -> None:
         with self.assertRaisesRegex(InputError, "no model «none»"):
             self.logic.importModel("none", str(self.theirs))
         with self.assertRaisesRegex(InputError, "here already"):

@@ -88,7 +88,7 @@ class KillsTest(ProcessTestCase):
             end = self.assert_idle(pid or None)
             self.assertIn(end.state, ("crashed", "cancelled"))
             self.assertEqual(len(self.logic.supports()), 2)
-        print(f"\n{KILLS} kills, by phase: {seen}; no orphan, no folder, each told in words")
+        print(f"\n{KILLS} kills, by phase: {seen}; no orphan, no folder, each reported in words")
         self.assertTrue(self.logic.train(epochs=1))
         partial = list((self.folder / "home" / "cache").glob("partial-*"))
         self.assertEqual(partial, [])

@@ -1,4 +1,4 @@
-"""Every method from the module: what is told of it, what is refused; some through the process."""
+"""Every method from the module: what is said of it, what is refused; some through the process."""
 
 from __future__ import annotations
 
@@ -214,8 +214,8 @@ class WhiteBoxTest(ProcessTestCase):
         json.dumps(header)
 
     def test_the_bar_of_a_training_without_stored_features(self) -> None:
-        told = []
-        step = task.Task(TrainRun(self.logic.session), told.append)
+        reported = []
+        step = task.Task(TrainRun(self.logic.session), reported.append)
         self.addCleanup(step.abort, "", True)
         step._show("prepare")
         step._show("train")

@@ -37,7 +37,7 @@ class OwnModelsTest(slicer_world.SceneTestCase):
         self.addCleanup(qt.QSettings().setValue, "FewShotSeg/Model", before or "")
         qt.QSettings().setValue("FewShotSeg/Model", "")
         shown = mock.patch.object(slicer.util, "errorDisplay")
-        self.told = shown.start()
+        self.reported = shown.start()
         self.addCleanup(shown.stop)
 
     def open_panel(self) -> None:
@@ -63,7 +63,7 @@ class OwnModelsTest(slicer_world.SceneTestCase):
         self.open_panel()
         before = self.items()
         self.add(self.theirs / "mine.json")
-        (message,) = self.told.call_args.args
+        (message,) = self.reported.call_args.args
         self.assertIn("lacks the field 'title'", message)
         self.assertEqual(list(self.models.iterdir()), [])
         self.assertEqual(self.items(), before)
@@ -85,7 +85,7 @@ class OwnModelsTest(slicer_world.SceneTestCase):
                 )
                 self.logic.blockers("train")
                 self.logic.estimate("train")
-                self.told.assert_not_called()
+                self.reported.assert_not_called()
                 tip = self.ui.modelCombo.itemData(self.ui.modelCombo.count - 1, qt.Qt.ToolTipRole)
                 self.assertIn("lacks the field 'title'", tip)
 
@@ -93,7 +93,7 @@ class OwnModelsTest(slicer_world.SceneTestCase):
         (self.models / "mine.json").write_text(HALF)
         self.open_panel()
         choose(self.ui.modelCombo, "mine.json")
-        (message,) = self.told.call_args.args
+        (message,) = self.reported.call_args.args
         self.assertIn("lacks the field 'title'", message)
         self.assertEqual(self.logic.model(), "embedded-ct")
         self.assertEqual(
@@ -107,7 +107,7 @@ class OwnModelsTest(slicer_world.SceneTestCase):
             path.write_text(json.dumps({**json.loads(path.read_text()), "id": name}))
             self.add(path)
             self.assertEqual(self.logic.model(), name)
-        self.told.assert_not_called()
+        self.reported.assert_not_called()
         for name in ("one", "two"):
             entry = next(row for row in self.logic.models() if row.id == name)
             self.assertTrue(entry.installed)

@@ -182,7 +182,7 @@ class LifeTest(PanelTestCase):
         self.assertFalse(self.ui.supportsHint.isVisibleTo(self.ui.supportsSection))
         self.assertTrue(self.ui.supportsTable.isVisibleTo(self.ui.supportsSection))
 
-    def test_columns_show_names_first_and_titles_where_there_is_room(self) -> None:
+    def test_columns_show_names_first_and_titles_where_there_is_space(self) -> None:
         self.logic.fill(self.add_volumes(2))
         self.logic.changed()
         self.ui.structuresSection.collapsed = False

@@ -52,12 +52,12 @@ class TrainTest(PanelTestCase):
         self.assertTrue(self.ui.trainButton.enabled)
         self.assertIn("was stopped", self.ui.trainStatus.text)
 
-    def test_silence_is_told(self) -> None:
+    def test_silence_is_reported(self) -> None:
         self.ui.trainButton.click()
         self.logic.go_on(0.3, "Training", silent_seconds=44.0)
         self.assertIn("nothing heard for 45 s", self.ui.trainStatus.text)
 
-    def test_every_end_is_told_and_leaves_the_panel_idle(self) -> None:
+    def test_every_end_is_reported_and_leaves_the_panel_idle(self) -> None:
         for state in ("finished", "cancelled", "failed", "crashed", "not started"):
             with self.subTest(state):
                 self.ui.trainButton.click()
@@ -216,7 +216,7 @@ class SegmentTest(PanelTestCase):
         combo = self.ui.resultCombo
         shown = [combo.itemText(n) for n in range(combo.count)]
         self.assertEqual(shown, [f"Result {n}, 01-31 14:05, first" for n in (1, 0)])
-        self.assertEqual(current_id(combo), "r1", "a new one is shown at once")
+        self.assertEqual(current_id(combo), "r1", "a new one is shown immediately")
         choose(combo, "r0")
         self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))
         self.panel.refresh()

@@ -87,7 +87,7 @@ class SupportsTest(PanelTestCase):
             self.ui.addSupportButton.click()
         self.assertEqual(shown.call_args.args, ("This volume is in the table already.",))
 
-    def test_a_fault_of_the_module_is_told_with_its_trace(self) -> None:
+    def test_a_fault_of_the_module_is_reported_with_its_trace(self) -> None:
         self.add_volumes(1)
         self.logic.error = KeyError("x")
         with mock.patch.object(slicer.util, "errorDisplay") as shown:

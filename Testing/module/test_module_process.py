@@ -232,7 +232,7 @@ class FoldersTest(slicer_world.SceneTestCase):
         gone = job_folders.make_job_folder(parent, child.pid)
         (gone / "results").mkdir()
         child.wait()
-        other = parent / "somebody"
+        other = parent / "other"
         other.mkdir(exist_ok=True)
         self.assertEqual(remove_abandoned(), 1)
         self.assertEqual((mine.exists(), gone.exists(), other.exists()), (True, False, True))

@@ -44,7 +44,7 @@ class SampleDataTest(slicer_world.SceneTestCase):
         names = {segments.GetNthSegment(k).GetName() for k in range(3)}
         self.assertEqual(names, {"gland_right", "gland_left", "pouch"})
 
-    def test_a_failure_is_told_and_nothing_is_loaded(self) -> None:
+    def test_a_failure_is_reported_and_nothing_is_loaded(self) -> None:
         logic = mock.Mock()
         logic.startPhantoms.side_effect = RuntimeError("Wait until the running task has ended.")
         with (

@@ -261,7 +261,7 @@ class TaskTest(SessionTestCase):
         self.assertIsNone(self.logic._task)
         self.assertEqual(self.logic.lastEnd().state, "cancelled")
 
-    def test_one_that_cannot_even_begin_is_over_at_once(self) -> None:
+    def test_one_that_cannot_even_begin_is_over_immediately(self) -> None:
         full = OSError(28, "No space left on device")
         with mock.patch("FewShotSegSlicer.jobs.task.make_job_folder", side_effect=full):
             self.logic.startTraining()
@@ -274,7 +274,7 @@ class TaskTest(SessionTestCase):
 
 
 class IdentityTest(SessionTestCase):
-    """Classes that nobody has edited are told apart without a word in the scene."""
+    """Classes that nobody has edited are distinguished without a word in the scene."""
 
     def test_a_class_drawn_later_keeps_its_identity(self) -> None:
         self.fill(self.logic)

@@ -80,7 +80,7 @@ class MatchingTest(LogicTestCase):
         self.assertEqual(len(rows["Leber"].segments), 1)
         self.assertEqual(rows["Leber"].color, (1.0, 0.0, 0.0))
 
-    def test_classes_without_segments_go_unless_somebody_made_them(self) -> None:
+    def test_classes_without_segments_go_unless_a_user_made_them(self) -> None:
         first = self.support(liver=2)
         self.logic.addStructure("spleen")
         self.logic.removeSupport(first)

@@ -84,7 +84,7 @@ class PanelTextTest(PanelTestCase):
         self.panel.onNotice(LogLine(f"{TAG} {TURNED}"))
         self.assertIn(f"{TAG} {SHOWN}", self.ui.logText.toPlainText())
 
-    def test_what_is_too_old_is_told(self) -> None:
+    def test_what_is_too_old_is_reported(self) -> None:
         self.logic.outdated = ["torch 2.9.1 is installed, and FewShotSeg needs 2.10 or newer."]
         self.panel.models.refresh()
         self.assertIn("torch 2.9.1 is installed", self.panel.models.hint.text)

@@ -1,4 +1,4 @@
-"""The clinician's way on made-up patients, click by click, through the real process."""
+"""The clinician's way on synthetic patients, click by click, through the real process."""
 
 from __future__ import annotations
 

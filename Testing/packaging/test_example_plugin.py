@@ -68,9 +68,11 @@ class ExampleTest(unittest.TestCase):
         self.assertTrue(result.grid.same_as(read_image(query).grid))
         found = {value: int(np.sum(result.array == value)) for value in (4, 5)}
         self.assertGreater(min(found.values()), 20, found)
-        told = json.loads(self.run_with("inspect", "a.fseft", "--json").stdout)
-        self.assertEqual((told["method"], told["model"]["id"]), ("local-mean", "example-pyramid"))
-        network = told["model"]["network"]
+        reported = json.loads(self.run_with("inspect", "a.fseft", "--json").stdout)
+        self.assertEqual(
+            (reported["method"], reported["model"]["id"]), ("local-mean", "example-pyramid")
+        )
+        network = reported["model"]["network"]
         self.assertEqual(
             network, {"name": "BoxPyramid", "revision": 1, "width": 4, "levels": 3, "rows": 1}
         )

@@ -49,7 +49,7 @@ class ListTest(unittest.TestCase):
         self.assertEqual(requirements.missing_packages(), [], "names are those of the imports")
         self.assertEqual(requirements.outdated_packages(), [])
 
-    def test_a_line_that_is_none_is_told(self) -> None:
+    def test_a_line_that_is_none_is_reported(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "requirements.txt"
             path.write_text("# words\n\ntorch>=2.10\nmonai\n", encoding="utf-8")
@@ -66,7 +66,7 @@ class ListTest(unittest.TestCase):
 
 
 class OutdatedTest(unittest.TestCase):
-    """A version that is too old is told, and stays."""
+    """A version that is too old is reported, and stays."""
 
     def test_versions(self) -> None:
         for version, numbers in (

@@ -22,7 +22,7 @@ from FewShotSegLib.models.download import download
 
 
 class Terminal(io.StringIO):
-    """Somebody who can be asked."""
+    """A user who can be asked."""
 
     def isatty(self) -> bool:
         return True

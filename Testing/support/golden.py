@@ -168,17 +168,17 @@ def differences(found: Sequence[Numbers], golden: Sequence[Numbers], tolerance: 
     """
     if len(found) != len(golden):
         return [f"{len(found)} levels instead of {len(golden)}"]
-    told = []
+    faulty = []
     for number, (new, old) in enumerate(zip(found, golden, strict=True)):
         if new["shape"] != old["shape"]:
-            told.append(f"level {number}: shape {new['shape']} instead of {old['shape']}")
+            faulty.append(f"level {number}: shape {new['shape']} instead of {old['shape']}")
             continue
         pairs = [(new[key], old[key]) for key in ("mean", "deviation")]
         pairs += zip(new["values"], old["values"], strict=True)
         furthest = max(abs(a - b) for a, b in pairs) / old["deviation"]
         if not furthest <= tolerance:  # nor where it is no number
-            told.append(f"level {number}: {furthest:.2g} deviations off (at most {tolerance:g})")
-    return told
+            faulty.append(f"level {number}: {furthest:.2g} deviations off (at most {tolerance:g})")
+    return faulty
 
 
 def read() -> dict[str, list[Numbers]]:
@@ -205,9 +205,9 @@ def main() -> int:
         return 0
     golden, faults = read(), 0
     for name in sorted(found.keys() | golden.keys()):
-        told = differences(found.get(name, []), golden.get(name, []), TOLERANCE)
-        print(name, "; ".join(told) or "as ever", sep=": ")
-        faults += bool(told)
+        faulty = differences(found.get(name, []), golden.get(name, []), TOLERANCE)
+        print(name, "; ".join(faulty) or "as ever", sep=": ")
+        faults += bool(faulty)
     return min(faults, 1)
 
 

@@ -2,7 +2,7 @@
 
 It is started by ``test_kills.py``. Each line of its input is a run, as JSON: ``kind`` (``command``
 or ``worker``), ``arguments``, and ``out``, the file for its events. It answers with the process id
-at once, and with the exit status (negative: a signal) once it is over.
+immediately, and with the exit status (negative: a signal) once it is over.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scenes for the module's tests: made-up volumes and segmentations as MRML nodes."""
+"""Scenes for the module's tests: synthetic volumes and segmentations as MRML nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine's tests share: a small frozen model, small volumes and made-up features."""
+"""What the engine's tests share: a small frozen model, small volumes and synthetic features."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def make_features(
     strides: Sequence[int],
     shape: tuple[int, int, int],
     scales: Sequence[float] | None = None,
-    key: str = "made up",
+    key: str = "synthetic",
 ) -> VolumeFeatures:
     """Features (channels, i, j, k) as the store would hand them out."""
     arrays = tuple(level.half().numpy() for level in levels)

@@ -159,7 +159,7 @@ def write_patient(
     """A patient's image and annotation.
 
     Args:
-        annotated: the label values that somebody drew; the others are there, but not annotated.
+        annotated: the label values that a user drew; the others are there, but not annotated.
         scale: times the usual radius of the structures.
     """
     grid = grid or make_grid()

@@ -47,7 +47,7 @@ SETTINGS = TrainingSettings(
 THOROUGH = replace(SETTINGS, epochs=30, steps_per_epoch=3)
 
 
-def made_up(seed: int) -> tuple[Tensor, Tensor]:
+def synthetic(seed: int) -> tuple[Tensor, Tensor]:
     """Targets (2, *SHAPE) of a ball and a bar, and an image-like level that shows both in noise."""
     rng = np.random.default_rng(seed)
     i, j, k = np.ogrid[tuple(slice(n) for n in SHAPE)]
@@ -65,7 +65,7 @@ def made_up(seed: int) -> tuple[Tensor, Tensor]:
 
 def make_support(seed: int, annotated: Sequence[int] = (1, 1)) -> PreparedSupport:
     """One support with features on two levels; what is not annotated has targets of noise."""
-    targets, level = made_up(seed)
+    targets, level = synthetic(seed)
     coarse = torch.nn.functional.avg_pool3d(level[None, :3], 2)[0]
     w = torch.tensor(annotated, dtype=torch.float32)
     masks = targets.numpy()

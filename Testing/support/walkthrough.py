@@ -35,7 +35,7 @@ class Walkthrough:
         return self.logic.lastEnd()
 
     def make_phantoms(self, folder: Path, supports: int = 3) -> None:
-        """Made-up patients: some annotated in ``supports``, one without annotation beside it."""
+        """Synthetic patients: some annotated in ``supports``, one without annotation beside it."""
         self.wait_until_idle()
         folder.mkdir(parents=True, exist_ok=True)
         annotated = folder / "supports"

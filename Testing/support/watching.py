@@ -18,7 +18,7 @@ def scene_changes() -> Iterator[list[str]]:
 
     Segments count too: a node needn't say what happens to them.
     """
-    scene, told = slicer.mrmlScene, []
+    scene, seen = slicer.mrmlScene, []
     nodes = [scene.GetNthNode(number) for number in range(scene.GetNumberOfNodes())]
     objects: dict[str, Any] = {"the scene": scene}
     for node in nodes:
@@ -32,14 +32,14 @@ def scene_changes() -> Iterator[list[str]]:
     before = {name: thing.GetMTime() for name, thing in objects.items()}
 
     def observer(name: str) -> Any:
-        return lambda caller, event: told.append(f"{name}: {event}")
+        return lambda caller, event: seen.append(f"{name}: {event}")
 
     tags = [(thing, thing.AddObserver("AnyEvent", observer(n))) for n, thing in objects.items()]
     try:
-        yield told
-        told += [f"{n}: time of change" for n, t in objects.items() if t.GetMTime() != before[n]]
+        yield seen
+        seen += [f"{n}: time of change" for n, t in objects.items() if t.GetMTime() != before[n]]
         if scene.GetNumberOfNodes() != len(nodes):
-            told.append("the scene: number of nodes")
+            seen.append("the scene: number of nodes")
     finally:
         for thing, tag in tags:
             thing.RemoveObserver(tag)
@@ -53,7 +53,7 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
         _opened[-1].append(os.fsdecode(arguments[0]))
 
 
-sys.addaudithook(_hear)  # for as long as the process lives; it hears only while somebody listens
+sys.addaudithook(_hear)  # for as long as the process lives; it hears only while a user listens
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def main() -> int:
         begun = time.monotonic()
         try:
             summary[name] = stage()
-        except Exception as error:  # told below, and the next stage is worth its minutes
+        except Exception as error:  # reported below, and the next stage is worth its minutes
             summary[name] = {"failed": f"{type(error).__name__}: {error}"}
         summary[name]["seconds"] = round(time.monotonic() - begun, 1)
         print(name, json.dumps(summary[name]), flush=True)

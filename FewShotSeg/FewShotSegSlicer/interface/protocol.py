@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 class LogicProtocol(Protocol):
-    """The logic as the panel sees it. Every call returns at once unless it says otherwise.
+    """The logic as the panel sees it. Every call returns immediately unless it says otherwise.
 
     Errors that a user can act on are ``FewShotSegLib.core.errors.FewShotSegError``, one sentence.
     """
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Be told of everything; call what is returned to stop. Called on the GUI thread only."""
+        """Receive every event; call what is returned to stop. Called on the GUI thread only."""
         ...
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class LogicProtocol(Protocol):
         ...
 
     def startPhantoms(self, folder: str, count: int = 4) -> None:
-        """Start the task ``phantoms``: made-up patients, written as files to a folder."""
+        """Start the task ``phantoms``: synthetic patients, written as files to a folder."""
         ...
 
     def cancel(self) -> None:

@@ -62,7 +62,7 @@ class TaskControl:
 
     def startPhantoms(self, folder: str, count: int = 4) -> None:
         job = PhantomsJob(str(folder), int(count))
-        text = _("{n} made-up patients are in {folder}.").format(n=count, folder=folder)
+        text = _("{n} synthetic patients are in {folder}.").format(n=count, folder=folder)
         self._start(PlainRun("phantoms", job, lambda: End("phantoms", "finished", text)))
 
     def cancel(self) -> None:
@@ -93,7 +93,7 @@ class TaskControl:
         if self._task is not None:
             raise InputError(_("Wait until the running task has ended, or cancel it."))
         self._task = Task(run, self.session.tell)
-        self._task.start()  # whose end, which may come at once, takes it away
+        self._task.start()  # whose end, which may come immediately, takes it away
 
 
 class PlainRun:

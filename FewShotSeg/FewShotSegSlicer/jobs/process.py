@@ -85,7 +85,7 @@ class JobProcess:
         self._kill_timer.connect("timeout()", self.kill)
 
     def start(self) -> None:
-        """Start it; returns at once."""
+        """Start it; returns immediately."""
         program, *arguments = self._program
         self._process.start(program, [*arguments, str(self._folder)])
 
@@ -105,7 +105,7 @@ class JobProcess:
         self._kill_timer.start()
 
     def kill(self) -> None:
-        """Kill it and whatever it started, at once. ``on_end`` follows from the event loop."""
+        """Kill it and whatever it started, immediately. ``on_end`` follows from the event loop."""
         if self._over:
             return
         if self._pid is not None and _is_running(self._process):

@@ -79,7 +79,7 @@ class Task:
         self._stepper: Stepper | None = None
 
     def start(self) -> None:
-        """Begin; where not even that can be done, the end is told at once."""
+        """Begin; where not even that can be done, the end is reported immediately."""
         try:
             self._folder = make_job_folder()
         except OSError as error:
@@ -98,7 +98,7 @@ class Task:
         self._show("stopping")
 
     def abort(self, why: str, wait: bool = False) -> None:
-        """Kill at once, for a reason that the end tells. ``wait``: no event loop will follow."""
+        """Kill now, for a reason that the end tells. ``wait``: no event loop will follow."""
         self._stop_with(why)
         if self._process is not None and not self._over:
             self._process.kill_and_wait() if wait else self._process.kill()

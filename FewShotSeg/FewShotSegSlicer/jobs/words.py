@@ -84,7 +84,7 @@ def _failed_words(final: dict) -> str:
 
 
 def _crashed_words(ended: Ended) -> str:
-    """By what the process itself told of the memory: Slicer may be unable to ask its system."""
+    """By what the process itself reported of the memory: Slicer may be unable to ask its system."""
     held, total = ended.memory_bytes, ended.total_bytes
     if held and total and _ran_out(held, ended.available_bytes, total):
         return _(

@@ -114,7 +114,7 @@ class ModelShelf:
 
 
 class DeviceShelf:
-    """Devices: automatic and CPU at once, the GPUs when the background process has answered."""
+    """Devices: automatic and CPU immediately, the GPUs when the background process has answered."""
 
     def __init__(self) -> None:
         self._found: list[DeviceRow] = []

@@ -15,20 +15,20 @@ class Columns:
     Args:
         widget: the table widget. stretch: the column that takes what is left.
         widths: of the other columns, the most in pixels that they keep for their texts where there
-            is not enough room for all.
+            is not enough space for all.
     """
 
     def __init__(self, widget: Any, stretch: int, widths: Mapping[int, int]) -> None:
         self.widget, self.stretch, self.widths = widget, stretch, dict(widths)
         self._needed: list[int] = [0] * widget.columnCount
-        self._room = -1
+        self._width = -1
         self.header = widget.horizontalHeader()
         for column in range(widget.columnCount):
             stretched = column == stretch
             self.header.setSectionResizeMode(
                 column, qt.QHeaderView.Stretch if stretched else qt.QHeaderView.Interactive
             )
-        # Not at once: the header is in the middle of its own layout when it tells of it.
+        # Not immediately: the header is in the middle of its own layout when it tells of it.
         self._timer = qt.QTimer(widget)
         self._timer.setSingleShot(True)
         self._timer.connect("timeout()", self.lay_out)
@@ -44,11 +44,11 @@ class Columns:
 
     def lay_out(self) -> None:
         """Set all widths; those that a person dragged are lost."""
-        self._room = self.widget.viewport().width
+        self._width = self.widget.viewport().width
         full = {c: max(self.header.sectionSizeHint(c), self._needed[c]) for c in self.widths}
         least = {c: min(self._needed[c] or most, most) for c, most in self.widths.items()}
         name = max(self.header.sectionSizeHint(self.stretch), self._needed[self.stretch])
-        spare = self._room - min(name, self._room // 3) - sum(least.values())
+        spare = self._width - min(name, self._width // 3) - sum(least.values())
         wanted = sum(full[c] - least[c] for c in full)
         share = min(1.0, max(0.0, spare / wanted)) if wanted > 0 else 0.0
         for column in self.widths:
@@ -57,5 +57,5 @@ class Columns:
 
     def _on_resized(self, column: int, _before: int, _now: int) -> None:
         """The table itself became wider or narrower; a person who drags a border is left alone."""
-        if column == self.stretch and self.widget.viewport().width != self._room:
+        if column == self.stretch and self.widget.viewport().width != self._width:
             self._timer.start(0)

@@ -14,7 +14,7 @@ MOST_LINES = 5000
 
 
 class LogSection:
-    """The log, collapsed until somebody wants it."""
+    """The log, collapsed until it is opened."""
 
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic

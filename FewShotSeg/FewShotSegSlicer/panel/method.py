@@ -32,7 +32,7 @@ class MethodChoice:
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
         self.parameters: Any = None
-        # Room for the longest: what is below stays in its place when another method is chosen.
+        # Space for the longest: what is below stays in its place when another method is chosen.
         line = ui.methodExplanation.fontMetrics().lineSpacing()
         ui.methodExplanation.setMinimumHeight(EXPLANATION_LINES * line)
         for combo, slot in (

@@ -19,7 +19,7 @@ WIDTHS = {0: 130, 1: 76, 2: 92}
 
 
 class ResultView:
-    """The result of one query; takes no room where there is none."""
+    """The result of one query; takes no space where there is none."""
 
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic

@@ -91,7 +91,7 @@ class SupportsSection:
         self.refresh_buttons()
 
     def on_progress(self, progress: Progress) -> None:
-        """Made-up patients are on their way, as somebody asked of Sample Data."""
+        """Synthetic patients are on their way, as a user asked of Sample Data."""
         if progress.kind == "phantoms":
             self.task.show(progress)
 

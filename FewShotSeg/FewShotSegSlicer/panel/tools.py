@@ -23,7 +23,7 @@ ROW_ID = qt.Qt.UserRole
 
 
 class Hint:
-    """One sentence with a standard icon; takes no room while there is nothing to say."""
+    """One sentence with a standard icon; takes no space while there is nothing to say."""
 
     ICONS = {
         "missing": qt.QStyle.SP_MessageBoxInformation,
@@ -104,7 +104,7 @@ def qcolor(color: Sequence[float]) -> Any:
 
 
 class Table:
-    """A table widget that is told rows, and changes no more than what differs.
+    """A table widget that is given rows, and changes no more than what differs.
 
     Items stay the same objects, so that an open editor and the selection survive a refresh.
     """

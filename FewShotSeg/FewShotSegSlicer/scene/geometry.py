@@ -77,7 +77,7 @@ def labelmap_affine(labelmap: Any, segmentation: Any) -> np.ndarray:
 def labelmap_array(labelmap: Any) -> np.ndarray | None:
     """A view (i, j, k) of a vtkOrientedImageData's voxels; None where it has none.
 
-    It must not be kept: VTK may move the voxels whenever somebody draws.
+    It must not be kept: VTK may move the voxels whenever a user draws.
     """
     extent = labelmap.GetExtent()
     shape = tuple(extent[2 * a + 1] - extent[2 * a] + 1 for a in range(3))

@@ -51,7 +51,7 @@ def delete_result(state: SceneState, result: Result) -> None:
     """Take a result's nodes out of the scene, and its row.
 
     Raises:
-        InputError: somebody put its segmentation into the support set. Nothing was deleted.
+        InputError: a user put its segmentation into the support set. Nothing was deleted.
     """
     data = state.read()
     nodes = [n for n in (result.segmentation, result.unrefined, result.uncertainty) if n]

@@ -1,4 +1,4 @@
-"""How large segments are, counted piece by piece and remembered until somebody draws."""
+"""How large segments are, counted piece by piece and remembered until a user draws."""
 
 from __future__ import annotations
 

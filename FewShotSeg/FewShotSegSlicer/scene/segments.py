@@ -102,7 +102,7 @@ def needs_conversion(segmentation: Any) -> bool:
 
 
 def has_voxels(segmentation: Any, segment_id: str) -> bool:
-    """Whether a segment has anything drawn, as far as can be told without counting."""
+    """Whether a segment has anything drawn, as far as can be known without counting."""
     if needs_conversion(segmentation):
         return True
     return labelmap_of(segmentation, segment_id) is not None

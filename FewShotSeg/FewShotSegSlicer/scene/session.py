@@ -41,7 +41,7 @@ class Session:
     def parameters(self) -> FewShotSegParameterNode:
         """Every choice of the panel that belongs to the scene."""
         node = self._find_node()
-        if self._parameters.parameterNode is not node:  # somebody deleted the other one
+        if self._parameters.parameterNode is not node:  # a user deleted the other one
             self._parameters = FewShotSegParameterNode(node)
         return self._parameters
 

@@ -29,7 +29,7 @@ class SceneState:
     """Reads and writes the rows of one parameter node.
 
     ``supports``: list of ``{id, ticked}``. ``structures``: list of ``{id, name, color, terminology,
-    ticked, own, prior}``. ``assigned``: structure id by ``support/segment``, where somebody merged
+    ticked, own, prior}``. ``assigned``: structure id by ``support/segment``, where a user merged
     by hand. ``results``: list of ``{id, ...}``, newest first.
     """
 

@@ -88,7 +88,7 @@ def _identity(segment: str, taken: set[str]) -> str:
 def new_row(
     name: str, color: Sequence[float] | None, terminology: str, own: bool = True
 ) -> dict[str, Any]:
-    """A class. ``own``: somebody made or edited it, so that it stays without segments too."""
+    """A class. ``own``: a user made or edited it, so that it stays without segments too."""
     return {
         "id": new_id(),
         "name": name,
@@ -113,7 +113,7 @@ def _find(classes: list[dict], segment: SegmentInfo, by_hand: str | None) -> dic
     name = class_key(segment.name) or (segment.name,)
     for row in classes:
         same = (class_key(row["name"]) or (row["name"],)) == name
-        # One name under two terminologies is two things until somebody says otherwise.
+        # One name under two terminologies is two things until a user says otherwise.
         if same and not (key and terminology_key(row["terminology"])):
             return row
     return None

@@ -1,7 +1,7 @@
 """The commands of ``fewshotseg``, a file a group: each takes what was parsed, returns its status.
 
 torch takes seconds to load: whatever needs it is imported where it is used, so that --help and a
-wrong flag answer at once.
+wrong flag answer immediately.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
                     plan, results, now, models, problems, args.minutes, make_runtime(args, sink)
                 )
         except BaseException:
-            # What is known by now is worth its table however the run ended; how, is told first.
+            # What is known by now is worth its table however the run ended; how, is reported first.
             with suppress(FewShotSegError, OSError):
                 show()
             raise

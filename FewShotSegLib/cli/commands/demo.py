@@ -1,4 +1,4 @@
-"""``demo``: the whole job on a folder or on made-up patients."""
+"""``demo``: the whole job on a folder or on synthetic patients."""
 
 from __future__ import annotations
 

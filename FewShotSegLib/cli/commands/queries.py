@@ -30,7 +30,7 @@ def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
     inputs = [*args.query, *(path for pair in args.support or () for path in pair)]
     for out in [args.out] if single else result_paths(args.query, args.out, trained.exclusive):
         require_no_input(out, inputs)
-    trained.find_model(args.model)  # told before any query is read
+    trained.find_model(args.model)  # reported before any query is read
     options, runtime = segment_options(args), make_runtime(args, sink)
     override_priors(trained.priors, options.gamma, options.priors_ml)
     shared = {

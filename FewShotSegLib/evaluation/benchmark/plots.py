@@ -84,7 +84,7 @@ def _against_shots(axes: Axes, task: Task, group: str, summary: Summary) -> None
     curves = _curves(task, group, summary)
     for place, (name, (number, curve)) in enumerate(curves.items()):
         spread = [stdev(score.draws) if len(score.draws) > 1 else 0 for _, score in curve]
-        # Beside each other, so that bars of one number of shots can be told apart.
+        # Beside each other, so that bars of one number of shots can be distinguished.
         x = [k * BESIDE ** (2 * place / max(1, len(curves) - 1) - 1) for k, _ in curve]
         y = [score.mean for _, score in curve]
         axes.errorbar(x, y, spread, label=name, capsize=2, lw=1.2, **_style(number))

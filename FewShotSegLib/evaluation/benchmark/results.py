@@ -168,7 +168,7 @@ class Results:
 def _cut_off(line: bytes) -> bool:
     """Whether a last line is the beginning of a row of ours, or the zeros that a power cut leaves.
 
-    All else is somebody's: it is never thrown away.
+    All else is a user's: it is never thrown away.
     """
     if line.endswith(b"\n"):
         return False

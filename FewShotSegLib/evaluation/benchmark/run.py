@@ -82,8 +82,8 @@ def run_benchmark(
             raise
         except Exception as error:
             # A method without a meaning on this model must not cost the night's other rows.
-            told = in_words(error)
-            sentence = f"{cell.method.name} with {cell.shots} of {cell.task.name}: {told}"
+            reason = in_words(error)
+            sentence = f"{cell.method.name} with {cell.shots} of {cell.task.name}: {reason}"
             problems.append(sentence)
             data = not annotated or not isinstance(error, InputError)
             (failed if data else refused).append(sentence)

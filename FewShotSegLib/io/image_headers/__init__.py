@@ -1,7 +1,7 @@
 """What an image file's header says, checked before ITK sees the file: ITK trusts it blindly.
 
 ITK reads zeros for NaN, turns an infinite matrix for ever, crashes on dimensions that it has no
-room for, and takes any 348 bytes for an ANALYZE header. A file a format.
+space for, and takes any 348 bytes for an ANALYZE header. A file a format.
 """
 
 from __future__ import annotations

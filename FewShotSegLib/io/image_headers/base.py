@@ -1,4 +1,4 @@
-"""What the formats' headers have in common: what is told of an image before it is read."""
+"""What the formats' headers have in common: what is known of an image before it is read."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def misplaced(path: str | Path, problem: str) -> InputError:
     )
 
 
-def require_room(path: Path, sizes: Sequence[int], value_bytes: int) -> int:
+def require_memory(path: Path, sizes: Sequence[int], value_bytes: int) -> int:
     """The bytes of all voxels together.
 
     Raises:

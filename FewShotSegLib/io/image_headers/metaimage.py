@@ -24,7 +24,7 @@ from .base import (
     grid_from,
     misplaced,
     numbers,
-    require_room,
+    require_memory,
     require_unpacked,
     unreadable,
     whole_numbers,
@@ -76,7 +76,7 @@ def read_header(path: Path) -> Header:
         )
     channels = fields.get("ElementNumberOfChannels", "1")
     (channels,) = whole_numbers(path, "ElementNumberOfChannels", channels, 1, 1)
-    claimed = require_room(path, [*sizes, channels], value_bytes)
+    claimed = require_memory(path, [*sizes, channels], value_bytes)
     found, verify = _require_data(path, fields, claimed, end)
     understood &= found
     grids = ()

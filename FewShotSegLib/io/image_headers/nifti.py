@@ -24,7 +24,7 @@ from .base import (
     damaged_packing,
     grid_from,
     misplaced,
-    require_room,
+    require_memory,
     require_usable_grid,
     unreadable,
 )
@@ -93,7 +93,7 @@ def read_header(path: Path) -> Header:
     with _unpacked(path) as stream:
         raw = _read(path, stream, _FIRST_VOXEL)
     fields = _fields(path, raw)
-    require_room(path, fields.sizes, _BYTES[fields.type_code])
+    require_memory(path, fields.sizes, _BYTES[fields.type_code])
     _require_known_scale(path, *struct.unpack(f"{fields.order}2f", raw[112:120]))
     shape = (*fields.sizes[:3], 1, 1)[:3]
     grids = _grids(path, raw, fields.order, shape)

@@ -26,7 +26,7 @@ from .base import (
     grid_from,
     misplaced,
     numbers,
-    require_room,
+    require_memory,
     require_unpacked,
     unreadable,
     whole_numbers,
@@ -113,7 +113,7 @@ def read_header(path: Path) -> Header:
             " it as integers or as 32-bit floating point numbers."
         )
     understood &= _plain(fields)
-    claimed = require_room(path, sizes, value_bytes)
+    claimed = require_memory(path, sizes, value_bytes)
     found, verify = _require_data(path, fields, claimed, end)
     understood &= found
     if value_bytes > 1 and fields["encoding"].lower() in ("raw", "gzip", "gz", "bzip2", "bz2"):

@@ -108,7 +108,7 @@ class Adapter(nn.Module, ABC):
         return alone
 
     def trained_parameters(self) -> int:
-        """How many numbers are trained."""
+        """How many parameters are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
@@ -124,5 +124,5 @@ class Adapter(nn.Module, ABC):
         self.load_state_dict(state)
 
     def begin_epoch(self, progress: float) -> None:
-        """Told before each epoch which part of the training is over, 0 to 1."""
+        """Called before each epoch with the part of the training that is over, 0 to 1."""
         self.train()

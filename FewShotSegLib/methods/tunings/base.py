@@ -1,4 +1,5 @@
-"""What every white-box method shares: which of a backbone's numbers are trained, and the decoder's.
+"""What every white-box method shares: which of a backbone's parameters are trained, and the
+decoder's.
 
 A tuning changes a *copy* of the frozen backbone: it switches some of its parameters on, or adds a
 few that start as if they were not there. Only what it trains is ever stored.
@@ -39,8 +40,8 @@ class Tuning(ABC):
     name: str
     """As ``--method`` takes it: that of its record."""
     learning_rate: float
-    """A first step size of the backbone's numbers. Those of ``ft`` and ``scratch`` are from single
-    runs; the others have not been measured yet."""
+    """A first step size of the backbone's parameters. Those of ``ft`` and ``scratch`` are from
+    single runs; the others have not been measured yet."""
     head_factor: float = 10.0
     """How many times faster the new head is trained than the backbone."""
 
@@ -120,7 +121,7 @@ class Tuning(ABC):
 
     @torch.no_grad()
     def load(self, backbone: Backbone, tensors: Mapping[str, Tensor]) -> None:
-        """Put trained numbers into a backbone that this was applied to.
+        """Put trained parameters into a backbone that this was applied to.
 
         Raises:
             ValueError: they are not exactly the ones that this trains.
@@ -133,19 +134,19 @@ class Tuning(ABC):
 
 
 def count_parameters(names_and_sizes: Iterable[tuple[str, int]]) -> int:
-    """How many numbers are trained, given tensors' names and sizes; statistics are measured."""
+    """How many parameters are trained, given tensors' names and sizes; statistics are measured."""
     return sum(size for name, size in names_and_sizes if not name.endswith(STATISTICS))
 
 
 class EncoderTuning(Tuning):
-    """A method that trains few numbers of the encoder; the decoder stays frozen unless asked."""
+    """A method that trains few parameters of the encoder; the decoder stays frozen unless asked."""
 
     head_factor = 2.0
 
     def __init__(self, decoder: str | None = None) -> None:
         super().__init__(decoder)
         if self.decoder != "frozen":
-            # What is right for a few new numbers is too fast for a whole pre-trained decoder.
+            # What is right for a few new parameters is too fast for a whole pre-trained decoder.
             self.learning_rate, self.head_factor = DECODER_RATE, 10.0
 
     def encoder_modules(self, backbone: Backbone) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Bias: the encoder's additive numbers alone (Ben Zaken et al., BitFit, ACL 2022)."""
+"""Bias: the encoder's additive parameters alone (Ben Zaken et al., BitFit, ACL 2022)."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Backbone(nn.Module, ABC):
         self.load_state_dict(state, strict=False)
 
 
-def with_room(
+def with_margin(
     features: Callable[[Tensor], list[Tensor]], image: Tensor, stride: int
 ) -> list[Tensor]:
     """Features of a window (B, 1, I, J, K) that may span a single voxel of the coarsest level.

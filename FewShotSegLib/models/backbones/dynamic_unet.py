@@ -8,7 +8,7 @@ import torch
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
-from .base import Backbone, with_room
+from .base import Backbone, with_margin
 
 NORMS: dict[str, dict[str, bool]] = {"batch": {}, "instance": {"affine": True}}
 
@@ -57,7 +57,7 @@ class DynamicUNet(Backbone):
     def features(self, image: Tensor) -> list[Tensor]:
         """See :meth:`Backbone.features`; the last level is the bottleneck."""
         if self.norm == "instance":
-            return with_room(self._features, image, self.strides[-1])
+            return with_margin(self._features, image, self.strides[-1])
         return self._features(image)
 
     def _features(self, image: Tensor) -> list[Tensor]:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Backbone, with_room
+from .base import Backbone, with_margin
 from .layouts import UNIVERSAL, completed, without_prefixes
 
 WIDTHS = (64, 128, 256, 512)
@@ -66,7 +66,7 @@ class GenesisUNet(Backbone):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """See :meth:`Backbone.features`; the last level is the bottleneck."""
-        return with_room(self._features, image, self.strides[-1])
+        return with_margin(self._features, image, self.strides[-1])
 
     def _features(self, image: Tensor) -> list[Tensor]:
         x, skips = image, []

@@ -28,7 +28,7 @@ from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 from monai.networks.nets.swin_unetr import SwinTransformer
 from torch import Tensor, nn
 
-from .base import Backbone, with_room
+from .base import Backbone, with_margin
 from .layouts import UNIVERSAL, completed, without_prefixes
 from .patch_merging import ORDERS, PatchMerging
 
@@ -80,7 +80,7 @@ class SwinUNETRBackbone(Backbone):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """See :meth:`Backbone.features`; the last level is the bottleneck."""
-        return with_room(self._features, image, self.strides[-1])
+        return with_margin(self._features, image, self.strides[-1])
 
     def _features(self, image: Tensor) -> list[Tensor]:
         net = self.net

@@ -13,7 +13,7 @@ from monai.networks.nets import SegResNetDS2
 from monai.networks.nets.vista3d import ClassMappingClassify
 from torch import Tensor, nn
 
-from .base import Backbone, with_room
+from .base import Backbone, with_margin
 from .layouts import without_prefixes
 
 POINT = ("image_encoder.up_layers.", "point_head.")
@@ -54,7 +54,7 @@ class VISTA3DBackbone(Backbone):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """See :meth:`Backbone.features`; the last level is the bottleneck."""
-        return with_room(self._features, image, self.strides[-1])
+        return with_margin(self._features, image, self.strides[-1])
 
     def _features(self, image: Tensor) -> list[Tensor]:
         skips = self.image_encoder.encoder(image)

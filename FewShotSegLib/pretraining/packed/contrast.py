@@ -1,4 +1,4 @@
-"""Intensities of a crop: made up from its labels, or a real image's changed; then a scanner's ways.
+"""Intensities of a crop: made from its labels, or a real image's changed; then a scanner's ways.
 
 After Billot et al. (SynthSeg, Medical Image Analysis 86, 2023) and Dey et al. (anatomix, ICLR
 2025): every structure has a grey value and a texture of its own in every crop, or shares them with
@@ -68,7 +68,7 @@ def smooth_field(
 def synthesise(
     rng: np.random.Generator, noise: torch.Generator, contrast: Contrast, labels: Tensor, top: int
 ) -> Tensor:
-    """A made-up image (I, J, K) float32 of labels (I, J, K) int64 from 0 to ``top``.
+    """A synthetic image (I, J, K) float32 of labels (I, J, K) int64 from 0 to ``top``.
 
     Args:
         rng: of the tables, which are the same on every device. noise: of the device's own.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PAIRS = 768
-"""Points among which a voxel is told from others."""
+"""Points among which a voxel is distinguished from others."""
 TEMPERATURE = 0.1
 FARTHEST = 10.0
 """Deviations from the mean at which a feature of the other view is cut off."""
@@ -47,7 +47,7 @@ def ridge_scores(known: Tensor, wanted: Tensor, asked: Tensor, strength: Tensor)
     """Ridge regression in closed form, applied to other features.
 
     Args:
-        known: (N, D) standardised features. wanted: (N, K), what is told from them.
+        known: (N, D) standardised features. wanted: (N, K), what is regressed from them.
         asked: (M, D). strength: of the ridge, () above 0.
 
     Returns:
@@ -76,8 +76,8 @@ def episode_loss(
         strength: of the ridge. scale: of the scores before the softmax.
 
     Returns:
-        the cross-entropy; the part of points that were told right; and the mean error of places in
-        deviations of the first view's, beyond one its root.
+        the cross-entropy; the part of points that were classified right; and the mean error of
+        places in deviations of the first view's, beyond one its root.
     """
     classes = int(tasks.max()) + 1
     losses, right, errors = [], [], []
@@ -90,8 +90,8 @@ def episode_loss(
             middle, spread = places[a].mean(0), places[a].std(0).clamp(min=1)
             here, there = ((places[x] - middle) / spread for x in (a, b))
             wanted = torch.cat([wanted, here], 1)
-        told = ridge_scores(known * gains, wanted, asked * gains, strength)
-        scores = scale * told[:, :classes]
+        found = ridge_scores(known * gains, wanted, asked * gains, strength)
+        scores = scale * found[:, :classes]
         # A structure that no point of the first view shows can't be asked for.
         shown = torch.bincount(tasks[a], minlength=classes) > 0
         scores = scores.masked_fill(~shown, -1e4)
@@ -99,13 +99,13 @@ def episode_loss(
         losses.append(F.cross_entropy(scores[fair], tasks[b][fair]))
         right.append((scores.argmax(1) == tasks[b])[fair].float().mean())
         if places is not None:
-            errors.append(F.smooth_l1_loss(told[:, classes:], there, beta=1.0))
+            errors.append(F.smooth_l1_loss(found[:, classes:], there, beta=1.0))
     error = (errors[0] + errors[1]) / 2 if errors else None
     return (losses[0] + losses[1]) / 2, (right[0] + right[1]) / 2, error
 
 
 def contrast_loss(projected: Tensor, tasks: Tensor) -> Tensor:
-    """Each voxel's other view told from the other voxels'.
+    """Each voxel's other view distinguished from the other voxels'.
 
     Args:
         projected: (2, N, P), point n of both views being the same place. tasks: (2, N), alike.

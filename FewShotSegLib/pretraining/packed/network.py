@@ -19,7 +19,7 @@ from .recipe import Recipe
 TERMS = ("loss", "episode", "right", "place", "template", "contrast")
 PROJECTED = 96
 ALL_LEVELS = 0.5
-"""How often an episode is told from all feature levels; else from some, so that each carries."""
+"""How often an episode is solved from all feature levels; else from some, so that each carries."""
 
 
 class EpisodeNetwork(nn.Module):
@@ -66,9 +66,9 @@ class EpisodeNetwork(nn.Module):
         # With a gradient even where none of the losses applies to this episode.
         loss = 0 * self.gains.sum()
         if self.losses.episode or self.losses.place:
-            told, terms["right"], place = self._episode(found, episode, some)
-            terms["episode"] = told
-            loss = loss + self.losses.episode * told
+            lost, terms["right"], place = self._episode(found, episode, some)
+            terms["episode"] = lost
+            loss = loss + self.losses.episode * lost
             if place is not None:
                 terms["place"] = place
                 loss = loss + self.losses.place * place

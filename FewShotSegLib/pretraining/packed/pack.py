@@ -70,7 +70,8 @@ class PackedVolume:
     Attributes:
         group: its place among the groups. spacing: mm along R, A and S.
         labels: (i, j, k) uint8 or int16, 0 where nothing is labelled.
-        image: (i, j, k) uint8, the preprocessed intensity times 255; None: made up for every crop.
+        image: (i, j, k) uint8, the preprocessed intensity times 255; None: synthesised for every
+            crop.
         places: (n, 4) int64 rows (label, i, j, k), some voxels of every label that is learned.
     """
 

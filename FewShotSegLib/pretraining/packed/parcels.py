@@ -41,17 +41,17 @@ def shrink(checkpoint: Path, folder: Path, most: int = MOST_BYTES) -> list[Path]
     except (ValueError, InputError) as error:
         raise InputError(f"The checkpoint {checkpoint} is damaged ({sentence(error)}).") from error
     parts: list[dict[str, Tensor]] = [{}]
-    room = most
+    space_left = most
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].numel()):
         small = _small(name, tensor)
         size = small.numel() * small.element_size() + 512
         if size > most:
             raise InputError(f"{name} of {checkpoint} is larger than a part of {most} bytes.")
-        if size > room:
+        if size > space_left:
             parts.append({})
-            room = most
+            space_left = most
         parts[-1][name] = small
-        room -= size
+        space_left -= size
     paths = []
     for number, part in enumerate(parts, 1):
         path = folder / f"part{number}.safetensors"

@@ -40,11 +40,12 @@ class Losses:
     """What is learned, as weights; 0 switches off.
 
     Attributes:
-        episode: structures of one view told from its features, by ridge regression in closed form,
-            are found again in the other view: what an adapter will do, over all feature levels.
+        episode: structures of one view regressed from its features, by ridge regression in closed
+            form, are found again in the other view: what an adapter will do, over all feature
+            levels.
         template: structures that mean the same in several volumes, each a class of its own.
-        contrast: a voxel is told from others by its features in a view of the same place in
-            another contrast; pairs of one structure count as alike too, a little.
+        contrast: a voxel is distinguished from others by its features in a view of the same place
+            in another contrast; pairs of one structure count as alike too, a little.
         place: where a voxel lies in the volume, by the same kind of regression from one view to
             another of the same volume; it needs no labels.
         ridge: where the ridge's strength begins; it is learned.

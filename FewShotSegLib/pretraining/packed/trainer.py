@@ -111,7 +111,7 @@ class EpisodeTrainer:
         )
 
     def _levels(self, number: int, count: int) -> list[bool]:
-        """The feature levels that an episode is told from."""
+        """The feature levels that an episode is solved from."""
         rng = np.random.default_rng([self.seed, self.done + number, 2**20])
         if rng.random() < ALL_LEVELS:
             return [True] * count

@@ -57,7 +57,7 @@ class View:
 
     Attributes:
         labels: (I, J, K) int64. place: (I, J, K, 3) float32, in voxels of the volume.
-        image: (I, J, K) float32 in [0, 1]; None where it is to be made up.
+        image: (I, J, K) float32 in [0, 1]; None where it is to be synthesised.
     """
 
     labels: Tensor

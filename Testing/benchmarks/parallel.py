@@ -1,8 +1,8 @@
 """Training steps of an adapter: crops one after another on all cores, and a crop for each core.
 
-    python Testing/benchmarks/at_once.py
+    python Testing/benchmarks/parallel.py
 
-Made-up features as of the small U-Nets, two structures. The ratio of the mean times is printed.
+Synthetic features as of the small U-Nets, two structures. The ratio of the mean times is printed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     before = after = 0.0
     for _ in range(TURNS):
         after += seconds(step) / TURNS
-        with mock.patch.object(training, "differentiable_at_once", in_turn):
+        with mock.patch.object(training, "differentiable_in_parallel", in_turn):
             before += seconds(step) / TURNS
     print(
         f"{torch.get_num_threads()} threads: {before:.3f} s a step, {after:.3f} s with a crop for "
@@ -64,7 +64,7 @@ def make_support() -> PreparedSupport:
         rng.standard_normal((channels, *3 * [SIDE // stride])).astype(np.float16)
         for channels, stride in zip(CHANNELS, STRIDES, strict=True)
     )
-    features = VolumeFeatures(levels, (1.0,) * len(levels), STRIDES, 3 * (SIDE,), "made up")
+    features = VolumeFeatures(levels, (1.0,) * len(levels), STRIDES, 3 * (SIDE,), "synthetic")
     targets = torch.zeros(2, *features.shape, dtype=torch.uint8)
     targets[0, 30:50, 30:50, 30:50] = targets[1, 50:70, 30:50, 30:50] = 255
     places = tuple(np.argwhere(target.numpy() > 127) for target in targets)

@@ -1,4 +1,4 @@
-"""Pieces at once are what they are one after another: results, gradients, errors."""
+"""Pieces in parallel are what they are one after another: results, gradients, errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from FewShotSegLib.compute.parallel import MOST, at_once, differentiable_at_once
+from FewShotSegLib.compute.parallel import MOST, differentiable_in_parallel, in_parallel
 from FewShotSegLib.core.errors import Cancelled
 
 CPU = torch.device("cpu")
@@ -30,11 +30,11 @@ class AtOnce(unittest.TestCase):
             barrier.wait(600)
             return piece, torch.get_num_threads()
 
-        self.assertEqual(at_once(meet, range(MOST), CPU), [(n, 1) for n in range(MOST)])
+        self.assertEqual(in_parallel(meet, range(MOST), CPU), [(n, 1) for n in range(MOST)])
         self.assertEqual(torch.get_num_threads(), 4)
 
     def test_more_threads_than_pieces_share_a_piece(self) -> None:
-        self.assertEqual(at_once(lambda _: torch.get_num_threads(), [1, 2], CPU), [2, 2])
+        self.assertEqual(in_parallel(lambda _: torch.get_num_threads(), [1, 2], CPU), [2, 2])
 
     def test_one_thread_or_a_gpu_takes_one_after_another(self) -> None:
         main = threading.get_ident()
@@ -42,12 +42,12 @@ class AtOnce(unittest.TestCase):
         def where(_: int) -> int:
             return threading.get_ident()
 
-        self.assertNotIn(main, at_once(where, [1, 2], CPU))
-        self.assertEqual(at_once(where, [1], CPU), [main])
-        self.assertEqual(at_once(where, [1, 2], torch.device("cuda")), [main, main])
+        self.assertNotIn(main, in_parallel(where, [1, 2], CPU))
+        self.assertEqual(in_parallel(where, [1], CPU), [main])
+        self.assertEqual(in_parallel(where, [1, 2], torch.device("cuda")), [main, main])
         torch.set_num_threads(1)
-        self.assertEqual(at_once(where, [1, 2], CPU), [main, main])
-        self.assertEqual(at_once(where, [], CPU), [])
+        self.assertEqual(in_parallel(where, [1, 2], CPU), [main, main])
+        self.assertEqual(in_parallel(where, [], CPU), [])
 
     def test_who_stops_is_heard_and_nothing_new_begins(self) -> None:
         begun = []
@@ -57,7 +57,7 @@ class AtOnce(unittest.TestCase):
             raise Cancelled("Stopped.")
 
         with self.assertRaises(Cancelled):
-            at_once(stop, range(100), CPU)
+            in_parallel(stop, range(100), CPU)
         self.assertLess(len(begun), 100)
         self.assertEqual(torch.get_num_threads(), 4)
 
@@ -80,7 +80,7 @@ class Gradients(unittest.TestCase):
         torch.set_num_threads(threads)
         for parameter in self.parameters():
             parameter.grad = None
-        results = differentiable_at_once(self.network, self.pieces, self.parameters(), CPU)
+        results = differentiable_in_parallel(self.network, self.pieces, self.parameters(), CPU)
         sums = torch.stack([result.sigmoid().sum() for result in results])
         (weight * sums.sum() / sums.square().sum()).backward()
         return [parameter.grad for parameter in self.parameters()]
@@ -107,15 +107,15 @@ class Gradients(unittest.TestCase):
     def test_nothing_is_kept_where_no_gradient_is_wanted(self) -> None:
         torch.set_num_threads(4)
         with torch.no_grad():
-            results = differentiable_at_once(self.network, self.pieces, self.parameters(), CPU)
+            results = differentiable_in_parallel(self.network, self.pieces, self.parameters(), CPU)
         self.assertFalse(any(result.requires_grad for result in results))
         with torch.inference_mode():
-            results = at_once(self.network, self.pieces, CPU)
+            results = in_parallel(self.network, self.pieces, CPU)
         self.assertTrue(all(result.is_inference() for result in results))
 
     def test_an_error_in_a_gradient_is_raised(self) -> None:
         torch.set_num_threads(4)
-        results = differentiable_at_once(self.network, self.pieces, self.parameters(), CPU)
+        results = differentiable_in_parallel(self.network, self.pieces, self.parameters(), CPU)
         with (
             mock.patch("torch.autograd.grad", side_effect=Cancelled("Stopped.")),
             self.assertRaises(Cancelled),
