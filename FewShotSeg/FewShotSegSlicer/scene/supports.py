@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from FewShotSegLib.core.ct_offset import is_offset_ct
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.modality import MODALITIES, modality_of
 
@@ -16,6 +17,9 @@ from .geometry import parent_matrix, volume_affine, volume_array
 from .segments import has_voxels, list_segments
 from .state import REFINED, SEGMENTATION, UNREFINED, VOLUME, SceneState, new_id
 from .structures import match
+
+MOST_KNOWN = 100
+"""Volumes whose kind is remembered."""
 
 
 def add_support(state: SceneState, volume: Any, segmentation: Any = None) -> str:
@@ -190,8 +194,9 @@ def support_rows(state: SceneState) -> list[SupportRow]:
 def likely_modality(state: SceneState) -> str:
     """``CT`` or ``MR``: as a person said, or by the values of the first ticked support; else CT.
 
-    The values are those that the training goes by, too. VTK keeps a volume's range, so that asking
-    again costs nothing.
+    The values are those that the training goes by, too: a CT that was stored 1024 too high is one.
+    VTK keeps a volume's range, and what the voxels are like is kept here, so that asking again
+    costs nothing.
     """
     if state.parameters.modality in MODALITIES:
         return state.parameters.modality
@@ -199,8 +204,27 @@ def likely_modality(state: SceneState) -> str:
         volume = state.node_of(VOLUME, row["id"])
         image = volume.GetImageData() if row["ticked"] and volume is not None else None
         if image is not None and image.GetNumberOfPoints():
-            return modality_of(image.GetScalarRange()[0])
+            kind = modality_of(image.GetScalarRange()[0])
+            return "CT" if kind == "MR" and _is_offset_ct(volume, image) else kind
     return "CT"
+
+
+_offset_ct: dict[str, tuple[int, bool]] = {}
+"""By a volume's ID: the time of its image that was looked at, and what it is."""
+
+
+def _is_offset_ct(volume: Any, image: Any) -> bool:
+    """Whether a volume is a CT that was stored 1024 too high."""
+    time, known = image.GetMTime(), _offset_ct.get(volume.GetID())
+    if known is None or known[0] != time:
+        try:
+            known = (time, is_offset_ct(volume_array(volume)))
+        except InputError:  # no image at all: its row says so
+            known = (time, False)
+        if len(_offset_ct) >= MOST_KNOWN:
+            _offset_ct.clear()
+        _offset_ct[volume.GetID()] = known
+    return known[1]
 
 
 def _state_of(volume: Any, segmentation: Any) -> tuple[str, str]:
