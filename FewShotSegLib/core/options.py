@@ -31,6 +31,18 @@ _WITH_THE_INPUTS = ("structures", "model", "modality", "intensity_offset", "gamm
 _AFTER_TRAINING = ("exclusive",)
 
 
+def _model_name(model: Any) -> str | None:
+    """A model's id or path as a text.
+
+    Raises:
+        InputError: it is neither.
+    """
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
+    if model is not None and not isinstance(model, str):
+        raise InputError(f"A model is the text of its id or its entry's path, not {model!r:.60}.")
+    return model
+
+
 @dataclass(frozen=True)
 class AdaptOptions:
     """How an adapter is trained. What is None or empty is chosen by the method or the images.
@@ -77,7 +89,7 @@ class AdaptOptions:
     def __post_init__(self) -> None:
         wanted = as_structures(self.structures)
         _set(self, structures=None if wanted is None else tuple(wanted))
-        _set(self, model=None if self.model is None else os.fspath(self.model))
+        _set(self, model=_model_name(self.model))
         require_method(self.method, self.decoder, self.preset)
         if self.features is not None:
             _require_choice("The features are", self.features, FEATURES)
@@ -174,7 +186,7 @@ class SegmentOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _set(self, model=None if self.model is None else os.fspath(self.model))
+        _set(self, model=_model_name(self.model))
         _set(self, priors_ml=_checked_priors(self.gamma, self.priors_ml))
         given = {} if self.refinement is None else self.refinement
         _require_names(RefinementSettings, given)
