@@ -39,14 +39,17 @@ $(READY): pyproject.toml constraints.txt FewShotSegLib/requirements.txt
 GIVEN = $(if $(DATA),--data "$(DATA)") $(if $(STRUCTURES),--structures "$(STRUCTURES)") \
     $(if $(MODEL),--model "$(MODEL)")
 
+# A file's tests share what is trained for them; the order is conftest.py's: long ones first.
+ON_ALL_CORES = -n auto --dist loadfile --no-loadscope-reorder
+
 GOLDEN = test_golden test_published_weights test_published_networks test_backbones
 
 demo: setup
 	$(BIN)/fewshotseg demo --out "$(OUT)" $(strip $(GIVEN))
 
 test: setup
-	@echo "Running all tests, which takes several minutes"
-	$(BIN)/python -m pytest -q Testing
+	@echo "Running all tests on all cores, which takes several minutes"
+	$(BIN)/python -m pytest -q $(ON_ALL_CORES) Testing
 
 coverage: setup
 	$(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered --cov-report=xml Testing

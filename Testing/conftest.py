@@ -20,10 +20,38 @@ import soak_profile
 
 ENDS: Counter[str] = Counter()
 """How the soak's tests ended."""
+LONG = (
+    "module_click_path",
+    "kills",
+    "pretraining",
+    "worker",
+    "module_process",
+    "demo",
+    "benchmark",
+    "module_methods",
+    "published_weights",
+    "golden",
+    "evaluation",
+    "stopped",
+    "model_registry",
+    "backbones",
+    "tunings",
+    "tuning_files",
+    "module_kills",
+    "packed",
+    "cli",
+    "adapting",
+    "dicom_stack",
+)
+"""Files of tests that take long. On several cores they come first, so that none is left over at
+the end while the other cores are idle."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Property tests belong to the soak, and their examples are counted."""
+    if hasattr(config, "workerinput"):
+        order = {f"test_{name}": number for number, name in enumerate(LONG)}
+        items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
     for item in items:
         handle = getattr(getattr(item, "obj", None), "hypothesis", None)
         if handle is not None:

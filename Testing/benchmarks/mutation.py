@@ -56,7 +56,7 @@ TESTS: dict[str, tuple[int, str]] = {
     "io/volumes.py": (2, "read_image image_headers dicom"),
     "io/pairs.py": (4, "pairs batch"),
 }
-"""Of each source: how many mutants are drawn, and the test files that are asked, quick ones first."""
+"""Of each source: how many mutants are drawn, and the test files asked, quick ones first."""
 
 SWAPPED = {
     ast.Lt: "<=",
@@ -283,7 +283,9 @@ def main() -> int:
             if end is None:
                 tree = Path(folder) / "tree"
                 shutil.rmtree(tree, ignore_errors=True)
-                left_out = shutil.ignore_patterns(".git", ".venv", "__pycache__", "build", ".*cache")
+                left_out = shutil.ignore_patterns(
+                    ".git", ".venv", "__pycache__", "build", ".*cache"
+                )
                 shutil.copytree(given.tree, tree, ignore=left_out)
                 end = "gone"
                 if put(mutant, tree):

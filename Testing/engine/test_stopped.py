@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import unittest
 from pathlib import Path
 from unittest import mock
 
+import prepared_python
 from bad_input_case import ROOT, BadInputTestCase, contents
 from tiny_model import (
     run,
@@ -22,13 +22,13 @@ from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 class Stopped(BadInputTestCase):
     """A run that the user, or the system, ends."""
 
-    EPOCHS = 30
+    EPOCHS = 20
 
     def stopped(self, number: signal.Signals, out: Path) -> subprocess.CompletedProcess[str]:
         """``adapt`` in a process of its own, sent a signal in the middle of its training."""
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "FewShotSegLib"),
+                *(prepared_python.program(), "-m", "FewShotSegLib"),
                 *self.adapt_arguments(out, "--events", epochs=self.EPOCHS),
             ],
             cwd=ROOT,
@@ -85,7 +85,7 @@ class Stopped(BadInputTestCase):
         def interrupt(*_: object) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
-        with mock.patch("FewShotSegLib.pipeline.adaptation.standardise", interrupt):
+        with mock.patch("FewShotSegLib.training.learner.standardise", interrupt):
             self.adapt("Stopped; nothing is half written")
         self.assertIs(signal.getsignal(signal.SIGINT), before)
 

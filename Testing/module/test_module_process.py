@@ -29,10 +29,11 @@ from FewShotSegSlicer.jobs.folder import (
     remove_job_folder,
 )
 from FewShotSegSlicer.jobs.process import Ended
+from FewShotSegSlicer.machine.engine import python_program
 from FewShotSegSlicer.machine.stepper import Stepper
 from module_logic import LogicTestCase
 from module_scenes import add_patient, add_transform, add_volume, affine_of
-from process_case import ProcessTestCase, Stalls, is_alive
+from process_case import ProcessTestCase, Stalls
 
 from FewShotSegLib.core import job_folders
 from FewShotSegLib.core.errors import Cancelled, InputError
@@ -106,7 +107,9 @@ class LifeTest(ProcessTestCase):
         self.assertEqual(self.logic.adapters()[0].supports, row.supports)
 
     def test_the_second_training_runs_no_backbone_pass(self) -> None:
-        first = self.logic.train(epochs=1)
+        # In a new interpreter, as in Slicer; the other tests' are prepared.
+        with mock.patch.object(job_process, "python_program", python_program):
+            first = self.logic.train(epochs=1)
         second = self.logic.train(epochs=1, seed=1)
         rows = {row.id: row.metadata["training"] for row in self.logic.adapters()}
         self.assertEqual([rows[i]["backbone_passes"] for i in (first, second)], [2, 0])
@@ -151,7 +154,7 @@ class EndsTest(ProcessTestCase):
             slicer.app.emit_about_to_quit()
         self.assertIsNone(self.logic.running())
         self.assertEqual(self.folders(), [])
-        self.assertFalse(is_alive(pid))
+        self.assert_gone(pid)
 
     def test_missing_packages_and_weights(self) -> None:
         site = self.folder / "site"

@@ -48,7 +48,7 @@ class WalkthroughTest(WalkTestCase):
         names = [row[1] for row in texts(self.ui.structuresTable)]
         self.assertEqual(names, ["gland_right", "gland_left", "pouch"])
         self.assertFalse(self.ui.adapterHint.visible)
-        self.train_once_more_after_cancelling(4)
+        self.train_once_more_after_cancelling(2)
         self.way.choose_query()
         self.check_overlay(self.segment(names))
         self.check_reload()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import prepared_python
 from tiny_model import STRUCTURES, Patient
 
 from FewShotSegLib.core.annotation import parse_structures
@@ -44,11 +44,14 @@ def put_support(folder: Path, patient: Patient, number: int) -> SupportFiles:
 
 
 class Worker:
-    """The process of a job, as the module starts it."""
+    """The process of a job, as the module starts it.
+
+    With a ``PYTHONPATH`` of a test's own a new interpreter is started, else one that is prepared.
+    """
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "FewShotSegLib.worker", str(folder)],
+            [prepared_python.program(), "-u", "-m", "FewShotSegLib.worker", str(folder)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from prepared_python import load
+
 from FewShotSegLib.cli import command_line as cli
 from FewShotSegLib.worker import process as worker
 
@@ -32,6 +34,7 @@ def run(kind: str, arguments: list[str], out: str) -> int:
 
 
 if __name__ == "__main__":
+    load()
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

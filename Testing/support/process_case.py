@@ -93,6 +93,13 @@ class ProcessTestCase(LogicTestCase):
             lambda: self.logic._task._process and self.logic._task._process.pid(), 300
         )
 
+    def assert_gone(self, pid: int) -> None:
+        """A process that was killed is over, without this one's event loop."""
+        end = time.monotonic() + 30
+        while is_alive(pid):
+            self.assertLess(time.monotonic(), end, "it lives on")
+            time.sleep(0.005)
+
     def assert_idle(self, pid: int | None = None) -> End:
         """The task has ended in words, and nothing is left of it."""
         slicer_world.process_events_until(lambda: self.logic.running() is None, 900)

@@ -103,6 +103,15 @@ def _put_doubles(slicer: Any) -> None:
         MODULE / "FewShotSeg.py"
     )
     slicer.modules.fewshotseg = manager.modules["FewShotSeg"]
+    _prepare_workers()
+
+
+def _prepare_workers() -> None:
+    """The module's background processes begin with torch loaded."""
+    import prepared_python
+    from FewShotSegSlicer.jobs import process
+
+    process.python_program = prepared_python.program
 
 
 def _put_remote_io(slicer: Any, scene: Any) -> None:
