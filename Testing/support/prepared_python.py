@@ -37,6 +37,9 @@ ROOT = Path(__file__).resolve().parents[2]
 POSSIBLE = os.name == "posix" and hasattr(socket, "send_fds")
 LOADED = (
     "FewShotSegLib.cli.command_line",
+    "FewShotSegLib.cli.progress",
+    "FewShotSegLib.methods.adapters.spatial",
+    "FewShotSegLib.models.backbones.dynamic_unet",
     "FewShotSegLib.pipeline",
     "FewShotSegLib.phantoms.patients",
     "FewShotSegLib.worker.jobs",
