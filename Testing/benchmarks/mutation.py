@@ -148,7 +148,13 @@ def _changes(node: ast.AST, lines: list[str]) -> Iterator[tuple[Place, Place, st
         for left, right in zip(node.values, node.values[1:], strict=False):
             if _between(_end(left), _start(right), lines) in ("and", "or"):
                 yield _end(left), _start(right), f" {SWAPPED[type(node.op)]} "
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+    else:
+        yield from _other_changes(node)
+
+
+def _other_changes(node: ast.AST) -> Iterator[tuple[Place, Place, str]]:
+    """What can be changed at a node that does not stand between two others."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield _start(node), _start(node.operand), ""
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
         yield _start(node), _end(node), str(not node.value)

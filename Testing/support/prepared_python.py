@@ -30,6 +30,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,13 +146,7 @@ def serve(address: str) -> Request | None:
                     request, streams = _receive(client)
                     pid = os.fork()
                     if not pid:
-                        signal.set_wakeup_fd(-1)
-                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                        for number, stream in enumerate(streams):
-                            os.dup2(stream, number)
-                        for opened in (listener, woken, wake, client, *waiting.values()):
-                            opened.close()
-                        os.closerange(3, 256)
+                        _be_new(streams, (listener, woken, wake, client, *waiting.values()))
                         return request
                     for stream in streams:
                         os.close(stream)
@@ -163,6 +158,17 @@ def serve(address: str) -> Request | None:
                     (pid,) = [p for p, client in waiting.items() if client is key.fileobj]
                     selector.unregister(key.fileobj)
                     os.kill(pid, signal.SIGKILL)
+
+
+def _be_new(streams: list[int], sockets: Iterable[socket.socket]) -> None:
+    """In a forked process: nothing of the server, and the streams of who asked."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    for opened in sockets:
+        opened.close()
+    os.closerange(3, 256)
 
 
 def _receive(client: socket.socket) -> tuple[Request, list[int]]:
