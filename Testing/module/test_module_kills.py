@@ -98,7 +98,9 @@ class KillsTestCase(ProcessTestCase):
     def assert_works(self) -> None:
         """The next training ends well, and nothing of the killed ones is in its way."""
         kills = sum(self.seen.values())
-        print(f"\n{kills} kills, by phase: {self.seen}; no orphan, no folder, each reported in words")
+        print(
+            f"\n{kills} kills, by phase: {self.seen}; no orphan, no folder, each reported in words"
+        )
         self.assertTrue(self.logic.train(epochs=1))
         partial = list((self.folder / "home" / "cache").glob("partial-*"))
         self.assertEqual(partial, [])
