@@ -1,6 +1,7 @@
 # make demo   everything from nothing: set-up, then adapt, segment and draw
 #             (DATA=DIR, STRUCTURES=VALUE=NAME,... and MODEL=ID for your own)
-# make test   set-up and the tests         make lint   ruff         make setup   the environment
+# make test   set-up and the tests         make lint   style, layers, types
+# make setup  the environment
 # make soak   2,000 examples of every property, and what takes long (SEED=N for others)
 # make wheel-check   the wheel in an environment of its own, away from here
 # make golden   every network's numbers with the lowest versions that requirements.txt lets in, and
@@ -85,6 +86,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=.:FewShotSeg $(BIN)/lint-imports
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv demo-output build dist *.egg-info

@@ -273,7 +273,8 @@ def _summary(
     result: Segmentation, before: Mapping[str, Scores], after: Mapping[str, Scores]
 ) -> dict[str, Any]:
     """The numbers of the table, JSON-ready."""
-    expected, rows = _expected(result), {}
+    expected = _expected(result)
+    rows: dict[str, dict[str, Any]] = {}
     for structure in result.structures:
         plain, refined = before[structure.name].to_json(), after[structure.name].to_json()
         rows[structure.name] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from ..core.method_sizes import network_parameters
 from ..core.model_folders import DEFAULT_MODELS, UnusableEntry
@@ -12,7 +13,7 @@ from ..core.tables import text_table
 from ..models.registry import ModelEntry
 
 WIDTH = 100
-_WHOLE = {"break_long_words": False, "break_on_hyphens": False}
+_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 """Addresses and paths stay in one piece."""
 
 

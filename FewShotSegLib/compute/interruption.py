@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 
-def make_stoppable(network: nn.Module, check: Callable[[], None]) -> list:
+def make_stoppable(network: nn.Module, check: Callable[[], None]) -> list[Any]:
     """Call ``check``, which may raise, at every convolution forwards and backwards.
 
     Returns:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-Piece, Result = TypeVar("Piece"), TypeVar("Result")
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 MOST = 4
 """Pieces in parallel: each needs its own memory. More cores than these work together on a piece."""
 
@@ -59,7 +60,8 @@ def differentiable_in_parallel(
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
     if device.type != "cpu" or not wanted or not torch.is_grad_enabled():
         return in_parallel(function, pieces, device)
-    return list(_AtOnce.apply(function, pieces, device, *wanted))
+    apply: Any = _AtOnce.apply
+    return list(apply(function, pieces, device, *wanted))
 
 
 class _AtOnce(torch.autograd.Function):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from ..core.geometry import Grid
+from ..core.geometry import Grid, three
 from ..core.size_prior import touches_border
 
 TOGETHER = np.ones((3, 3, 3))
@@ -110,4 +110,4 @@ def _box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
         if not len(used):
             return None
         box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(box)
+    return three(box)

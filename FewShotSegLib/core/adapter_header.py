@@ -16,7 +16,7 @@ from .checksums import read_head, require_seal
 from .errors import InputError
 from .json_fields import parse_json, shown
 from .json_schema import Check, from_json
-from .limits import require_path
+from .limits import StrPath, require_path
 from .method_catalog import METHODS
 from .model_entry import Line, PreprocessingFields, Sha256
 from .size_prior import SizePrior
@@ -33,7 +33,7 @@ EXTENSION = ".fseft"
 MAX_LEVELS, MAX_CHANNELS = 16, 65536
 
 
-def require_adapter_name(path: str | os.PathLike[str]) -> None:
+def require_adapter_name(path: StrPath) -> None:
     """Adapters have names of their own, so that none takes the place of an image.
 
     Raises:
@@ -57,7 +57,8 @@ class ModelRecord:
     id: Annotated[Line, Check("a name", lambda text: bool(text.strip()))]
     weights_sha256: Sha256
     title: Line = ""
-    network: dict[str, Any] = None  # absent, not null, in files of before it was recorded
+    network: dict[str, Any] = None  # type: ignore[assignment]
+    """Absent, not null, in files of before it was recorded."""
 
     def __post_init__(self) -> None:
         if self.network is not None:
@@ -150,7 +151,7 @@ class AdapterHeader:
             raise InputError(f"format {self.format} is not that of {self.method}")
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
+def read_metadata(path: StrPath) -> dict[str, Any]:
     """The header of an adapter file, once all of the file is known to be as it was written.
 
     Raises:
@@ -159,7 +160,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return read_header(read_bytes(path), str(path))
 
 
-def read_bytes(path: str | Path) -> bytes:
+def read_bytes(path: StrPath) -> bytes:
     """A whole adapter file, read once: what is checked is what is loaded.
 
     Raises:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StorageError
+from .limits import StrPath
 from .plain_text import half_characters_shown
 from .temporary_files import beside
 
@@ -19,7 +20,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: StrPath) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place once the block ends well.
 
     The temporary name ends as ``path`` does, so that writers that go by the suffix (``.nii.gz``)
@@ -82,7 +83,7 @@ def sync_folder(folder: Path) -> None:
         pass
 
 
-def require_writable(path: str | Path) -> None:
+def require_writable(path: StrPath) -> None:
     """Check, before long work, that a file can be written at ``path``.
 
     Missing parent folders are made. A file is really created for the check, because permission
@@ -151,5 +152,9 @@ def _storage_error(path: Path, error: Exception) -> StorageError:
         errno.EISDIR: "it is a folder",
     }
     code = getattr(error, "errno", None)
-    reason = reasons.get(code) or getattr(error, "strerror", None) or str(error)
+    reason = (
+        (reasons.get(code) if code is not None else None)
+        or getattr(error, "strerror", None)
+        or str(error)
+    )
     return StorageError(f"Cannot write {path}: {reason}; choose another place.")

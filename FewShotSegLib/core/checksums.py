@@ -49,7 +49,9 @@ class Damaged(ValueError):
     """A file does not hold what was written into it."""
 
 
-def file_sums(paths: Sequence[Path], check: Callable[[], None] = lambda: None) -> list[dict]:
+def file_sums(
+    paths: Sequence[Path], check: Callable[[], None] = lambda: None
+) -> list[dict[str, Any]]:
     """The sum of each file: ``bytes``, and ``crc32`` of its blocks as hexadecimal digits.
 
     Args:
@@ -77,8 +79,8 @@ def file_sums(paths: Sequence[Path], check: Callable[[], None] = lambda: None) -
             raise
     sums = []
     for path, state in zip(paths, states, strict=True):
-        crc = _known.setdefault(_identity(state), found.get(path, ""))
-        sums.append({"bytes": state.st_size, "crc32": crc})
+        known = _known.setdefault(_identity(state), found.get(path, ""))
+        sums.append({"bytes": state.st_size, "crc32": known})
     return sums
 
 

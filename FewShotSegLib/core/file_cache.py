@@ -49,7 +49,7 @@ class FileCache(Generic[_T]):
 
     def _read_now(self, path: Path, stamp: _Stamp | None) -> tuple[_Stamp, _T | None, str]:
         try:
-            found = stamp or (), self._read(path), ""
+            found: tuple[tuple[int, ...], _T | None, str] = stamp or (), self._read(path), ""
         except ModelError as error:
             found = stamp or (), None, str(error)
         self._known.pop(path, None)

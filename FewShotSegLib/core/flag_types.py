@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     the dashes themselves.
     """
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for text in sys.argv[1:] if args is None else args:
             if text == "--":
                 break
@@ -32,6 +32,7 @@ def number_flag(limits: Range) -> Callable[[str], float]:
     """The type of a flag that is a number within limits."""
 
     def number(text: str) -> float:
+        value: float | str
         try:
             value = int(text) if limits.whole else float(text)
         except ValueError:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .errors import InputError
 
+_T = TypeVar("_T")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 TOLERANCE_MM = 1e-3
 """Two grids are the same where no corner voxel's centre differs by more than this part of a voxel,
@@ -18,6 +19,16 @@ SPACINGS = (1e-4, 1e3)
 """mm between voxels, the least and the most: from a micro-CT's to more than any scanner's."""
 MAX_DISTANCE = 1e6
 """mm from the origin; beyond it a header's 32-bit numbers no longer tell voxels apart."""
+
+
+def three(values: Iterable[_T]) -> tuple[_T, _T, _T]:
+    """One value an axis.
+
+    Raises:
+        ValueError: these are not three.
+    """
+    i, j, k = values
+    return i, j, k
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,9 @@ class Grid:
         if (spacing == 0).any() or abs(np.linalg.det(lps[:3, :3] / spacing)) < 1e-6:
             raise ValueError("the affine is singular")
         return cls(
-            tuple(int(n) for n in shape),
-            tuple(spacing.tolist()),
-            tuple(lps[:3, 3].tolist()),
+            three(int(n) for n in shape),
+            three(spacing.tolist()),
+            three(lps[:3, 3].tolist()),
             tuple((lps[:3, :3] / spacing).ravel().tolist()),
         )
 
@@ -97,7 +108,7 @@ class Grid:
         allowed = np.maximum(TOLERANCE_MM, TOLERANCE_MM / np.asarray(other.spacing))
         if (error.max(axis=1) > allowed).any():
             return None
-        return tuple(int(n) for n in offset)
+        return three(int(n) for n in offset)
 
     def same_as(self, other: Grid) -> bool:
         """Whether both grids have the same voxels in the same places."""

@@ -268,7 +268,7 @@ def array_steps(path: Path, array: np.ndarray) -> Iterator[int]:
         "fortran_order": fortran,
         "shape": array.shape,
     }
-    data = memoryview(flat.reshape(-1).view(np.uint8))
+    data = flat.reshape(-1).view(np.uint8).data
     with open(path, "xb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for start in range(0, len(data), CHUNK_BYTES):

@@ -60,7 +60,7 @@ def from_json(kind: Any, data: Any, where: str) -> Any:
         return _one_of(arguments, data, where)
     if origin is Literal:
         return _choice(arguments, data, where)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return _dataclass(kind, data, where)
     if origin in (tuple, list) and isinstance(data, list):
         return _items(origin, arguments, data, where)
@@ -95,8 +95,9 @@ def _is_mapping(origin: Any) -> bool:
     return origin is not None and issubclass(origin, Mapping)
 
 
-def _dataclass(cls: type[_T], data: Any, where: str) -> _T:
-    required, optional = [], []
+def _dataclass(cls: type[Any], data: Any, where: str) -> Any:
+    required: list[str] = []
+    optional: list[str] = []
     for field in fields(cls):
         if field.init:
             free = field.default is not MISSING or field.default_factory is not MISSING
@@ -106,7 +107,7 @@ def _dataclass(cls: type[_T], data: Any, where: str) -> _T:
     data = json_object(data, where or "it", tuple(required), known)
     data = {key: value for key, value in data.items() if key in (*required, *optional)}
     inside = f" of {where}" if where else ""
-    kinds = _kinds(cls)
+    kinds = _kinds(cls)  # type: ignore[arg-type]
     given = {key: from_json(kinds[key], value, f"'{key}'{inside}") for key, value in data.items()}
     try:
         return cls(**given)

@@ -15,6 +15,9 @@ from typing import Any
 
 from .errors import InputError
 
+StrPath = str | os.PathLike[str]
+"""A path as a caller may give it."""
+
 NAME_BYTES, PATH_BYTES = 255, 4095
 """The longest name and path that common file systems have."""
 _DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?")

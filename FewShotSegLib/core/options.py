@@ -127,7 +127,8 @@ class AdaptOptions:
     @property
     def feature_levels(self) -> Literal["multi", "last"]:
         """``features``, as chosen here or by the preset."""
-        return self.features or ("last" if self.preset == "published" else "multi")
+        chosen = self.features or ("last" if self.preset == "published" else "multi")
+        return "last" if chosen == "last" else "multi"
 
     @property
     def chosen_decoder(self) -> str | None:
@@ -247,7 +248,8 @@ def _changed(
     base = cls() if options is None else options
     if not isinstance(base, cls):
         raise TypeError(f"options are {cls.__name__}, not {type(base).__name__}")
-    own, within = ([f.name for f in fields(kind)] for kind in (cls, settings))
+    own: list[str] = [field.name for field in fields(cls)]
+    within: list[str] = [field.name for field in fields(settings)]
     for name in changes:
         if name not in own and name not in within:
             near = difflib.get_close_matches(name, [*own, *within], 1)

@@ -104,7 +104,7 @@ def _windows(pid: int) -> tuple[bool, str]:
     """Whether a process is there, and when it began."""
     import ctypes
 
-    kernel = ctypes.windll.kernel32
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
     handle = kernel.OpenProcess(0x1000, False, pid)  # limited information
     if not handle:
         return False, ""

@@ -183,7 +183,7 @@ class Implementations(Mapping[str, type[_C]], Generic[_C]):
     def __init__(
         self,
         register: Register[Any],
-        base: type[_C],
+        base: type[Any],
         chosen: Callable[[Any], bool] = lambda record: True,
     ) -> None:
         self._register, self._base, self._chosen = register, base, chosen
@@ -203,7 +203,9 @@ class Implementations(Mapping[str, type[_C]], Generic[_C]):
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._register and self._chosen(self._register[name])
+        return (
+            isinstance(name, str) and name in self._register and self._chosen(self._register[name])
+        )
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, record in self._register.items() if self._chosen(record))
@@ -230,8 +232,9 @@ class Implementations(Mapping[str, type[_C]], Generic[_C]):
                 "package."
             )
         # A class that knows its name, as one that trains a backbone does, is of one record.
-        if getattr(found, "name", record.name) != record.name:
-            raise InputError(f"{about}: its class is called '{found.name}'. Update that package.")
+        own = getattr(found, "name", record.name)
+        if own != record.name:
+            raise InputError(f"{about}: its class is called '{own}'. Update that package.")
         return found
 
 

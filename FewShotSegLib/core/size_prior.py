@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .geometry import three
 from .limits import GAMMA, PRIOR_ML, SPREAD_ML
 
 DEFAULT_GAMMA = 0.3
@@ -197,7 +198,7 @@ def field_of_view(array: np.ndarray) -> tuple[slice, slice, slice]:
         others = tuple(a for a in range(3) if a != axis)
         varying = np.flatnonzero(array.max(axis=others) != array.min(axis=others))
         box.append(slice(varying[0], varying[-1] + 1) if len(varying) else slice(0, None))
-    return tuple(box)
+    return three(box)
 
 
 def touches_border(

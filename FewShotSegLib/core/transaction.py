@@ -172,11 +172,11 @@ def _abandoned(folder: Path) -> list[Path]:
     """Our hidden folders whose process is no more."""
     found = []
     try:
-        names = [name for name in os.listdir(folder) if _NAME.fullmatch(name)]
+        matches = [match for name in os.listdir(folder) if (match := _NAME.fullmatch(name))]
     except OSError:
         return []
-    for name in sorted(names):
-        host, pid, start = _NAME.fullmatch(name).groups()
+    for match in sorted(matches, key=lambda match: match.group()):
+        name, (host, pid, start) = match.group(), match.groups()
         try:
             status = os.lstat(folder / name)
         except OSError:

@@ -136,7 +136,10 @@ def evaluate(
             if pair[side] is not None:
                 raise InputError(f"The {word} has '{name}' twice. Rename one of the two.")
             pair[side] = mask
-    return {spelling[key]: _scores(*pair, grid, tolerance_mm) for key, pair in pairs.items()}
+    return {
+        spelling[key]: _scores(truth, found, grid, tolerance_mm)
+        for key, (truth, found) in pairs.items()
+    }
 
 
 def evaluate_files(
@@ -301,12 +304,12 @@ def _cut(
     keep = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        used = a.any(axis=others) | b.any(axis=others)
+        used = np.logical_or(a.any(axis=others), b.any(axis=others))
         if margins is None:
             planes = np.flatnonzero(used)
             used[planes[0] : planes[-1] + 1] = True
         else:
-            used = binary_dilation(used, iterations=margins[axis])
+            used = np.asarray(binary_dilation(used, iterations=margins[axis]))
         keep.append(np.flatnonzero(used))
     cut_a, cut_b = (torch.from_numpy(mask[np.ix_(*keep)])[None, None] for mask in (a, b))
     return cut_a, cut_b

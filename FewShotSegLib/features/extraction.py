@@ -92,7 +92,7 @@ def stream_features(
     # Repeating the border is closer to anatomy than zeros, which no MR has at its edge.
     image = F.pad(image, [n for pair in reversed(padding) for n in pair], mode="replicate")
     done = 0
-    backbone = backbone.to(device=device, memory_format=torch.channels_last_3d)
+    backbone = backbone.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def run(crop: Tensor) -> list[Tensor]:
         nonlocal done

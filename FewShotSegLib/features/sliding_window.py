@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.geometry import three
+
 SIGMA = 0.125
 """Standard deviation of a window's weights, as a part of its side: MONAI's, and the papers'."""
 Predict = Callable[[Tensor], Sequence[Tensor]]
@@ -61,7 +63,7 @@ def place_windows(
         step = max(stride, int(part * (1 - overlap)) // stride * stride)
         count = -(-(whole - part) // step) + 1
         starts.append(tuple(min(n * step, whole - part) for n in range(count)))
-    return Windows(padded, side, tuple(starts))
+    return Windows(three(padded), three(side), tuple(starts))
 
 
 def blend_windows(image: Tensor, windows: Windows, predict: Predict, write: Write) -> None:
@@ -80,7 +82,7 @@ def blend_windows(image: Tensor, windows: Windows, predict: Predict, write: Writ
         for j in across[0]:
             for k in across[1]:
                 place = (start, j, k)
-                parts = [slice(a, a + n) for a, n in zip(place, windows.side, strict=True)]
+                parts = three(slice(a, a + n) for a, n in zip(place, windows.side, strict=True))
                 levels = predict(image[(..., *parts)])
                 slabs = slabs or _make_slabs(levels, windows)
                 for slab, level in zip(slabs, levels, strict=True):
@@ -95,8 +97,7 @@ class _Slab:
     """The planes of one level that windows still add to."""
 
     def __init__(self, channels: int, stride: int, weight: Tensor, windows: Windows) -> None:
-        shape = (windows.side[0], *windows.padded[1:])
-        shape = tuple(n // stride for n in shape)
+        shape = tuple(n // stride for n in (windows.side[0], *windows.padded[1:]))
         self.stride, self._weight = stride, weight
         self._sum = torch.zeros(channels, *shape)
         self._weights = torch.zeros(shape)

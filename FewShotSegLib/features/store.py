@@ -122,7 +122,7 @@ class FeatureStore:
             return None
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             if folder.is_dir():
-                damaged(error.strerror if isinstance(error, OSError) else str(error))
+                damaged((isinstance(error, OSError) and error.strerror) or str(error))
             return None
         scales, strides = tuple(meta["scales"]), tuple(meta["strides"])
         return VolumeFeatures(levels, scales, strides, tuple(meta["shape"]), key)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..compute.parallel import MOST, in_parallel
 from ..compute.precision import at_speed
+from ..core.geometry import three
 from ..features.store import VolumeFeatures
 from ..methods.adapters.base import Adapter
 from ..models.preprocessing import Placement
@@ -35,7 +36,7 @@ def model_probabilities(
     """
     adapter.to(device).eval()
     boxes = list(iterate_boxes(features.shape, TILE))
-    result = None
+    result: Tensor | None = None
 
     def probabilities_in(box: Box) -> Tensor:
         with at_speed(device):
@@ -50,6 +51,7 @@ def model_probabilities(
                 result = torch.empty((len(found), *features.shape), dtype=torch.float16)
             result[(slice(None), *box)] = found
     on_tile(len(boxes), len(boxes))
+    assert result is not None  # no grid is empty
     return result
 
 
@@ -82,8 +84,9 @@ def original_masks(
     """
     shape = placement.grid.shape
     masks = [np.zeros(shape, bool) for _ in range(len(probabilities))]
-    best = np.full(shape, 0.5, np.float32) if exclusive else None
-    owner = np.full(shape, -1, np.int16) if exclusive else None
+    # Read where a voxel belongs to one structure alone.
+    best = np.full(shape if exclusive else 0, 0.5, np.float32)
+    owner = np.full(shape if exclusive else 0, -1, np.int16)
     for k, probability in enumerate(probabilities):
         for place, values in _nonzero_part(probability, placement):
             if exclusive:
@@ -93,7 +96,7 @@ def original_masks(
             else:
                 masks[k][place] = values > 0.5
     if exclusive:
-        masks = [owner == k for k in range(len(probabilities))]
+        masks = [np.equal(owner, k) for k in range(len(probabilities))]
     return [_largest(mask) for mask in masks] if largest_component else masks
 
 
@@ -111,7 +114,8 @@ def _nonzero_part(
         found = torch.nonzero(inside.amax(dim=others)).flatten()
         start = max(0, int(found[0]) - MARGIN)
         box.append(slice(start, min(size, int(found[-1]) + 1 + MARGIN)))
-    place, values = placement.part_to_original(probability[tuple(box)].float(), tuple(box))
+    part = three(box)
+    place, values = placement.part_to_original(probability[part].float(), part)
     yield place, values.clamp_(0, 1).numpy()
 
 

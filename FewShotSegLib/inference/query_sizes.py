@@ -18,7 +18,7 @@ from torch import Tensor
 from ..compute.parallel import differentiable_in_parallel
 from ..compute.pieces import reaches_border
 from ..compute.precision import at_speed
-from ..core.geometry import Volume
+from ..core.geometry import Volume, three
 from ..core.size_prior import STRAY_VOXELS, SizePrior, field_of_view
 from ..features.extraction import FeatureSource
 from ..features.store import VolumeFeatures
@@ -140,7 +140,7 @@ def _choose_boxes(probability: Tensor) -> list[tuple[int, Box]]:
     chosen = []
     for k, p in enumerate(probability):
         boxes = _boxes_around(p)
-        boxes.sort(key=lambda box, p=p: -float(p[box].sum(dtype=torch.float32)))
+        boxes.sort(key=lambda box: -float(p[box].sum(dtype=torch.float32)))
         sizes = [np.prod([part.stop - part.start for part in box]) for box in boxes]
         fitting = int((np.cumsum(sizes) <= MAX_VOXELS / len(probability)).sum())
         chosen += [(k, box) for box in boxes[: max(1, fitting)]]
@@ -171,7 +171,7 @@ def _boxes_around(probability: Tensor) -> list[Box]:
         sides = [part.stop - part.start for part in whole]
         for inner in iterate_boxes(sides, MAX_SIDE):
             boxes.append(
-                tuple(
+                three(
                     slice(outer.start + part.start, outer.start + part.stop)
                     for outer, part in zip(whole, inner, strict=True)
                 )

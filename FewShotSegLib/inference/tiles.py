@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..compute.upsampling import upsample
 from ..core.errors import InputError
+from ..core.geometry import three
 from ..features.store import VolumeFeatures
 from ..methods.adapters.base import Adapter
 
@@ -32,7 +33,7 @@ def iterate_boxes(shape: Sequence[int], size: int) -> Iterator[Box]:
     """Boxes of at most ``size`` voxels a side that cover a grid, each voxel once."""
     counts = [-(-n // size) for n in shape]
     for place in np.ndindex(*counts):
-        yield tuple(
+        yield three(
             slice(n * i // c, n * (i + 1) // c)
             for n, i, c in zip(shape, place, counts, strict=True)
         )
@@ -49,7 +50,7 @@ def box_scores(
     Args:
         features: of the backbone's every level. box: within ``features.shape``.
     """
-    total = None
+    total: Tensor | None = None
     for number, level in enumerate(adapter.levels):
         stride, array = features.strides[level], features.levels[level]
         margin, halo = 1 if stride > 1 else 0, adapter.halo_of(number)
@@ -59,8 +60,8 @@ def box_scores(
             last = min(size, -(-part.stop // stride) + margin)
             inner.append((first, last))
             outer.append((max(0, first - halo), min(size, last + halo)))
-        crop = np.array(array[(slice(None), *[slice(*part) for part in outer])])
-        crop = torch.from_numpy(crop).to(device)[None].float() * features.scales[level]
+        stored = np.array(array[(slice(None), *[slice(*part) for part in outer])])
+        crop = torch.from_numpy(stored).to(device)[None].float() * features.scales[level]
         # The convolutions want it so, and would change it again and again.
         crop = crop.contiguous(memory_format=torch.channels_last_3d)
         scores = adapter.level_scores(number, crop)
@@ -71,4 +72,5 @@ def box_scores(
         if stride > 1:
             scores = upsample(scores, stride, inner, box)
         total = scores if total is None else total + scores
+    assert total is not None  # an adapter has a level at least
     return total[0].float()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.geometry import Grid
+from ..core.geometry import Grid, three
 
 MOSTLY = 0.5
 """The part of an annotation's voxels of which no more may lie outside the image."""
@@ -100,8 +100,8 @@ def union(a: Grid, b: Grid) -> Grid | None:
     origin = np.asarray(a.origin) + step @ np.asarray(start, float)
     if not any(start):
         origin = np.asarray(a.origin)
-    shape = tuple(last - first for first, last in zip(start, stop, strict=True))
-    return Grid(shape, a.spacing, tuple(origin.tolist()), a.direction)
+    shape = three(last - first for first, last in zip(start, stop, strict=True))
+    return Grid(shape, a.spacing, three(origin.tolist()), a.direction)
 
 
 def other_grid_text(error: OtherGridError, grid: Grid, what: str, owner: str) -> str:
@@ -137,6 +137,7 @@ def _axes(grid: Grid) -> str:
 def _overlap(own: Grid, grid: Grid) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Where both lie, in indices of ``own`` and of ``grid``; empty slices where they don't meet."""
     offset = own.offset_in(grid)
+    assert offset is not None  # both are on one lattice
     start = [max(o, 0) for o in offset]
     stop = [min(o + n, m) for o, n, m in zip(offset, own.shape, grid.shape, strict=True)]
     stop = [max(a, b) for a, b in zip(start, stop, strict=True)]

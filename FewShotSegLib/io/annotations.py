@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,6 +14,7 @@ import SimpleITK as sitk
 from ..core.annotation import MAX_VALUE, Annotation, Structure, name_key
 from ..core.errors import InputError
 from ..core.geometry import Grid
+from ..core.limits import StrPath
 from .annotation_grid import OtherGridError, Place, other_grid_text, paste
 from .file_names import is_folder
 from .segment_fields import (
@@ -25,9 +27,12 @@ from .segment_fields import (
 )
 from .volumes import EXTENSIONS, array_of, extension_of, grid_of, read_file
 
+_Part = TypeVar("_Part", Segment, Path)
+"""Of a file of segments, or of a folder of masks."""
+
 
 def read_annotation(
-    path: str | Path,
+    path: StrPath,
     grid: Grid,
     structures: Sequence[Structure] | None = None,
     *,
@@ -156,12 +161,12 @@ def _read_segments(
     lies = grid_of(image)
     # Cropped to nothing, an empty Slicer segmentation has a grid of its own; never mind it.
     if any(segment.value in present[segment.layer] for segment in segments):
-        place.require_part(path, lies, layers.any(axis=3))
+        place.require_part(path, lies, np.any(layers, axis=3))
     annotation, found = Annotation({}), []
     for segment, structure in pairs:
         if segment.value not in present[segment.layer]:
             continue
-        mask = paste(layers[..., segment.layer] == segment.value, lies, place.grid)
+        mask = paste(np.equal(layers[..., segment.layer], segment.value), lies, place.grid)
         if not mask.any():
             continue
         found.append(segment.name)
@@ -256,8 +261,8 @@ def _matched(
     path: Path,
     own: list[Structure],
     structures: Sequence[Structure] | None,
-    parts: Sequence[Segment] | Sequence[Path],
-) -> Iterator[tuple[Segment | Path, Structure | None]]:
+    parts: Sequence[_Part],
+) -> Iterator[tuple[_Part, Structure | None]]:
     """Each part of a file with the structure it stands for, None where that is not wanted.
 
     Raises:

@@ -65,12 +65,14 @@ def read_apart(kind: str, path: Path) -> tuple[sitk.Image, dict[str, Any]]:
     timer.daemon = True
     timer.start()
     try:
+        assert process.stdout is not None
         answer = _answer(process.stdout)
         status = process.wait() if answer is None else 0
     finally:
         timer.cancel()
         process.kill()
-        process.stdout.close()
+        if process.stdout is not None:
+            process.stdout.close()
         process.wait()
     if answer is None:
         raise InputError(_died(path, status, late.is_set(), limit))
@@ -97,7 +99,7 @@ def send(stream: IO[bytes], image: sitk.Image | None, **said: Any) -> None:
         }
     stream.write(json.dumps(said).encode() + b"\n")
     if image is not None:
-        stream.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+        stream.write(np.ascontiguousarray(array).data.cast("B"))
     stream.flush()
 
 
@@ -115,9 +117,9 @@ def _answer(stream: IO[bytes]) -> tuple[sitk.Image | None, dict[str, Any]] | Non
     if "error" in said:
         return None, said
     array = np.empty(said.pop("shape"), said.pop("dtype"))
-    rest = memoryview(array.reshape(-1).view(np.uint8))
+    rest = array.reshape(-1).view(np.uint8).data
     while rest:
-        count = stream.readinto(rest)
+        count = stream.readinto(rest)  # type: ignore[attr-defined]
         if not count:
             return None
         rest = rest[count:]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core.annotation import parse_structures
 from ..core.errors import InputError
@@ -103,7 +104,7 @@ def _values(labels: Mapping[str, object]) -> dict[int, str]:
     Raises:
         ValueError, TypeError, AttributeError: it is no such mapping.
     """
-    pairs = [
+    pairs: list[tuple[Any, Any]] = [
         (int(key), value) if key.strip().isdigit() else (value, key)
         for key, value in labels.items()
     ]
@@ -144,7 +145,8 @@ def _stem(file: Path) -> str:
 
 def _separated(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Images and segmentations, by how the names end."""
-    images, segmentations = [], []
+    images: list[Path] = []
+    segmentations: list[Path] = []
     for file in files:
         (segmentations if _SEGMENTATION.fullmatch(_stem(file)) else images).append(file)
     return images, segmentations

@@ -26,6 +26,7 @@ from ..core.atomic import replacing
 from ..core.colors import default_color
 from ..core.errors import InputError
 from ..core.geometry import Grid
+from ..core.limits import StrPath
 from .image_headers.nifti import Placing, read_placing
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha")
@@ -42,7 +43,7 @@ _TYPES = {
 }
 
 
-def check_output_name(path: str | Path) -> str:
+def check_output_name(path: StrPath) -> str:
     """The extension that a result's name ends with, ``.seg.nrrd`` apart from ``.nrrd``.
 
     Raises:
@@ -58,7 +59,7 @@ def check_output_name(path: str | Path) -> str:
     )
 
 
-def probability_names(out: str | Path, structures: Sequence[Structure]) -> dict[str, str]:
+def probability_names(out: StrPath, structures: Sequence[Structure]) -> dict[str, str]:
     """The names of the files of probabilities beside a result, by structure: ``STEM_prob_NAME``.
 
     A structure that was named in Slicer may hold what no file's name can, and two names may come to
@@ -94,7 +95,10 @@ def _cut(text: str, most_bytes: int) -> str:
 
 
 def write_label_map(
-    path: str | Path, labels: np.ndarray, grid: Grid, like: str | Path | None = None
+    path: StrPath,
+    labels: np.ndarray,
+    grid: Grid,
+    like: StrPath | None = None,
 ) -> None:
     """Write label values.
 
@@ -116,7 +120,10 @@ def write_label_map(
 
 
 def write_probability(
-    path: str | Path, probability: np.ndarray, grid: Grid, like: str | Path | None = None
+    path: StrPath,
+    probability: np.ndarray,
+    grid: Grid,
+    like: StrPath | None = None,
 ) -> None:
     """Write one structure's probabilities, (i, j, k) float32; otherwise as ``write_label_map``."""
     if probability.dtype != np.float32:
@@ -125,7 +132,7 @@ def write_probability(
 
 
 def write_segments(
-    path: str | Path,
+    path: StrPath,
     masks: Mapping[str, np.ndarray],
     structures: Sequence[Structure],
     grid: Grid,
@@ -187,7 +194,7 @@ def write_segments(
         _write_nrrd(stream, layers, grid, keys)
 
 
-def _write_scalar(path: str | Path, array: np.ndarray, grid: Grid, like: str | Path | None) -> None:
+def _write_scalar(path: StrPath, array: np.ndarray, grid: Grid, like: StrPath | None) -> None:
     extension = check_output_name(path)
     if extension == ".seg.nrrd":
         raise InputError(
@@ -304,7 +311,9 @@ def _text(numbers: Sequence[float] | np.ndarray, pattern: str | None = None) -> 
     return pattern.format(*texts) if pattern else " ".join(texts)
 
 
-def _write_nifti(stream: BinaryIO, array: np.ndarray, grid: Grid, like: str | Path | None) -> None:
+def _write_nifti(
+    stream: BinaryIO | gzip.GzipFile, array: np.ndarray, grid: Grid, like: StrPath | None
+) -> None:
     placing = (like and _nifti_geometry_of(Path(like), grid)) or _nifti_geometry(grid)
     header = bytearray(_NIFTI_HEADER)
     struct.pack_into("<i", header, 0, _NIFTI_HEADER)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.geometry import Grid, Volume, size_text
+from ..core.limits import StrPath
 from ..core.modality import MODALITIES
 from .dicom_folder import read_folder
 from .file_names import is_folder, require_usable_name
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-def read_image(path: str | Path) -> Volume:
+def read_image(path: StrPath) -> Volume:
     """Read a scalar 3-D image from a file or from a folder with one DICOM series.
 
     Returns:
@@ -44,7 +45,8 @@ def read_image(path: str | Path) -> Volume:
     """
     path = Path(path)
     require_usable_name(path)
-    modality, notes = None, ()
+    modality: str | None = None
+    notes: tuple[str, ...] = ()
     if is_folder(path):
         series = read_folder(path)
         image, modality = series.image, series.modality
@@ -95,7 +97,7 @@ def usable_volume(array: np.ndarray, grid: Grid, modality: str | None, name: str
         with np.errstate(over="ignore"):
             array = array.astype(np.float32)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise not_numbers(name, array.size - np.count_nonzero(np.isfinite(array)))
+        raise not_numbers(name, array.size - int(np.count_nonzero(np.isfinite(array))))
     return Volume(array, grid, modality)
 
 

@@ -52,13 +52,15 @@ class TunedNetwork(nn.Module):
 
     def scores(self, images: Tensor) -> Tensor:
         """Scores (B, structures, I, J, K) of images (B, 1, I, J, K)."""
-        total, whole = None, [slice(0, size) for size in images.shape[2:]]
+        total: Tensor | None = None
+        whole = [slice(0, size) for size in images.shape[2:]]
         for number, features in enumerate(self(images)):
             part = self.head.level_scores(number, features).float()
             if part.shape[2:] != images.shape[2:]:
                 stride = self.backbone.strides[self.levels[number]]
                 part = upsample(part, stride, [(0, size) for size in part.shape[2:]], whole)
             total = part if total is None else total + part
+        assert total is not None  # a head has a level at least
         return total
 
     def train(self, mode: bool = True) -> TunedNetwork:

@@ -79,6 +79,7 @@ def download(
     """
     entry = find_model(model_id).entry
     require_downloadable(entry)
+    address = entry.weights_url or ""
     target = own_folder("models") / entry.weights.name
     require_writable(target)
     part = target.with_name(f"{PART}{target.name}")
@@ -97,7 +98,7 @@ def download(
         require_absent(entry.id, target)  # another process may have been quicker
         events(make_event("phase", phase="download", total=entry.size))
         try:
-            fetch(entry.weights_url, part, progress, check, entry.size or size)
+            fetch(address, part, progress, check, entry.size or size)
         except FetchRefused as error:
             raise ModelError(
                 f"{entry.weights_url} is not fetched: {error}. Nothing was installed."
@@ -115,7 +116,7 @@ def download(
                 "Free some space and try again: it goes on from where it was."
             ) from error
         try:
-            _require_the_announced(entry, part, entry.weights_url)
+            _require_the_announced(entry, part, address)
         except ModelError:
             remove_parts(target.name)
             raise

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import InputError, ModelError
-from ..core.geometry import Grid, Volume
+from ..core.geometry import Grid, Volume, three
 from ..core.json_schema import from_json
 from ..core.model_entry import AXES, PreprocessingFields
 
@@ -46,7 +46,7 @@ class Preprocessing(PreprocessingFields):
 
     def to_json(self) -> dict[str, Any]:
         """The form that :meth:`from_json` reads."""
-        data = {"orientation": self.orientation, "spacing": list(self.spacing)}
+        data: dict[str, Any] = {"orientation": self.orientation, "spacing": list(self.spacing)}
         data["intensity"] = self.intensity
         if self.intensity != "identity":
             data |= {"low": self.low, "high": self.high}
@@ -66,7 +66,7 @@ class Preprocessing(PreprocessingFields):
         octaves = np.log2(extent / np.prod(self.spacing) / self.most_voxels) / 3
         # A hair's breadth above a step is that step: the same grids always give the same spacing.
         factor = 2 ** (max(0, np.ceil(4 * octaves - 1e-6)) / 4)
-        spacing = tuple(round(float(s * factor), 4) for s in self.spacing)
+        spacing = three(round(float(s * factor), 4) for s in self.spacing)
         return replace(self, spacing=spacing, most_voxels=None)
 
     def normalise(self, array: np.ndarray) -> np.ndarray:
@@ -83,6 +83,7 @@ class Preprocessing(PreprocessingFields):
                     "This image has the same value almost everywhere; there is nothing to segment."
                     " Check that the right volume was chosen."
                 )
+        assert low is not None and high is not None  # of every other kind of intensity
         image -= np.float32(low)
         image *= np.float32(1 / (high - low))
         return np.clip(image, 0, 1, out=image)
@@ -99,11 +100,11 @@ class Preprocessing(PreprocessingFields):
         wanted = [AXES[letter] for letter in self.orientation]
         cost = np.array([[-abs(cosines[axis, a]) for a in range(3)] for axis, _ in wanted])
         sources = linear_sum_assignment(cost)[1]
-        flips = tuple(
+        flips = three(
             bool(cosines[axis, source] * sign < 0)
             for (axis, sign), source in zip(wanted, sources, strict=True)
         )
-        shape = tuple(
+        shape = three(
             max(1, round(grid.shape[source] * grid.spacing[source] / spacing))
             for source, spacing in zip(sources, self.spacing, strict=True)
         )
@@ -112,7 +113,7 @@ class Preprocessing(PreprocessingFields):
                 f"At this model's spacing of {self.spacing} mm the volume would have "
                 f"{shape[0]} x {shape[1]} x {shape[2]} voxels. Check its spacing, or crop it."
             )
-        return Placement(grid, tuple(int(s) for s in sources), flips, shape)
+        return Placement(grid, three(int(s) for s in sources), flips, shape)
 
     def __call__(self, volume: Volume) -> tuple[Tensor, Placement]:
         """The image (1, 1, I, J, K), float32 on the model's grid, and how it lies there."""
@@ -155,7 +156,7 @@ class Placement:
 
     def to_original(self, array: Tensor, kernel: str = "cubic") -> Tensor:
         """The inverse: an array on the model grid, float32 on the original, in its axis order."""
-        return self.part_to_original(array, tuple(slice(0, n) for n in self.shape), kernel)[1]
+        return self.part_to_original(array, three(slice(0, n) for n in self.shape), kernel)[1]
 
     def box_to_model(self, box: tuple[slice, slice, slice]) -> tuple[slice, slice, slice]:
         """The model voxels that lie wholly or half within a box of original voxels."""
@@ -167,7 +168,7 @@ class Placement:
                 start, stop = original - stop, original - start
             first = min(size - 1, round(start * size / original))
             result.append(slice(first, max(first + 1, round(stop * size / original))))
-        return tuple(result)
+        return three(result)
 
     def part_to_original(
         self, part: Tensor, box: tuple[slice, slice, slice], kernel: str = "cubic"
@@ -196,4 +197,4 @@ class Placement:
         for axis in order:
             part = apply_along(part, matrices[axis].contiguous(), axis)
         back = tuple(int(axis) for axis in np.argsort(self.sources))
-        return tuple(places[axis] for axis in back), part.permute(back)
+        return three(places[axis] for axis in back), part.permute(back)

@@ -23,6 +23,7 @@ from ..core.annotation import class_key
 from ..core.architecture_catalog import ARCHITECTURES, network_arguments
 from ..core.errors import InputError, ModelError, StorageError, first_line
 from ..core.json_fields import load_json
+from ..core.limits import StrPath
 from ..core.model_entry import CHECKSUMS, entry_fields
 from ..core.model_folders import (
     DEFAULT_MODEL,
@@ -284,7 +285,7 @@ def unusable_entries() -> list[UnusableEntry]:
     return _read_entries()[1]
 
 
-def find_model(name: str = DEFAULT_MODEL) -> Model:
+def find_model(name: StrPath = DEFAULT_MODEL) -> Model:
     """The model with an id, or described by the entry at a path that ends in ``.json``.
 
     Raises:
@@ -294,6 +295,7 @@ def find_model(name: str = DEFAULT_MODEL) -> Model:
         name = os.fspath(name)
     if not isinstance(name, str):
         raise ModelError(f"A model is the text of its id or its entry's path, not {name!r:.60}.")
+    name = os.fspath(name)
     if name.endswith(".json"):
         return Model(ModelEntry.read(Path(name)))
     entries, unusable = _read_entries()

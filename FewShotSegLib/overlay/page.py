@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from matplotlib.textpath import TextPath
 
 from ..core.annotation import Structure
 from ..core.colors import default_color
+from ..core.geometry import three
 from ..core.quantities import ml_text
 from ..core.size_prior import as_expected
 
@@ -101,7 +103,7 @@ def legible(color: tuple[float, float, float]) -> tuple[float, float, float]:
     """A structure's colour, lightened where it would be lost on black."""
     red, green, blue = color
     lack = 0.48 - (0.30 * red + 0.59 * green + 0.11 * blue)
-    return tuple(c + (1 - c) * max(lack, 0) for c in color)
+    return three(c + (1 - c) * max(lack, 0) for c in color)
 
 
 def legend_height(count: int, has_mean: bool, step: float) -> float:
@@ -140,7 +142,7 @@ class Page:
         return axes
 
     def write(
-        self, x: float, y: float, text: str, size: float, color: str = TEXT_COLOR, **how: str
+        self, x: float, y: float, text: str, size: float, color: str = TEXT_COLOR, **how: Any
     ) -> None:
         """Text of this many pixels; ``y`` is its baseline."""
         self.layer.text(x, y, text, fontsize=points(size), color=color, **how)
@@ -155,7 +157,7 @@ class Page:
         """How to read the picture."""
         y = self.height - 22
         self.write(EDGE, y, "   ·   ".join(notes), 14.5, _MUTED_COLOR)
-        x = WIDTH - EDGE
+        x: float = WIDTH - EDGE
         keys = []
         if has_prior:
             keys.append(("prior", "expected size"))
@@ -210,8 +212,8 @@ class Page:
         right = left + CARD - _PAD
         has_dice = panel.dice is not None
         dice_at, ml_at = right, right - 78 if has_dice else right
-        width = CARD - 2 * _PAD
-        self.write(left + _PAD, top + 40, _fit(panel.title, 20, width, "bold"), 20, weight="bold")
+        wide = CARD - 2 * _PAD
+        self.write(left + _PAD, top + 40, _fit(panel.title, 20, wide, "bold"), 20, weight="bold")
         y = top + 74
         self.write(ml_at, y, "ml", 14, _MUTED_COLOR, ha="right")
         if has_dice:
@@ -241,7 +243,7 @@ class Page:
             ml_color = _WARN_COLOR if outside or remark else faint
             self.write(ml_at, base, volume, size, ml_color, ha="right")
             if has_dice:
-                dice = panel.dice.get(name)
+                dice = (panel.dice or {}).get(name)
                 known = dice is not None and np.isfinite(dice)
                 text = f"{dice:.2f}" if known else "\N{EN DASH}"
                 tone = TEXT_COLOR if known else _MUTED_COLOR

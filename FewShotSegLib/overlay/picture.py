@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -248,7 +249,7 @@ def _letter(axes: Axes, view: View, scale: float) -> None:
     plate = {"boxstyle": "round,pad=0.22", "facecolor": "#000000", "alpha": 0.5, "linewidth": 0}
     width, height = view.width * scale, view.height * scale
 
-    def put(x: float, y: float, text: str, size: float, color: str, **at: str) -> None:
+    def put(x: float, y: float, text: str, size: float, color: str, **at: Any) -> None:
         axes.text(
             x / width, 1 - y / height, text, transform=axes.transAxes, color=color,
             fontsize=points(size), bbox=plate, zorder=10, **at,
@@ -257,7 +258,7 @@ def _letter(axes: Axes, view: View, scale: float) -> None:
     end = _ENDS[normal][0 if view.position >= 0 else 1]
     name = f"{view.plane.capitalize()}  {end} {abs(view.position):.0f} mm"
     put(12, 12, name, 15, TEXT_COLOR, ha="left", va="top")
-    ends = {"size": 16, "color": "#ffd98a"}
+    ends: dict[str, Any] = {"size": 16, "color": "#ffd98a"}
     put(12, height / 2, _ENDS[column][0], ha="left", va="center", **ends)
     put(width - 12, height / 2, _ENDS[column][1], ha="right", va="center", **ends)
     put(width / 2, 12, _ENDS[row][0], ha="center", va="top", **ends)

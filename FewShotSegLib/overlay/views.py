@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
-from ..core.geometry import Grid, Volume
+from ..core.geometry import Grid, Volume, three
 
 PLANES = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 """Plane -> the patient's axes (0 right, 1 front, 2 up) along its normal, down its rows and along
@@ -59,8 +59,8 @@ def orientation_of(grid: Grid) -> Orientation:
     _, axes = linear_sum_assignment(-np.abs(directions))
     cosines = directions[range(3), axes]
     return Orientation(
-        tuple(int(axis) for axis in axes),
-        tuple(bool(cosine > 0) for cosine in cosines),
+        three(int(axis) for axis in axes),
+        three(bool(cosine > 0) for cosine in cosines),
         float(np.degrees(np.arccos(np.clip(np.abs(cosines).min(), 0, 1)))),
     )
 
@@ -129,7 +129,7 @@ def _extent(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
         if not found.size:
             return None
         box.append(slice(int(found[0]), int(found[-1]) + 1))
-    return tuple(box)
+    return three(box)
 
 
 def _thinned(array: np.ndarray, most: int = 96) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -236,10 +236,10 @@ def make_views(
         voxel = (np.asarray(grid.shape) - 1) / 2
         voxel[orientation.axes[normal]] = slices[plane]
         place = grid.affine @ np.append(voxel, 1.0)
-        pixel = tuple(float(grid.spacing[orientation.axes[d]]) for d in (row, column))
+        down, right = (float(grid.spacing[orientation.axes[d]]) for d in (row, column))
         views.append(
             View(
-                plane, slices[plane], pixel, corner[1], corner[0],
+                plane, slices[plane], (down, right), corner[1], corner[0],
                 float(size[column]), float(size[row]), float(place[normal]),
             )
         )  # fmt: skip

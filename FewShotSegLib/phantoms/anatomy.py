@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .shapes import Canvas, arc, ellipsoid, local, rotation, smooth_union, tube
+from .shapes import Box, Canvas, arc, ellipsoid, local, rotation, smooth_union, tube
 
 GLAND_RIGHT, GLAND_LEFT, POUCH = 1, 2, 3
 LIVER, SPLEEN, STOMACH, COLON, SMALL_BOWEL = 4, 5, 6, 7, 8
@@ -294,9 +294,9 @@ class _Anatomy:
     def draw_organs(self) -> np.ndarray:
         """The organs to be found, each after the neighbours that it can be taken for."""
         canvas, rng = self.canvas, self.rng
-        organs: list[tuple[int, np.ndarray, float, float, Callable]] = []
+        organs: list[tuple[int, np.ndarray, float, float, Callable[..., np.ndarray]]] = []
         gland = rng.uniform(0.88, 1.12)
-        for value, side in ((GLAND_RIGHT, 1), (GLAND_LEFT, -1)):
+        for value, side in ((GLAND_RIGHT, 1.0), (GLAND_LEFT, -1.0)):
             centre = np.array([side * 53, -24, -30]) + rng.normal(0, 3.5, 3)
             organs.append((value, centre, side, gland * rng.uniform(0.92, 1.08), self._gland))
         centre = np.array([20, 40, -24]) + rng.normal(0, 4, 3)
@@ -314,7 +314,7 @@ class _Anatomy:
         return canvas.labels
 
     def _gland(
-        self, box: tuple, centre: np.ndarray, turn: np.ndarray, side: float, scale: float
+        self, box: Box, centre: np.ndarray, turn: np.ndarray, side: float, scale: float
     ) -> np.ndarray:
         """A bean with its notch towards the midline."""
         radii = scale * np.array([20, 16.5, 33]) * np.exp(self.rng.normal(0, 0.05, 3))
@@ -326,7 +326,7 @@ class _Anatomy:
         return bean
 
     def _pouch(
-        self, box: tuple, centre: np.ndarray, turn: np.ndarray, side: float, scale: float
+        self, box: Box, centre: np.ndarray, turn: np.ndarray, side: float, scale: float
     ) -> np.ndarray:
         """A pear that hangs forwards and down."""
         points = self.canvas.points
@@ -346,8 +346,8 @@ class _Anatomy:
             else ([-0.8, -0.25, -0.5], [0.8, -0.3, -0.5])
         )
         reach = np.array([15, 15, 21]) if pouch else np.array([20, 16.5, 33])
-        for way, gap in zip(ways, (-4.0, 7.0), strict=True):
-            way = np.asarray(way) + rng.normal(0, 0.12, 3)
+        for wanted, gap in zip(ways, (-4.0, 7.0), strict=True):
+            way = np.asarray(wanted) + rng.normal(0, 0.12, 3)
             way /= np.linalg.norm(way)
             radii = rng.uniform(10, 15, 3)
             at = centre + turn @ (way * (1 / np.linalg.norm(way / reach) + radii.mean() + gap))

@@ -22,7 +22,7 @@ from scipy import ndimage
 from ..core.annotation import Annotation, Structure
 from ..core.atomic import replacing, write_json
 from ..core.errors import StorageError
-from ..core.geometry import Grid, Volume
+from ..core.geometry import Grid, Volume, three
 from . import anatomy
 from .shapes import Canvas, rotation
 
@@ -156,7 +156,8 @@ def _make_grid(
 ) -> Grid:
     """The seed's grid, centred on the origin of the patient's coordinates."""
     rng = np.random.default_rng([seed, 3])
-    order, signs, tilt = (0, 1, 2), np.ones(3), np.eye(3)
+    order: tuple[int, ...] = (0, 1, 2)
+    signs, tilt = np.ones(3), np.eye(3)
     chosen = (3.0, 3.0, 3.0)
     if varied:
         in_plane, between = rng.choice([[2.5, 4.0], [3.0, 3.0], [2.7, 5.0], [3.4, 2.5]])
@@ -167,12 +168,12 @@ def _make_grid(
         signs = rng.choice([-1.0, 1.0], 3)
         if rng.random() < 0.5:
             tilt = rotation(np.radians(rng.uniform(-12, 12, 3)))
-    spacing = tuple(float(mm) for mm in (chosen if spacing is None else spacing))
-    if len(spacing) != 3 or not all(mm > 0 for mm in spacing):
+    steps = [float(mm) for mm in (chosen if spacing is None else spacing)]
+    if len(steps) != 3 or not all(mm > 0 for mm in steps):
         raise ValueError("a phantom's spacing is three positive numbers of mm")
     if shape is None:
-        shape = tuple(
-            round(FIELD_OF_VIEW[axis] / mm) for axis, mm in zip(order, spacing, strict=True)
+        shape = three(
+            round(FIELD_OF_VIEW[axis] / mm) for axis, mm in zip(order, steps, strict=True)
         )
     if len(shape) != 3 or not all(n > 0 for n in shape):
         raise ValueError("a phantom's shape is three positive numbers of voxels")
@@ -180,7 +181,7 @@ def _make_grid(
     for column, axis in enumerate(order):
         axes[axis, column] = signs[column]
     affine = np.eye(4)
-    affine[:3, :3] = tilt @ axes * spacing
+    affine[:3, :3] = tilt @ axes * steps
     affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
     return Grid.from_affine(shape, affine)
 

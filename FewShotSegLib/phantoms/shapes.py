@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ..core.geometry import Grid
+from ..core.geometry import Grid, three
 
 _AIR = -1000.0
 _MARGIN_MM = 22.0
 """How far the deformation can carry a point, and with it a shape's bounding box."""
 
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]
+Box = tuple[slice, slice, slice]
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
@@ -52,7 +55,7 @@ class Canvas:
         for axis in range(3):
             points[axis] += self.waves(rng, 5, (120, 240), 3.0)
             points[axis] += self.waves(rng, 5, (55, 95), 1.3)
-        self.points: Points = tuple(points)
+        self.points: Points = three(points)
 
     def _linear(self, row: np.ndarray, offset: float) -> np.ndarray:
         """row . (i, j, k) + offset at every voxel, (i, j, k) float32."""
@@ -101,7 +104,7 @@ class Canvas:
         reach = (radius * 1.05 + _MARGIN_MM) * np.linalg.norm(inverse, axis=1)
         low = np.clip(np.floor(middle - reach), 0, self.grid.shape).astype(int)
         high = np.clip(np.ceil(middle + reach) + 1, 0, self.grid.shape).astype(int)
-        return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        return three(slice(a, b) for a, b in zip(low, high, strict=True))
 
     def cover(self, distance: np.ndarray) -> np.ndarray:
         """The part of each voxel, 0..1, within a shape of this signed distance in mm."""
@@ -137,7 +140,7 @@ def local(
     return tuple(row[0] * x + row[1] * y + row[2] * z for row in inverse)
 
 
-def ellipsoid(points: Points, radii: np.ndarray) -> np.ndarray:
+def ellipsoid(points: Points, radii: Sequence[float] | np.ndarray) -> np.ndarray:
     """Distance to an ellipsoid about the origin: first order, good near the surface."""
     x, y, z = points
     a, b, c = (float(r) for r in radii)

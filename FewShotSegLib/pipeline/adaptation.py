@@ -131,7 +131,8 @@ def adapt(
     trained.training["seconds"] = clock.seconds()
     if out is not None:
         trained.save(out)
-        run.checkpoint.remove()
+        if run.checkpoint is not None:
+            run.checkpoint.remove()
         runtime.events(make_event("result", kind="adapter", path=os.fspath(out)))
     return trained
 

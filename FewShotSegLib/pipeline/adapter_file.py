@@ -32,7 +32,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +56,7 @@ from ..core.atomic import replacing
 from ..core.checksums import write_sealed
 from ..core.errors import InputError, ModelError
 from ..core.geometry import Volume
+from ..core.limits import StrPath
 from ..core.size_prior import SizePrior
 from ..inference.tiles import select_levels
 from ..methods.adapters import ADAPTERS, HEAD
@@ -154,7 +154,7 @@ class TrainedAdapter:
         tuned = {BACKBONE + name: tensor for name, tensor in self.tuned.items()}
         return {**self.adapter.state_dict(), **tuned}
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Write the file; what was there is replaced only once the new one is complete.
 
         Raises:
@@ -175,7 +175,7 @@ class TrainedAdapter:
             write_sealed(partial, data, metadata)
 
     @classmethod
-    def load(cls, path: str | Path) -> TrainedAdapter:
+    def load(cls, path: StrPath) -> TrainedAdapter:
         """Read a file.
 
         Raises:
@@ -228,7 +228,7 @@ class TrainedAdapter:
             network=data["model"].get("network"),
         )
 
-    def find_model(self, name: str | None = None) -> Model:
+    def find_model(self, name: StrPath | None = None) -> Model:
         """The foundation model that this adapter was trained on, or the one called ``name``.
 
         Raises:

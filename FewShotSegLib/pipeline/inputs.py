@@ -87,7 +87,8 @@ def support_list(supports: Iterable[SupportLike]) -> list[SupportLike]:
         if not isinstance(support, Support):
             if not isinstance(support, (tuple, list)) or len(support) != 2:
                 raise InputError(_SUPPORTS)
-            support = tuple(map(require_path, support))
+            image, labels = support
+            support = require_path(image), require_path(labels)
         found.append(support)
     return found
 

@@ -79,7 +79,8 @@ def make_report(
     model, source, refinement = basis.model, basis.source, basis.refinement
     transductive = basis.options.transductive
     voxel = result.grid.voxel_volume / 1000
-    structures, notes = {}, list(basis.warnings)
+    structures: dict[str, dict[str, Any]] = {}
+    notes = list(basis.warnings)
     for structure in result.structures:
         name = structure.name
         mask, before = result.masks[name], result.unrefined[name]
@@ -203,7 +204,9 @@ def _size_warnings(
 def _hardly_found(refined: Mapping[str, Any], prior: SizePrior) -> bool:
     """Whether transduction made a structure of next to nothing."""
     size, low = refined.get("soft_size_before_ml"), refined.get("lower_bound_ml")
-    return size is not None and prior.enabled and bool(low) and size < HARDLY * low
+    if size is None or not low:
+        return False
+    return prior.enabled and bool(size < HARDLY * low)
 
 
 def write_report(out: str | os.PathLike[str], report: dict[str, Any]) -> Path:

@@ -69,7 +69,8 @@ class Clock:
     """
 
     def __init__(self, events: EventSink, subject: str = "") -> None:
-        self.events, self.times = events, {}
+        self.events = events
+        self.times: dict[str, float] = {}
         self._about = {"subject": subject} if subject else {}
         self._start = time.perf_counter()
 

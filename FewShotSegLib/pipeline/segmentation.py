@@ -21,7 +21,7 @@ from ..core.geometry import Grid, Volume
 from ..core.limits import require_path
 from ..core.model_folders import own_folder
 from ..core.options import SegmentOptions
-from ..core.settings import TrainingSettings
+from ..core.settings import RefinementSettings, TrainingSettings
 from ..core.size_prior import override_priors
 from ..core.transaction import Transaction, recover
 from ..inference.prediction import (
@@ -153,6 +153,7 @@ def segment(
         with clock.phase("refine", None):
             target = query_for(volume, features, source, runtime.check)
             names = [structure.name for structure in trained.structures]
+            assert isinstance(options.refinement, RefinementSettings)  # whatever it was given as
             refined, refinement = refine(
                 trained.adapter,
                 scores,
@@ -177,7 +178,7 @@ def segment(
     runtime.check()
     like = None if isinstance(query, Volume) else query
     basis = Basis(priors, foundation, options, source, refinement, warnings)
-    _finish(result, trained, basis, out and (out, like), clock, runtime)
+    _finish(result, trained, basis, (out, like) if out else None, clock, runtime)
     return result
 
 
@@ -226,11 +227,11 @@ def _finish(
     """
     written: list[tuple[str, str]] = []
     with Transaction(Path(place[0]).parent) if place else nullcontext() as files:
-        if place:
+        if place and files:
             with clock.phase("write", None):
                 written = _write(result, *place, files)
         result.report = make_report(result, trained, basis, clock.times)
-        if place:
+        if place and files:
             written.append(("report", str(commit_with_report(files, place[0], result.report))))
     for kind, path in written:
         runtime.events(make_event("result", kind=kind, path=path))

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.geometry import three
 from ..training.augmentation import random_gain, random_gamma, random_noise, random_rotation
 from .cases import StoredArray
 from .settings import Augmentation
@@ -107,7 +108,7 @@ def field_of_view(
 ) -> tuple[slice, slice, slice]:
     """The box of a crop that is imaged: all of it, or sometimes a narrow one."""
     if rng.random() >= augmentation.narrow:
-        return tuple(slice(0, n) for n in shape)
+        return three(slice(0, n) for n in shape)
     sizes = [max(1, round(n * rng.uniform(NARROWEST, 1))) for n in shape]
     starts = [int(rng.integers(n - size + 1)) for n, size in zip(shape, sizes, strict=True)]
-    return tuple(slice(a, a + size) for a, size in zip(starts, sizes, strict=True))
+    return three(slice(a, a + size) for a, size in zip(starts, sizes, strict=True))

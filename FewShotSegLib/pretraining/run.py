@@ -180,7 +180,7 @@ def _prepare(
         runtime.events(make_event("progress", phase="prepare", **progress))
     ranks.wait()
     cases: list[list[Case]] = [[] for _ in assembly.data]
-    held_out = []
+    held_out: list[Case] = []
     for number, data_set, source, apart in jobs:
         case = prepare_case(assembly, data_set, source, folder, check)
         (held_out if apart else cases[number]).append(case)

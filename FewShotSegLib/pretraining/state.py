@@ -124,7 +124,7 @@ def _require_history(step: int, history: list[dict[str, Any]]) -> None:
     Raises:
         ValueError: it doesn't.
     """
-    ends = [record.get("step", record.get("episodes")) for record in history]
+    ends: list[Any] = [record.get("step", record.get("episodes")) for record in history]
     if not all(type(end) is int for end in ends) or ends != sorted(ends):
         raise ValueError("an epoch has no end")
     if ends and ends[-1] > step:

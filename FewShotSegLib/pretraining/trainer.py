@@ -7,7 +7,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..compute.interruption import make_stoppable
 from ..compute.precision import at_speed
-from ..core.errors import Cancelled, InputError
+from ..core.errors import Cancelled
 from .assembly import Assembly
 from .cases import Case
 from .ddp import Ranks
@@ -23,22 +23,20 @@ from .losses import crop_losses, mean_losses
 from .network import build_network, move_average
 from .sampling import Sampler
 from .settings import TrainingPlan
+from .steps import require_finite, scheduled_rate, take_means
 from .targets import Sample
 
 TERMS = (
     *("loss", "dice_loss", "cross_entropy", "voxels"),
     *("tissue", "position", "distance", "clean"),
 )
-LAST_RATE = 0.01
-"""The part of the learning rate that is left at the end."""
 STOPPED = "Stopped. Repeat the command with --resume to go on from here."
 
 
 def learning_rate(plan: TrainingPlan, step: int) -> float:
     """Linear warm-up, then half a cosine."""
-    warm = min(1.0, (step + 1) / (plan.warm_up + 1))
-    cosine = 0.5 + 0.5 * math.cos(math.pi * step / plan.steps)
-    return plan.learning_rate * warm * (LAST_RATE + (1 - LAST_RATE) * cosine)
+    warm_up = (step + 1) / (plan.warm_up + 1)
+    return scheduled_rate(plan.learning_rate, warm_up, math.pi * step / plan.steps)
 
 
 class Trainer:
@@ -130,7 +128,8 @@ class Trainer:
         images = images.contiguous(memory_format=torch.channels_last_3d)
         with at_speed(self.device):
             levels = self.network(images)
-        total, finest = torch.zeros((), device=self.device), {}
+        total = torch.zeros((), device=self.device)
+        finest: dict[str, Tensor] = {}
         for number, (outputs, stride) in enumerate(zip(levels, self.network.strides, strict=True)):
             crops = []
             for output, sample in zip(outputs, samples, strict=True):
@@ -165,11 +164,7 @@ class Trainer:
         Raises:
             InputError: a loss since the last reset is no number, or a weight is none.
         """
-        # Weights as well: the last step's gradient may have ruined them, and no loss shows it yet.
-        if not all(bool(t.isfinite().all()) for t in (self.running, *self.parameters)):
-            raise InputError(
-                "The training has diverged (its loss is no number any more). Lower learning_rate."
-            )
+        require_finite((self.running, *self.parameters))
 
     def reset_running(self) -> dict[str, float]:
         """The mean of each term that was there since the last call.
@@ -178,13 +173,7 @@ class Trainer:
             InputError: see :meth:`require_finite`.
         """
         self.require_finite()
-        sums = self.running.cpu().clone()
-        self.running.zero_()
-        return {
-            name: round(float(total / count), 6)
-            for name, (total, count) in zip(TERMS, sums, strict=True)
-            if count
-        }
+        return take_means(self.running, TERMS, 6)
 
     def _set_mode(self, step: int) -> None:
         self.network.train()
@@ -204,7 +193,7 @@ class Trainer:
         workers = max(1, min(8, (os.cpu_count() or 2) // self.ranks.world - 1))
         pool = ThreadPoolExecutor(workers)
         try:
-            ahead: deque = deque()
+            ahead: deque[Future[list[Sample]]] = deque()
             for step in steps:
                 while len(ahead) <= 2 * workers and step + len(ahead) < self.plan.steps:
                     ahead.append(pool.submit(self.sampler.draw, step + len(ahead), rank))

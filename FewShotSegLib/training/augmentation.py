@@ -42,8 +42,8 @@ def bend(
         return image, target
     # affine_grid's coordinates run from -1 to 1 along axes k, j, i, whatever these span in mm.
     extent = torch.tensor([n * s for n, s in zip(image.shape, spacing, strict=True)]).flip(0)
-    matrix = torch.from_numpy(matrix[::-1, ::-1].copy()).float()
-    theta = matrix * extent / extent[:, None]
+    turn = torch.from_numpy(matrix[::-1, ::-1].copy()).float()
+    theta = turn * extent / extent[:, None]
     both = torch.cat([image[None], target])[None]
     grid = F.affine_grid(F.pad(theta, (0, 1))[None], [1, 1, *image.shape], align_corners=False)
     moved = F.grid_sample(both, grid, padding_mode="border", align_corners=False)[0]

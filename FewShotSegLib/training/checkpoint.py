@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..methods.adapters.base import Adapter
+from ..methods.tuned_model import TunedNetwork
 from .state_file import StateFile, restore_optimizer
 
 SAVE_EVERY_SECONDS = 5.0
@@ -34,7 +35,7 @@ class Checkpoint:
 
     def save(
         self,
-        adapter: Adapter,
+        adapter: Adapter | TunedNetwork,
         optimizer: torch.optim.Optimizer,
         history: list[dict[str, Any]],
     ) -> None:
@@ -47,7 +48,9 @@ class Checkpoint:
         self._last = time.monotonic()
         self._cost = self._last - start
 
-    def restore(self, adapter: Adapter, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    def restore(
+        self, adapter: Adapter | TunedNetwork, optimizer: torch.optim.Optimizer
+    ) -> list[dict[str, Any]]:
         """Load the state if there is one. Returns the history of the epochs that it holds.
 
         Raises:

@@ -131,7 +131,7 @@ class ImageLearner(ScheduledLearner):
     def begin(self, run: Run) -> None:
         """Move the network to where it is trained, and measure its first features on some crops."""
         rng = np.random.default_rng([run.seed, 2**31])
-        self.network.to(device=run.device, memory_format=torch.channels_last_3d)
+        self.network.to(run.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         crops = [
             self.batch([crop_of(*place)[0] for place in self.draw(rng)])
             for _ in range(STANDARDISED_STEPS)

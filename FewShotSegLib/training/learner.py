@@ -34,18 +34,26 @@ class Learner(Protocol):
         settings: of the training.
     """
 
-    network: Adapter | TunedNetwork
-    supports: Sequence[PreparedSupport]
-    settings: TrainingSettings
+    @property
+    def network(self) -> Adapter | TunedNetwork: ...
+
+    @property
+    def supports(self) -> Sequence[PreparedSupport]: ...
+
+    @property
+    def settings(self) -> TrainingSettings: ...
 
     def begin(self, run: Run) -> None:
         """Bring a new network to where its training begins: its first feature statistics."""
+        ...
 
     def steps(self) -> int:
         """Optimiser steps on the supports in an epoch."""
+        ...
 
     def rate(self, epoch: int) -> float:
         """The part of the learning rate that an epoch has."""
+        ...
 
     def settled(self, history: Sequence[dict[str, Any]]) -> bool:
         """Whether training has come to its end before the last epoch.
@@ -53,9 +61,11 @@ class Learner(Protocol):
         Args:
             history: the records of the epochs so far.
         """
+        ...
 
     def losses(self, rng: np.random.Generator, run: Run) -> tuple[Tensor, Tensor]:
         """Soft Dice and cross-entropy over the crops of one step, drawn by ``rng``."""
+        ...
 
 
 class ScheduledLearner:

@@ -25,12 +25,13 @@ def soft_dice_loss(
     Returns:
         the mean over the structures that were annotated in some crop (eq. 1); 0 if none was.
     """
-    overlap = total = 0
+    overlap: Tensor | int = 0
+    total: Tensor | int = 0
     for score, target, w in zip(scores, targets, annotated, strict=True):
         probability = score.sigmoid()
         overlap = overlap + w * (probability * target).sum((1, 2, 3))
         total = total + w * (probability.sum((1, 2, 3)) + target.sum((1, 2, 3)))
-    loss = 1 - (2 * overlap + smooth) / (total + smooth)
+    loss = torch.as_tensor(1 - (2 * overlap + smooth) / (total + smooth))
     return masked_mean(loss, torch.stack(list(annotated)).amax(0))
 
 

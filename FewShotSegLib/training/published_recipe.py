@@ -52,7 +52,7 @@ class PublishedLearner(ImageLearner):
     def begin(self, run: Run) -> None:
         """Features are not standardised, the classifier starts as PyTorch makes one, and all is
         trained at one rate."""
-        self.network.to(device=run.device, memory_format=torch.channels_last_3d)
+        self.network.to(run.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         for classifier in self.network.head.classifiers:
             classifier.reset_parameters()
         self.network.tuning.head_factor = 1.0

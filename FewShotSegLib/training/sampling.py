@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.geometry import three
 from ..inference.tiles import Box
 from .support_set import PreparedSupport
 
@@ -41,7 +42,7 @@ def draw_crops(
             # Off-centre, so that a structure's surroundings are learned on every side.
             centre = voxels[rng.integers(len(voxels))] + rng.integers(-size // 4, size // 4 + 1, 3)
         else:
-            support = supports[rng.integers(len(supports))]
+            support = supports[int(rng.integers(len(supports)))]
             centre = rng.integers(0, support.features.shape)
         drawn.append((support, box_around(centre, size, support.features.shape)))
     return drawn
@@ -54,4 +55,4 @@ def box_around(centre: np.ndarray, size: int, shape: Sequence[int]) -> Box:
         side = min(size, extent)
         start = int(np.clip(middle - side // 2, 0, extent - side))
         box.append(slice(start, start + side))
-    return tuple(box)
+    return three(box)

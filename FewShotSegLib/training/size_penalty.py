@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..core.geometry import three
 from ..core.size_prior import SizePrior
 from ..inference.query_sizes import Query, SizeMeasurement
 
@@ -50,4 +51,4 @@ def bounds_tensors(
     """
     pairs = [prior.bounds(cut) for prior, cut in zip(priors, query_cut_off, strict=True)]
     columns = (*zip(*pairs, strict=True), [prior.mean for prior in priors])
-    return tuple(torch.tensor(c, dtype=torch.float32, device=device) for c in columns)
+    return three(torch.tensor(c, dtype=torch.float32, device=device) for c in columns)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.atomic import replacing, write_json
+from ..core.geometry import three
 from ..core.job_protocol import FORMAT, RESULT, RESULTS, SegmentFiles, make_private
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _write_mask(
     if box is None:
         return None, (0, 0, 0)
     _save(folder / name, mask[box].astype(np.uint8))
-    return name, tuple(int(part.start) for part in box)
+    return name, three(int(part.start) for part in box)
 
 
 def _box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:

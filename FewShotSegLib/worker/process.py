@@ -195,7 +195,8 @@ class _Leash:
                 self.stop()
             if time.monotonic() - beat >= HEARTBEAT_SECONDS:
                 beat = time.monotonic()
-                self._events(make_event("heartbeat", **_memory()))
+                if self._events is not None:
+                    self._events(make_event("heartbeat", **_memory()))
             time.sleep(LOOK_SECONDS)
 
     def _caller_waits(self) -> bool:

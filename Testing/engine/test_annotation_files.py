@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from image_files import GRIDS, LIVER, SHAPE, FilesTestCase, make_box, make_image
 
-from FewShotSegLib.core.annotation import Structure
+from FewShotSegLib.core.annotation import Structure, parse_structures
 from FewShotSegLib.core.colors import default_color
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.io import annotations as annotation_files
@@ -27,7 +27,7 @@ class TestLabelMaps(FilesTestCase):
         self.labels[4:6, 2:4, 1:3] = 200
 
     def read(self, path: Path, structures: str | None = None):
-        parsed = annotation_files.parse_structures(structures) if structures else None
+        parsed = parse_structures(structures) if structures else None
         return annotation_files.read_annotation(path, self.grid, parsed)
 
     def test_all_labels(self) -> None:
@@ -268,7 +268,7 @@ class TestMaskFolders(FilesTestCase):
 class TestStructures(unittest.TestCase):
     def test_a_list(self) -> None:
         self.assertEqual(
-            annotation_files.parse_structures("4=parotid_right, 5 = left lobe"),
+            parse_structures("4=parotid_right, 5 = left lobe"),
             [Structure("parotid_right", 4), Structure("left lobe", 5)],
         )
 
@@ -283,7 +283,7 @@ class TestStructures(unittest.TestCase):
         for telling, texts in refused.items():
             for text in texts:
                 with self.subTest(text), self.assertRaisesRegex(InputError, telling) as caught:
-                    annotation_files.parse_structures(text)
+                    parse_structures(text)
                 self.assertIn("4=parotid_right,5=parotid_left", str(caught.exception))
 
     def test_colors(self) -> None:

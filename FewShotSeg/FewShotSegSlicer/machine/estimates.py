@@ -121,7 +121,7 @@ def estimate(
     )
     if not measured:
         text += _(" (a guess: nothing has run here yet)")
-    if not enough:
+    if total is not None and not enough:
         text += _("; this computer has {total:.0f} GB").format(total=total / 2**30)
     if total is None and not graphics_card:
         text += _("; how much this computer has is known once the packages are installed")

@@ -62,10 +62,12 @@ class SegmentSizes:
         start, total, stamp = 0, 0, None
         while True:
             found = labelmap_of(segmentation, segment_id)
-            array = labelmap_array(found[0]) if found else None
-            if array is None or (stamp is not None and found[0].GetMTime() != stamp):
-                return  # drawn on meanwhile: whoever asks again starts anew
+            if found is None:
+                return
             labelmap, value = found
+            array = labelmap_array(labelmap)
+            if array is None or (stamp is not None and labelmap.GetMTime() != stamp):
+                return  # drawn on meanwhile: whoever asks again starts anew
             stamp = labelmap.GetMTime()
             planes = max(1, VOXELS_A_STEP // max(1, array.shape[0] * array.shape[1]))
             total += int(np.count_nonzero(array[..., start : start + planes] == value))

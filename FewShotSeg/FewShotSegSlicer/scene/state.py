@@ -45,7 +45,7 @@ class SceneState:
             data = {}
         if not isinstance(data, dict):
             data = {}
-        empty = {"supports": [], "structures": [], "assigned": {}, "results": []}
+        empty: dict[str, Any] = {"supports": [], "structures": [], "assigned": {}, "results": []}
         return {
             key: data[key] if isinstance(data.get(key), type(empty[key])) else empty[key]
             for key in KEYS

@@ -28,14 +28,14 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     if args.new:
         if os.path.exists(args.plan):
             raise InputError(f"{args.plan} is there already; give the new plan another name.")
-        plan = draw_plan(args.new, args.structures, model=args.model)
-        write_json(args.plan, plan)
+        new = draw_plan(args.new, args.structures, model=args.model)
+        write_json(args.plan, new)
         sink(make_event("result", kind="plan", path=args.plan))
-        queries = sum(len(draw["queries"]) for task in plan["tasks"] for draw in task["draws"])
-        times = len(plan["methods"]) * len(plan["shots"])
+        queries = sum(len(draw["queries"]) for task in new["tasks"] for draw in task["draws"])
+        times = len(new["methods"]) * len(new["shots"])
         say(
             args,
-            f"{args.plan}\n{plan['model']}, {len(plan['methods'])} methods at {len(plan['shots'])} "
+            f"{args.plan}\n{new['model']}, {len(new['methods'])} methods at {len(new['shots'])} "
             f"numbers of supports: {times * queries} queries. The cases that the model was "
             "pre-trained on are not known here; its card may name them. Leave them out.\n"
             "Read it, change what you like, and run it without --new.",

@@ -36,7 +36,7 @@ def pretrain_command(args: argparse.Namespace, sink: EventSink) -> int:
             resume=args.resume,
             runtime=Runtime(args.device, events=sink, cancel=lambda: bool(asked)),
         )
-    dice = next((r["dice"] for r in reversed(result.history) if "dice" in r), {})
+    dice: dict[str, float] = next((r["dice"] for r in reversed(result.history) if "dice" in r), {})
     lines = [f"{name}: Dice {value:.3f} on held-out cases" for name, value in dice.items()]
     say(args, "\n".join([*lines, str(result.entry)]))
     return 0

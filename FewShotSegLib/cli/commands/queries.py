@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...core.atomic import write_json
 from ...core.errors import InputError
@@ -33,17 +33,17 @@ def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
     trained.find_model(args.model)  # reported before any query is read
     options, runtime = segment_options(args), make_runtime(args, sink)
     override_priors(trained.priors, options.gamma, options.priors_ml)
-    shared = {
+    shared: dict[str, Any] = {
         "options": options,
         "supports": [
-            read_support(*pair, structures=trained.structures) for pair in args.support or ()
+            read_support(image, labels, structures=trained.structures)
+            for image, labels in args.support or ()
         ],
         "runtime": runtime,
     }
     if single:
-        _tell(
-            args, Outcome(*args.query, args.out, segment(trained, *args.query, args.out, **shared))
-        )
+        (query,) = args.query
+        _tell(args, Outcome(query, args.out, segment(trained, query, args.out, **shared)))
         return 0
     failed = []
     for outcome in segment_each(trained, args.query, args.out, **shared):
@@ -65,6 +65,7 @@ def _tell(args: argparse.Namespace, outcome: Outcome) -> None:
     """A result in words."""
     from ..describe import result_text
 
+    assert outcome.result is not None  # failures are reported elsewhere
     structures = outcome.result.report["structures"]
     say(args, f"{outcome.query}\n{result_text(structures)}\n{outcome.out}\n")
 

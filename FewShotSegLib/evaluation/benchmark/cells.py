@@ -34,7 +34,11 @@ class Cell:
 
     def options(self, model: str) -> AdaptOptions:
         """What the training is asked for, on a model: see :meth:`Models.name`."""
-        own = {"structures": self.task.structures, "seed": self.draw.seed, "model": model}
+        own: dict[str, Any] = {
+            "structures": self.task.structures,
+            "seed": self.draw.seed,
+            "model": model,
+        }
         return replace(self.method.options, **own)
 
     def missing(self, results: Results) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -75,8 +76,8 @@ def _curves(task: Task, group: str, summary: Summary) -> dict[str, tuple[int, Cu
     return curves
 
 
-def _style(number: int) -> dict:
-    colours = matplotlib.colormaps["tab20"].colors
+def _style(number: int) -> dict[str, Any]:
+    colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
     return {"color": colours[number % 20], "marker": MARKERS[number % len(MARKERS)], "ms": 6}
 
 
@@ -107,7 +108,12 @@ def _against_time(axes: Axes, task: Task, group: str, summary: Summary) -> None:
 
 
 def _scatter(
-    axes: Axes, task: Task, group: str, summary: Summary, label: str, of: callable
+    axes: Axes,
+    task: Task,
+    group: str,
+    summary: Summary,
+    label: str,
+    of: Callable[[Score], float],
 ) -> None:
     """One mark a method and number of shots, the larger the more shots."""
     shots = summary.shots(task)
@@ -151,9 +157,14 @@ def _transduction(changes: Sequence[Change]) -> Figure:
     left.set_title(f"{len(changes)} segmentations, mean {total:+.3f}", pad=16, fontsize=10)
     right.plot([0, 1], [0, 1], "k", lw=0.8)
     for task in dict.fromkeys(change.task for change in changes):
-        own = [change for change in changes if change.task == task]
+        of_task = [change for change in changes if change.task == task]
         right.plot(
-            [c.dice for c in own], [c.dice_ti for c in own], ".", ms=4, alpha=0.5, label=task
+            [c.dice for c in of_task],
+            [c.dice_ti for c in of_task],
+            ".",
+            ms=4,
+            alpha=0.5,
+            label=task,
         )
     right.set(xlabel="Dice before", ylabel="Dice after", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     right.legend(fontsize=8)

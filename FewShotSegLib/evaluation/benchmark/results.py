@@ -67,8 +67,8 @@ class Row:
     dice: Scores
     parameters: Count
     train_seconds: Seconds
-    dice_ti: Scores = None
-    query_seconds: Seconds = None
+    dice_ti: Scores = None  # type: ignore[assignment]
+    query_seconds: Seconds = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.dice_ti is not None and set(self.dice_ti) != set(self.dice):

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ...core.annotation import dice
 from ...core.errors import Cancelled, InputError, StorageError, in_words
 from ...core.events import ignore, make_event
 from ...io.pairs import Pair, find_pairs
 from ...pipeline import Runtime, adapt, read_support, segment
 from ...pipeline.adapter_file import TrainedAdapter
 from ...training.support_set import Support, choose_structures
-from ..metrics import dice
 from .cells import Cell, Models, cells
 from .forecast import Forecast, Timing
 from .plan import Plan, Task
@@ -65,7 +65,8 @@ def run_benchmark(
     runtime.events(make_event("phase", phase="benchmark", total=total))
     runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
     results.mend()
-    supports, late, refused = _Supports(cases), 0, []
+    supports, late = _Supports(cases), 0
+    refused: list[str] = []
     for cell in todo:
         missing = cell.missing(results)
         if missing and time.monotonic() > end:

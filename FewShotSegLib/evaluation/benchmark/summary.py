@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
 from .cells import Cell
 from .plan import Method, Plan, Task
@@ -128,7 +129,7 @@ class Summary:
         total = sum(len(cell.draw.queries) for cell in cells)
         return total - sum(len(self._rows(cell)) for cell in cells), total
 
-    def _rows(self, cell: Cell) -> list[dict]:
+    def _rows(self, cell: Cell) -> list[dict[str, Any]]:
         return cell.rows(self._results)
 
 

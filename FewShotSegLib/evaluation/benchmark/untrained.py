@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -34,7 +35,7 @@ def untrained_model(model: str, folder: Path) -> str:
     with replacing(folder / f"{name}.safetensors") as partial:
         data = save({key: tensor.detach().clone() for key, tensor in tensors.values()})
         partial.write_bytes(data)
-    fields = {
+    fields: dict[str, Any] = {
         "id": name,
         "title": f"{entry['title']}, untrained",
         "classes": {},

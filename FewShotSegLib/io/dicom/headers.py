@@ -264,7 +264,7 @@ def _rescale(dataset: Dataset, place: Callable[[str, str], Any]) -> tuple[float,
     return found[0], found[1]
 
 
-def _numbers(value: object) -> tuple[float, ...]:
+def _numbers(value: Any) -> tuple[float, ...]:
     """The numbers of an element; none where it is missing or has something else."""
     if value is None:
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -75,7 +76,7 @@ def _rescaled(stored: np.ndarray, frame: Frame, kind: np.dtype) -> np.ndarray:
 def _stored(source: Source) -> np.ndarray:
     """The stored values of uncompressed pixels, (frame, row, column)."""
     storage = source.storage
-    order = ">" if storage.syntax == BIG_ENDIAN else "<"
+    order: Literal[">", "<"] = ">" if storage.syntax == BIG_ENDIAN else "<"
     kind = np.dtype(f"{'i' if storage.signed else 'u'}{storage.allocated // 8}")
     raw = np.frombuffer(_element(source), kind.newbyteorder(order), np.prod(storage.shape))
     pixels = raw.reshape(storage.shape).astype(kind)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import stat
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 import numpy as np
 
@@ -106,7 +107,17 @@ def require_memory(path: Path, sizes: Sequence[int], value_bytes: int) -> int:
     return claimed
 
 
-def require_unpacked(path: Path, open_packed: Callable[[], IO[bytes]], claimed: int) -> None:
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, count: int, /) -> bytes:
+        """Up to so many bytes; none at the end."""
+        ...
+
+
+def require_unpacked(
+    path: Path, open_packed: Callable[[], AbstractContextManager[Readable]], claimed: int
+) -> None:
     """ITK takes whatever comes out of damaged compressed data for voxels.
 
     Args:

@@ -13,12 +13,14 @@ from typing import IO
 import numpy as np
 
 from ...core.errors import InputError
+from ...core.geometry import Grid
 from .base import (
     CHUNK,
     MAX_DEFLATED,
     MAX_PLAIN,
     MAX_TEXT,
     Header,
+    Readable,
     cut_short,
     data_file,
     grid_from,
@@ -74,12 +76,12 @@ def read_header(path: Path) -> Header:
             f"{path} has voxels of the type {fields['ElementType']!r:.40}, which can't be read"
             " here; save it as integers or as 32-bit floating point numbers."
         )
-    channels = fields.get("ElementNumberOfChannels", "1")
-    (channels,) = whole_numbers(path, "ElementNumberOfChannels", channels, 1, 1)
+    channels_text = fields.get("ElementNumberOfChannels", "1")
+    (channels,) = whole_numbers(path, "ElementNumberOfChannels", channels_text, 1, 1)
     claimed = require_memory(path, [*sizes, channels], value_bytes)
     found, verify = _require_data(path, fields, claimed, end)
     understood &= found
-    grids = ()
+    grids: tuple[Grid, ...] = ()
     placed = _affine(path, fields, dimension)
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes = sizes[:-1]
@@ -158,7 +160,7 @@ def _require_data(
 
 
 @contextmanager
-def _open_deflated(file: Path, start: int, size: int) -> Iterator[IO[bytes]]:
+def _open_deflated(file: Path, start: int, size: int) -> Iterator[Readable]:
     with open(file, "rb") as stream:
         stream.seek(start)
         yield _Inflated(stream, size)

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.geometry import LPS_TO_RAS, Grid
+from ...core.geometry import LPS_TO_RAS, Grid, three
 from .base import (
     CHUNK,
     GZIP_MAGIC,
@@ -82,7 +82,7 @@ def read_placing(path: Path) -> tuple[tuple[int, int, int], Placing]:
     with _unpacked(path) as stream:
         raw = _read(path, stream, _FIRST_VOXEL)
     fields = _fields(path, raw)
-    return (*fields.sizes, 1, 1)[:3], _placing(raw, fields.order)
+    return three((*fields.sizes, 1, 1)[:3]), _placing(raw, fields.order)
 
 
 def read_header(path: Path) -> Header:
@@ -123,7 +123,7 @@ def _require_sound_voxels(path: Path) -> None:
             if fields.type_code in _FLOATS:
                 kind = np.dtype(fields.order + _FLOATS[fields.type_code])
                 values = np.frombuffer(voxels[: len(voxels) // kind.itemsize * kind.itemsize], kind)
-                bad += values.size - np.count_nonzero(np.isfinite(values))
+                bad += values.size - int(np.count_nonzero(np.isfinite(values)))
     if size < wanted:
         raise cut_short(path)
     if bad:
@@ -138,13 +138,13 @@ def not_numbers(path: str | Path, count: int) -> InputError:
     )
 
 
-def _unpacked(path: Path) -> IO[bytes]:
+def _unpacked(path: Path) -> IO[bytes] | gzip.GzipFile:
     with open(path, "rb") as stream:
         compressed = stream.read(2) == GZIP_MAGIC
     return gzip.open(path, "rb") if compressed else open(path, "rb")
 
 
-def _read(path: Path, stream: IO[bytes], count: int) -> bytes:
+def _read(path: Path, stream: IO[bytes] | gzip.GzipFile, count: int) -> bytes:
     try:
         return stream.read(count)
     except (EOFError, OSError, zlib.error) as error:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from .base import (
     MAX_PLAIN,
     MAX_TEXT,
     Header,
+    Readable,
     cut_short,
     data_file,
     grid_from,
@@ -216,14 +216,14 @@ def _nothing() -> None:
 
 
 @contextmanager
-def _open_gzip(file: Path, start: int) -> Iterator[IO[bytes]]:
+def _open_gzip(file: Path, start: int) -> Iterator[Readable]:
     with open(file, "rb") as stream:
         stream.seek(start)
         yield gzip.GzipFile(fileobj=stream)
 
 
 @contextmanager
-def _open_bzip2(file: Path, start: int) -> Iterator[IO[bytes]]:
+def _open_bzip2(file: Path, start: int) -> Iterator[Readable]:
     with open(file, "rb") as stream:
         stream.seek(start)
         yield bz2.BZ2File(stream)

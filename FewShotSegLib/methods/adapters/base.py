@@ -45,6 +45,9 @@ class Adapter(nn.Module, ABC):
 
     halo: int
     """Level voxels on each side that a score depends on."""
+    mean0: Tensor
+    deviation0: Tensor
+    """Of the finest level's features in the supports, (channels[0],); others by their number."""
     learning_rate: float
     """A good first step size, found on the benchmark."""
 

@@ -8,7 +8,8 @@ few that start as if they were not there. Only what it trains is ever stored.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -159,7 +160,7 @@ class EncoderTuning(Tuning):
         names = ("attn", "mlp", "norm2")
         return [m for m in self.encoder_modules(backbone) if all(hasattr(m, n) for n in names)]
 
-    def require(self, found: list, backbone: Backbone, what: str) -> None:
+    def require(self, found: Sequence[Any], backbone: Backbone, what: str) -> None:
         """Refuse an architecture without what the method is for.
 
         Raises:

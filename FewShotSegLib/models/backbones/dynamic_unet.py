@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.nets import DynUNet
@@ -83,7 +84,7 @@ class DynamicUNet(Backbone):
         return [self.net.upsamples[-1]]
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Any:
         """The 1x1x1 convolution on the finest level."""
         return self.net.output_block.conv.conv
 

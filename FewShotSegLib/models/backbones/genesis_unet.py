@@ -69,7 +69,8 @@ class GenesisUNet(Backbone):
         return with_margin(self._features, image, self.strides[-1])
 
     def _features(self, image: Tensor) -> list[Tensor]:
-        x, skips = image, []
+        x = image
+        skips: list[Tensor] = []
         for width in WIDTHS:
             x = self.get_submodule(f"down_tr{width}")(F.max_pool3d(x, 2) if skips else x)
             skips.append(x)
@@ -93,7 +94,9 @@ class GenesisUNet(Backbone):
 
     def head_weights(self) -> tuple[Tensor, Tensor]:
         """See :meth:`Backbone.head_weights`."""
-        return self.head.weight.detach().flatten(1), self.head.bias.detach()
+        bias = self.head.bias
+        assert bias is not None
+        return self.head.weight.detach().flatten(1), bias.detach()
 
     def import_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load weights as published, or under the names of this class.

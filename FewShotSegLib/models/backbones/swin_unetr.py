@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 from monai.networks.nets.swin_unetr import SwinTransformer
@@ -116,7 +117,7 @@ class SwinUNETRBackbone(Backbone):
         return [self.net.decoder1]
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Any:
         """The 1x1x1 convolution on the finest level."""
         return self.net.out.conv.conv
 
@@ -134,8 +135,8 @@ class SwinUNETRBackbone(Backbone):
             ModelError: see :meth:`Backbone.import_state_dict`; nothing was loaded.
         """
         if isinstance(state, Mapping):
-            state = {self._own_name(str(key)): value for key, value in state.items()}
-            state = {key: value for key, value in state.items() if key is not None}
+            named = ((self._own_name(str(key)), value) for key, value in state.items())
+            state = {key: value for key, value in named if key is not None}
             lacks = {"universal": "net.out.", "selfsup": "net."}.get(self.layout)
             if lacks:
                 state = completed(
@@ -189,9 +190,15 @@ class _Network(nn.Module):
             use_v2=False,
         )
         for level in range(4):
-            (stage,) = self.swinViT.get_submodule(f"layers{level + 1}")
+            stages: Any = self.swinViT.get_submodule(f"layers{level + 1}")
+            (stage,) = stages
             stage.downsample = PatchMerging(width * 2**level, downsample)
-        common = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}
+        common: dict[str, Any] = {
+            "spatial_dims": 3,
+            "kernel_size": 3,
+            "norm_name": "instance",
+            "res_block": True,
+        }
 
         def encoder(channels_in: int, channels: int) -> nn.Module:
             return UnetrBasicBlock(

@@ -7,6 +7,7 @@ network and names are MONAI's ``vista3d132`` (``SegResNetDS2`` with 48 filters a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from monai.networks.nets import SegResNetDS2
@@ -59,14 +60,16 @@ class VISTA3DBackbone(Backbone):
     def _features(self, image: Tensor) -> list[Tensor]:
         skips = self.image_encoder.encoder(image)
         levels = [skips.pop()]
-        for level in self.image_encoder.up_layers_auto:
+        up_layers: Any = self.image_encoder.up_layers_auto
+        for level in up_layers:
             x = level["blocks"](level["upsample"](levels[0]) + skips.pop())
             levels.insert(0, x)
         levels[0] = self.class_head.image_post_mapping(self._last()["head"](levels[0]))
         return levels
 
     def _last(self) -> nn.ModuleDict:
-        return self.image_encoder.up_layers_auto[-1]
+        up_layers: Any = self.image_encoder.up_layers_auto
+        return up_layers[-1]
 
     def encoder_parts(self) -> list[nn.Module]:
         """See :meth:`Backbone.encoder_parts`."""

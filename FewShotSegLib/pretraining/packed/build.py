@@ -93,7 +93,7 @@ def _group(data: Any, folder: Path, number: int) -> tuple[Group, list[PackedVolu
         table |= {int(v): table[int(several[0])] for v in several}
     # One that no volume shows needs no hiding.
     hidden = tuple(sorted({table[int(v)] for v in data.get("hidden", []) if int(v) in table}))
-    volumes = []
+    volumes: list[PackedVolume] = []
     for name, labels, image in read:
         numbered = np.zeros(labels.shape, np.int16)
         for value, place in table.items():

@@ -122,7 +122,8 @@ def _pretrain(
     checkpoint = require_new(out, resume, (f"{name}.json", f"{name}.safetensors", RECORD))
     trainer = EpisodeTrainer(recipe, pack, seed, choose_device(runtime.device))
     networks = {"network": trainer.network, "averaged": trainer.averaged}
-    key, history = _key(recipe, pack.sha256, seed), []
+    key = _key(recipe, pack.sha256, seed)
+    history: list[dict[str, Any]] = []
     if checkpoint.exists():
         trainer.done, history = restore_state(
             checkpoint, key, networks, trainer.optimizer, trainer.running

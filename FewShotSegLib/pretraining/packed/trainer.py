@@ -7,7 +7,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -17,13 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...compute.precision import at_speed
 from ...core.errors import InputError
 from ..network import move_average
+from ..steps import require_finite, scheduled_rate, take_means
 from .episodes import Episode, Episodes
 from .network import ALL_LEVELS, TERMS, build_network
 from .pack import Pack
 from .recipe import Recipe, Schedule
 
-LAST_RATE = 0.01
-"""The part of the learning rate that is left at the end."""
 MOST_WORKERS = 16
 
 
@@ -33,9 +32,9 @@ def learning_rate(plan: Schedule, done: int) -> float:
     Args:
         done: episodes, so that a schedule goes on where another device had another batch.
     """
-    warm = min(1.0, (done / plan.batch + 1) / (plan.warm_up + 1))
-    cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, done / plan.episodes))
-    return plan.learning_rate * warm * (LAST_RATE + (1 - LAST_RATE) * cosine)
+    warm_up = (done / plan.batch + 1) / (plan.warm_up + 1)
+    angle = math.pi * min(1.0, done / plan.episodes)
+    return scheduled_rate(plan.learning_rate, warm_up, angle)
 
 
 class EpisodeTrainer:
@@ -101,10 +100,10 @@ class EpisodeTrainer:
             return episode
         return Episode(
             episode.images,
-            *(
-                t.to(self.device)
-                for t in (episode.points, episode.tasks, episode.labels, episode.places)
-            ),
+            episode.points.to(self.device),
+            episode.tasks.to(self.device),
+            episode.labels.to(self.device),
+            episode.places.to(self.device),
             episode.group,
             episode.one,
             episode.same,
@@ -126,13 +125,7 @@ class EpisodeTrainer:
             InputError: the training has diverged.
         """
         self.require_finite()
-        sums = self.running.cpu().clone()
-        self.running.zero_()
-        return {
-            name: round(float(total / count), 5)
-            for name, (total, count) in zip(TERMS, sums, strict=True)
-            if count
-        }
+        return take_means(self.running, TERMS, 5)
 
     def require_finite(self) -> None:
         """Tell a training that has diverged, before its state is kept.
@@ -140,10 +133,7 @@ class EpisodeTrainer:
         Raises:
             InputError: a loss or a weight is no number.
         """
-        if not all(bool(t.isfinite().all()) for t in (self.running, *self.parameters)):
-            raise InputError(
-                "The training has diverged (its loss is no number any more). Lower learning_rate."
-            )
+        require_finite((self.running, *self.parameters))
 
     def _set_mode(self) -> None:
         self.network.train()
@@ -166,7 +156,7 @@ class EpisodeTrainer:
         workers = max(1, min(MOST_WORKERS, (os.cpu_count() or 2) - 1))
         pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         try:
-            ahead: deque = deque()
+            ahead: deque[list[Future[Episode]]] = deque()
             waiting = iter(steps)
             for _ in steps:
                 while len(ahead) * plan.batch < 2 * workers + plan.batch:
