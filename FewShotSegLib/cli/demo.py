@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..compute.locks import only_one
 from ..core.atomic import require_writable, write_json
 from ..core.ct_offset import in_hounsfield
 from ..core.errors import InputError
 from ..core.events import EventSink, make_event
 from ..core.json_fields import load_json
 from ..core.limits import SUPPORTS
-from ..core.locks import only_one
 from ..core.options import AdaptOptions, SegmentOptions
 from ..core.tables import text_table
 from ..evaluation.metrics import Scores, evaluate

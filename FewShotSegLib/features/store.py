@@ -24,11 +24,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ..compute.locks import lock_held
 from ..core.atomic import sync_file, sync_folder
 from ..core.checksums import Damaged, file_sums, require_json_seal, require_sums, seal_json
 from ..core.errors import InputError, StorageError
 from ..core.json_fields import load_json
-from ..core.locks import lock_held
 from ..core.private_folders import make_private
 from .writer import FeatureWriter
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..compute.transaction import recover
 from ..core.errors import Cancelled, FewShotSegError, InputError, in_words
 from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
-from ..core.transaction import recover
 from ..io.volumes import extension_of
 from .adapter_file import TrainedAdapter
 from .inputs import PathLike, SupportLike

@@ -15,6 +15,7 @@ import torch
 
 from .. import __version__
 from ..compute.pieces import find_pieces
+from ..compute.transaction import Transaction, alone
 from ..core.annotation import dice
 from ..core.atomic import write_json
 from ..core.errors import InputError
@@ -23,7 +24,6 @@ from ..core.json_schema import from_json
 from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
 from ..core.size_prior import SizePrior, as_expected
-from ..core.transaction import Transaction, alone
 from ..features.extraction import FeatureSource
 from ..models.registry import Model
 from .adapter_file import TrainedAdapter

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..compute.transaction import Transaction, recover
 from ..core.annotation import Structure
 from ..core.atomic import require_writable
 from ..core.ct_offset import in_hounsfield
@@ -23,7 +24,6 @@ from ..core.model_folders import own_folder
 from ..core.options import SegmentOptions
 from ..core.settings import RefinementSettings, TrainingSettings
 from ..core.size_prior import override_priors
-from ..core.transaction import Transaction, recover
 from ..inference.prediction import (
     model_probabilities,
     original_masks,

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..compute.locks import only_one
 from ..core.atomic import require_writable
 from ..core.errors import InputError
-from ..core.locks import only_one
 from ..training.state_file import StateFile, restore_optimizer, take
 
 NAME = "checkpoint.safetensors"

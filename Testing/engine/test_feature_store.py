@@ -280,7 +280,7 @@ class Store(InFolder):
                 raise Cancelled("Stopped.")
 
         with (
-            mock.patch("FewShotSegLib.core.locks.WAIT_SECONDS", 0.01),
+            mock.patch("FewShotSegLib.compute.locks.WAIT_SECONDS", 0.01),
             self.store.lock("a"),
             self.assertRaises(Cancelled),
             self.store.lock("a", check),

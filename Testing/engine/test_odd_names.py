@@ -15,10 +15,10 @@ from filelock import FileLock
 from pretraining_world import World, description
 from tiny_model import STRUCTURES, TrainedWorld, run
 
+from FewShotSegLib.compute.transaction import JOURNAL, Transaction, recover
 from FewShotSegLib.core.atomic import write_json
 from FewShotSegLib.core.json_fields import load_json
 from FewShotSegLib.core.plain_text import half_characters_shown, path_text
-from FewShotSegLib.core.transaction import JOURNAL, Transaction, recover
 from FewShotSegLib.evaluation.benchmark.results import NAME
 from FewShotSegLib.pipeline.report import read_reports
 

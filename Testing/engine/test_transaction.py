@@ -14,10 +14,10 @@ from unittest import mock
 
 from tiny_model import TrainedWorld, run
 
-from FewShotSegLib.core import transaction
+from FewShotSegLib.compute import transaction
+from FewShotSegLib.compute.transaction import Transaction, recover
 from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.errors import InputError, StorageError
-from FewShotSegLib.core.transaction import Transaction, recover
 from FewShotSegLib.evaluation.benchmark.results import Results
 from FewShotSegLib.io import results as result_files
 from FewShotSegLib.pipeline import segmentation
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLED = """\
 import os, signal, sys
 from pathlib import Path
-import FewShotSegLib.core.atomic, FewShotSegLib.core.transaction as transaction
+import FewShotSegLib.core.atomic, FewShotSegLib.compute.transaction as transaction
 
 calls, last = 0, int(sys.argv[2])
 

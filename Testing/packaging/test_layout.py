@@ -15,7 +15,7 @@ ENGINE = ROOT / "FewShotSegLib"
 MODULE = ROOT / "FewShotSeg"
 SLICER_ONLY = {"slicer", "qt", "ctk", "vtk", "PythonQt"}
 WITHOUT = {
-    "core": ("torch", "monai", "SimpleITK", "psutil"),
+    "core": ("torch", "monai", "SimpleITK", "filelock", "psutil"),
     "io": ("torch", "monai", "psutil"),
     "cli/__init__.py": ("torch", "monai"),
     "worker/process.py": ("torch", "monai"),

@@ -7,10 +7,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ...compute.locks import only_one
 from ...core.atomic import require_writable, write_json
 from ...core.errors import FewShotSegError, InputError
 from ...core.events import EventSink, make_event
-from ...core.locks import only_one
 from .common import make_runtime, say
 
 LOCK = ".benchmark.lock"

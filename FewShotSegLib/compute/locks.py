@@ -10,7 +10,7 @@ from time import monotonic
 
 from filelock import FileLock, Timeout
 
-from .errors import InputError, StorageError
+from ..core.errors import InputError, StorageError
 
 WAIT_SECONDS = 0.2
 TELL_SECONDS = 2.0

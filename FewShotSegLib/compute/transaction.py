@@ -21,13 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from .atomic import sync_folder, write_json
-from .errors import InputError, StorageError
-from .json_fields import load_json
+from ..core.atomic import sync_folder, write_json
+from ..core.errors import InputError, StorageError
+from ..core.json_fields import load_json
+from ..core.model_folders import own_folder
+from ..core.plain_text import path_text
+from ..core.processes import is_the_process, process_start
 from .locks import lock_held
-from .model_folders import own_folder
-from .plain_text import path_text
-from .processes import is_the_process, process_start
 
 JOURNAL = "journal.json"
 OTHERS_SECONDS = 7 * 86400.0
