@@ -163,7 +163,7 @@ class WholeJob(CommandTestCase):
             for part in ("/".join(entry["modality"]), entry["architecture"]["name"]):
                 self.assertIn(part, line)
             self.assertIn(entry["licence"], line)
-        self.assertRegex(listed["mine"], r"here, \d\.\d MB$")
+        self.assertRegex(listed["mine"], r"here, \d+ kB$")
         self.assertRegex(listed["btcv"], r"SwinUNETR \(62 M\).*not here, download$")
         self.assertRegex(listed["fseft"], "not here, by hand$")
         self.assertRegex(listed["abdomen-unet"], r"not here, download of 3\.6 MB$")

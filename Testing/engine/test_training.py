@@ -6,6 +6,7 @@ import json
 import unittest
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -28,6 +29,7 @@ from training_case import (
 from FewShotSegLib.compute.precision import fast_dtype
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.size_prior import SizePrior
+from FewShotSegLib.inference.query_sizes import Query
 from FewShotSegLib.methods.adapters import ADAPTERS
 from FewShotSegLib.training.loop import TrainingSettings
 from FewShotSegLib.training.sampling import draw_crops
@@ -236,6 +238,21 @@ class Events(Training):
             self.assertAlmostEqual(event["loss"], terms)
             json.dumps(event, allow_nan=False)
         self.assertEqual(len(result.history), 8)
+
+    def test_a_query_is_measured_anew_every_few_epochs(self) -> None:
+        priors = [SizePrior(2000.0, gamma=0.5), SizePrior(1000.0, enabled=False)]
+        swept: list[int] = []
+        real = Query.sweep
+
+        def sweep(query: Query, *arguments: Any) -> Any:
+            swept.append(len(self.events))
+            return real(query, *arguments)
+
+        with mock.patch.object(Query, "sweep", sweep):
+            settings = replace(SETTINGS, size_from=0.25)
+            adapter = make_adapter(self.supports)
+            self.train(adapter, settings, query=make_query(make_support(3)), priors=priors)
+        self.assertEqual(swept, [2, 5])  # of eight epochs: where the term begins, every fifth
 
     def test_transduction_draws_the_size_towards_its_range(self) -> None:
         """Joint training (eq. 3) for a query that is said to be larger, and smaller."""
