@@ -86,7 +86,7 @@ class Mutant:
         file: below ``FewShotSegLib``. line, text: where it is, and the whole line there; the line
             is the nearest one with that text if the file has changed.
         start, end: columns of the line; ``new`` takes the place of what is between them.
-        why: what is the same with it, of a mutant that can't be told from the original.
+        why: what is the same with it, of a mutant that behaves as the original.
     """
 
     file: str

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from FewShotSegLib.core.errors import ModelError
 from FewShotSegLib.models.backbones.base import Backbone
-from FewShotSegLib.models.registry import _read_state
+from FewShotSegLib.models.weights import read_state
 
 State = dict[str, Tensor]
 SMALL = 12
@@ -115,7 +115,7 @@ class Loading(OneThread):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "published.pth"
             torch.save(file, path)
-            return _read_state(path.read_bytes(), path)
+            return read_state(path.read_bytes(), path)
 
     def assert_strict(
         self, file: Any, make: Callable[[], Backbone], own: Callable[[str], bool]
