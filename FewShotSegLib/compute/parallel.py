@@ -6,8 +6,9 @@ as long as they work. A crop for each of them is faster (``Testing/benchmarks/pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,21 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 MOST = 4
 """Pieces in parallel: each needs its own memory. More cores than these work together on a piece."""
+
+
+@contextmanager
+def on_threads(count: int | None) -> Iterator[None]:
+    """Work on so many CPU threads, and on as many as before after that; None leaves torch's choice.
+
+    What runs later in this process must not be slowed by one work's choice.
+    """
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_parallel(

@@ -12,6 +12,7 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import safetensors.torch
@@ -263,6 +264,26 @@ class PackedCommandTest(PackedCase):
             "checkpoint.safetensors",
         }
         self.assertEqual(set(os.listdir(out)), files)  # and no lock
+
+
+class ThreadsTest(PackedCase):
+    """``--threads`` is of one run: what the process does next has as many as before."""
+
+    def test_both_commands(self) -> None:
+        before = torch.get_num_threads()
+        used: list[int] = []
+
+        def note(*_: Any, **__: Any) -> None:
+            used.append(torch.get_num_threads())
+            raise InputError("Enough.")
+
+        arguments = ("pretrain", "x.json", "--out", str(self.folder / "o"), "--threads", "3")
+        with mock.patch("FewShotSegLib.pretraining.run.pretrain", note):
+            self.assertEqual(run(*arguments).status, 2)
+        self.assertEqual(torch.get_num_threads(), before)
+        with mock.patch("FewShotSegLib.pretraining.packed.run.pretrain_packed", note):
+            self.assertEqual(self.train("--threads", "5")[0], 2)
+        self.assertEqual((used, torch.get_num_threads()), ([3, 5], before))
 
 
 class PackTest(PackedCase):

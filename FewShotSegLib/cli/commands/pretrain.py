@@ -11,13 +11,10 @@ from .common import say, signals
 
 def pretrain_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Pre-train, until it is done or a signal asks to stop."""
-    import torch
-
+    from ...compute.parallel import on_threads
     from ...pipeline.runtime import Runtime
     from ...pretraining.run import pretrain
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
@@ -26,7 +23,7 @@ def pretrain_command(args: argparse.Namespace, sink: EventSink) -> int:
             raise KeyboardInterrupt
         asked.append(number)
 
-    with signals(ask):
+    with signals(ask), on_threads(args.threads):
         result = pretrain(
             args.assembly,
             args.out,

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...core.errors import FewShotSegError
 from ...core.flag_types import Parser, number_flag, path_flag
 from ...core.limits import BATCH, EPISODES, MINUTES, SEED, THREADS
@@ -74,11 +72,10 @@ def _parcels(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from ...compute.parallel import on_threads
     from ...pipeline.runtime import Runtime
     from .run import Amount, pretrain_packed
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
@@ -88,17 +85,18 @@ def _train(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
-    result = pretrain_packed(
-        *(args.recipe, args.pack, args.out),
-        seed=args.seed,
-        amount=Amount(args.episodes, args.batch, args.minutes),
-        resume=args.resume,
-        runtime=Runtime(
-            args.device,
-            events=lambda event: print(json.dumps(event), flush=True),
-            cancel=lambda: bool(asked),
-        ),
-    )
+    with on_threads(args.threads):
+        result = pretrain_packed(
+            *(args.recipe, args.pack, args.out),
+            seed=args.seed,
+            amount=Amount(args.episodes, args.batch, args.minutes),
+            resume=args.resume,
+            runtime=Runtime(
+                args.device,
+                events=lambda event: print(json.dumps(event), flush=True),
+                cancel=lambda: bool(asked),
+            ),
+        )
     print(result.entry)
     return 0
 
