@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import unittest
+from unittest import mock
 
 import numpy as np
 import torch
@@ -142,6 +143,20 @@ class Orientation(OneThread):
         grid = make_grid("RAS", (50.0, 50.0, 50.0), (512, 512, 300))
         with self.assertRaisesRegex(InputError, "25600 x 25600 x 15000"):
             place(grid, (1.0, 1.0, 1.0))
+
+
+class Largest(OneThread):
+    """As many voxels as a model's grid may have, and one more."""
+
+    def test_the_limit(self) -> None:
+        grid = make_grid("RAS", (2.0, 2.0, 2.0), (6, 5, 4))
+        for most, refused in ((120, False), (119, True)):
+            with mock.patch("FewShotSegLib.models.preprocessing.MAX_MODEL_VOXELS", most):
+                if refused:
+                    with self.assertRaisesRegex(InputError, "the volume would have"):
+                        place(grid, (2.0, 2.0, 2.0))
+                else:
+                    self.assertEqual(place(grid, (2.0, 2.0, 2.0)).shape, (6, 5, 4))
 
 
 class Resampling(OneThread):

@@ -112,6 +112,10 @@ class TestReadImage(FilesTestCase):
                     sitk.WriteImage(image, str(path))
                     self.assert_refused(telling, volume_files.read_image, path)
 
+    def test_two_slices_are_a_volume(self) -> None:
+        path = self.write("two.nii.gz", make_values((2, 5, 2)), make_grid(OBLIQUE, (2, 5, 2)))
+        self.assertEqual(volume_files.read_image(path).array.shape, (2, 5, 2))
+
     def test_values_that_are_no_numbers(self) -> None:
         for value in (np.nan, np.inf, -np.inf):
             values = make_values(SHAPE, np.float32)

@@ -76,6 +76,12 @@ class TestResults(FilesTestCase):
                     self.assertEqual(volume_files.read_image(result).grid, grid)
                     self.assertNotIn(b"Secret", header)
 
+    def test_nifti_says_how_many_bits_a_voxel_has(self) -> None:
+        for dtype, bits in ((np.uint8, 8), (np.uint16, 16)):
+            path = self.folder / "bits.nii"
+            result_files.write_label_map(path, make_values(SHAPE, dtype), GRIDS["straight"])
+            self.assertEqual(struct.unpack_from("<h", path.read_bytes(), 72), (bits,))
+
     @staticmethod
     def swapped(data: bytes, order: str) -> bytes:
         """A little-endian, one-byte NIfTI file in another byte order."""

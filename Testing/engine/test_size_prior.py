@@ -11,6 +11,7 @@ import torch
 from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.size_prior import (
+    PriorChange,
     SizePrior,
     as_expected,
     field_of_view,
@@ -109,7 +110,7 @@ class Bounds(unittest.TestCase):
             SizePrior(2000.0, enabled=False),
             SizePrior(8000.0, gamma=0.25, cut_off=True),
         ]
-        tensors = bounds_tensors(priors, {1: True, 0: False}, torch.device("cpu"))
+        tensors = bounds_tensors(priors, (False, True, False, False), torch.device("cpu"))
         low, high, mean = (tensor.tolist() for tensor in tensors)
         self.assertEqual(low, [500, 0, 0, 0])
         self.assertEqual(high, [1500, 4500, INFINITE, 10000])
@@ -155,6 +156,11 @@ class FromSizes(unittest.TestCase):
         size = torch.tensor([9000.0], requires_grad=True)
         size_penalty(size, *(torch.tensor([bound]) for bound in prior.bounds())).sum().backward()
         self.assertEqual(float(size.grad), 0.0)
+
+    def test_the_tolerance_follows_a_deviation_that_a_person_gave(self) -> None:
+        for count, patients in ((0, 1), (1, 1), (4, 4)):
+            prior = PriorChange(deviation_ml=0.5).apply(SizePrior(1000.0, 10.0, count))
+            self.assertAlmostEqual(prior.gamma, 0.5 * math.sqrt(1 + 1 / patients), msg=count)
 
     def test_json_holds_all_of_it(self) -> None:
         prior = SizePrior(2000.0, 1000.0, 3, 0.2, True, False)

@@ -21,6 +21,10 @@ from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 VALUES = {"bean": 4, "pea": 5}
 
 
+_trained: list[bytes] = []
+"""The file of the usual adapter, once it was trained."""
+
+
 def state_bytes(trained: TrainedAdapter) -> dict[str, bytes]:
     """The adapter's numbers to the last bit."""
     return {k: v.cpu().numpy().tobytes() for k, v in trained.adapter.state_dict().items()}
@@ -41,7 +45,12 @@ class PipelineTestCase(TinyWorld):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.trained = cls.adapt()
+        # The worlds of all classes are alike: one training a process is enough.
+        if not _trained:
+            cls.adapt().save(cls.world / "shared.fseft")
+            _trained.append((cls.world / "shared.fseft").read_bytes())
+        (cls.world / "shared.fseft").write_bytes(_trained[0])
+        cls.trained = TrainedAdapter.load(cls.world / "shared.fseft")
 
     @classmethod
     def adapt(cls, *supports: Any, **options: Any) -> TrainedAdapter:
