@@ -3,7 +3,8 @@
     import FewShotSegLib as fss
 
     adapter = fss.adapt([("ct1.nii.gz", "seg1.nii.gz"), ("ct2.nii.gz", "seg2.nii.gz")],
-                        structures="4=parotid_right,5=parotid_left", out="parotids.fseft")
+                        structures="4=parotid_right,5=parotid_left",
+                        model="embedded-small", out="parotids.fseft")
     result = fss.segment(adapter, "ct3.nii.gz", out="ct3_seg.nii.gz")
     print(result.report["structures"]["parotid_left"]["volume_ml"])
 

@@ -70,7 +70,7 @@ MEASURED = ("seconds", "backbone_seconds", "backbone_passes", "device")
 """What ``training`` says of the run alone: another run of the same training differs in it."""
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainedAdapter:
     """An adapter with everything that is needed to use it again. Fields as in the file.
 
@@ -99,6 +99,14 @@ class TrainedAdapter:
     tuned: dict[str, Tensor] = field(default_factory=dict)
     decoder: str | None = None
     network: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        """One line for people: without it a notebook shows every parameter."""
+        names = ", ".join(structure.name for structure in self.structures)
+        return (
+            f"<{type(self).__name__}: {names}; {self.method} on {self.model_id}, "
+            f"{len(self.supports)} supports>"
+        )
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ from .report import Basis, commit_with_report, make_report, read_reports
 from .runtime import Clock, Runtime
 
 
-@dataclass
+@dataclass(repr=False)
 class Segmentation:
     """The result on one query.
 
@@ -83,6 +83,15 @@ class Segmentation:
     grid: Grid
     report: dict[str, Any] = field(default_factory=dict)
     uncertainty: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        """One line for people: without it a notebook shows every array."""
+        parts = (
+            f"{name} {np.count_nonzero(mask) * self.grid.voxel_volume / 1000:.1f} ml"
+            for name, mask in self.masks.items()
+        )
+        shape = " x ".join(map(str, self.grid.shape))
+        return f"<{type(self).__name__}: {', '.join(parts)}; {shape} voxels>"
 
     @property
     def labels(self) -> np.ndarray:

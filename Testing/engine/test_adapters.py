@@ -34,7 +34,7 @@ class Start(OneThread):
 
     def start(self, kind: type[Adapter]) -> Adapter:
         torch.manual_seed(0)
-        return kind(CHANNELS, 3)
+        return kind(CHANNELS, 3).eval()
 
     def test_spatial_adapters_start_as_the_linear_probe(self) -> None:
         probe = self.start(LinearProbe)
@@ -116,7 +116,7 @@ class KnownOrgan(OneThread):
 
     def standardised(self, kind: type[Adapter]) -> Adapter:
         torch.manual_seed(0)
-        adapter = kind(self.backbone.channels, 3)
+        adapter = kind(self.backbone.channels, 3).eval()
         for number, level in enumerate(self.levels):
             flat = level.flatten(1)
             adapter.standardise_by(number, flat.mean(1), flat.std(1))

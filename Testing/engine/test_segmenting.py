@@ -140,6 +140,20 @@ class Transduction(PipelineTestCase):
 class Reports(PipelineTestCase):
     """``report.json``, and what a person is warned of."""
 
+    def test_in_one_line_in_a_notebook(self) -> None:
+        result = self.segment()
+        volumes = [result.report["structures"][name]["volume_ml"] for name in VALUES]
+        shown = repr(result)
+        self.assertTrue(shown.startswith("<Segmentation: "), shown)
+        for name, volume in zip(VALUES, volumes, strict=True):
+            self.assertIn(f"{name} {volume:.1f} ml", shown)
+        names = ", ".join(VALUES)
+        self.assertEqual(
+            repr(self.trained),
+            f"<TrainedAdapter: {names}; adapter on {self.trained.model_id}, "
+            f"{len(self.trained.supports)} supports>",
+        )
+
     def test_it_says_what_the_result_rests_on(self) -> None:
         out = self.folder / "x.nii.gz"
         result = self.segment(out=out, seed=3)
