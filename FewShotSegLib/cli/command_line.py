@@ -114,6 +114,10 @@ def _stopped(args: argparse.Namespace) -> Cancelled:
     """What is left after an interruption, and how to go on."""
     if args.command == "download":
         return Cancelled("Stopped; the same command goes on from what has come.")
+    if getattr(args, "complete", False):
+        return Cancelled(
+            f"Stopped; the adapter {args.out} is complete. What to expect of it was not measured."
+        )
     if args.command == "adapt" and os.path.exists(f"{args.out}.partial"):
         return Cancelled(
             "Stopped; the same command with --resume goes on from the last checkpoint "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.expected import expected_sentences
 from ..core.size_prior import SizePrior
 from ..core.tables import text_table
 
@@ -32,7 +33,8 @@ def adapter_text(data: Mapping[str, Any]) -> str:
         prior = data["priors"][structure["name"]]
         rows.append([structure["name"], str(structure["value"]), *_prior_cells(prior)])
     header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", "note"]
-    lines.append(text_table(header, rows, " >>>>>"))
+    lines += [text_table(header, rows, " >>>>>"), "", "What to expect on a new volume:"]
+    lines += [f"  {k}: {v}" if k else f"  {v}" for k, v in expected_sentences(data).items()]
     return "\n".join(lines)
 
 

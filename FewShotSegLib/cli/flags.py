@@ -188,6 +188,12 @@ def _add_adapt(add: Add) -> None:
     )
     _add_priors(sub, gamma="from the supports' spread, 0.3 or more")
     sub.add_argument(
+        "--no-validate",
+        dest="validate",
+        action="store_false",
+        help="don't measure, after the file is written, what Dice to expect on new volumes",
+    )
+    sub.add_argument(
         "--resume", action="store_true", help="go on from an interrupted run with the same inputs"
     )
     _add_runtime(sub)

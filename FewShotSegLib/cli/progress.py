@@ -25,6 +25,7 @@ _LABELS = {
     "read": "reading",
     "features": "foundation model",
     "train": "training",
+    "validate": "the adapter is written; measuring what Dice to expect",
     "refine": "transduction",
     "segment": "segmenting",
     "write": "writing",

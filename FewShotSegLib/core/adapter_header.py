@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from .annotation import Structure, require_structures
 from .checksums import read_head, require_seal
 from .errors import InputError
+from .expected import Expected
 from .json_fields import parse_json, shown
 from .json_schema import Check, from_json
 from .limits import StrPath, require_path
@@ -133,6 +134,7 @@ class AdapterHeader:
     supports: tuple[SupportRecord, ...]
     decoder: str | None = None
     trained_parameters: Count = 0
+    expected: Expected | None = None
 
     def __post_init__(self) -> None:
         require_structures(self.structures, "'structures'")
@@ -141,6 +143,8 @@ class AdapterHeader:
                 raise InputError(f"the colour of {shown(structure.name)} is not within 0 to 1")
         if set(self.priors) != {structure.name for structure in self.structures}:
             raise InputError("'priors' has one for each structure")
+        if self.expected and not set(self.expected.structures) <= set(self.priors):
+            raise InputError("'expected' is of other structures")
         if self.method not in METHODS:
             raise InputError(f"the method {shown(self.method)} is not known")
         decoders = METHODS[self.method].decoders

@@ -4,9 +4,9 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
 
 ==============  ===============================================================================
 ``started``     ``command``, ``version``, ``pid``
-``phase``       ``phase`` (``read``, ``features``, ``train``, ``refine``, ``segment``, ``write``,
-                ``prepare``, ``pretrain``, ``benchmark``, ``download``, ``import``), ``total``
-                (steps or bytes, or null) and, where it helps, ``subject``
+``phase``       ``phase`` (``read``, ``features``, ``train``, ``validate``, ``refine``, ``segment``,
+                ``write``, ``prepare``, ``pretrain``, ``benchmark``, ``download``, ``import``),
+                ``total`` (steps or bytes, or null) and, where it helps, ``subject``
 ``progress``    ``phase``, ``done``, ``total``
 ``model``       the foundation model was chosen by the images' ``modality``: its ``id``
 ``estimate``    long work begins, and its first step was timed: ``phase`` (``features``),

@@ -115,6 +115,7 @@ class TrainJob:
     exclusive: bool = True
     device: str = "auto"
     cache: str | None = None
+    validate: bool = True
 
     def options(self) -> AdaptOptions:
         """The same as :func:`FewShotSegLib.pipeline.adapt` takes it.

@@ -28,7 +28,7 @@ Priors = Mapping[str, float | PriorChange | None]
 the prior off, or what else to change about it."""
 _WITH_THE_INPUTS = ("structures", "model", "modality", "intensity_offset", "gamma", "priors_ml")
 """Options that act on what a training begins with, which a fingerprint covers itself."""
-_AFTER_TRAINING = ("exclusive",)
+_AFTER_TRAINING = ("exclusive", "validate")
 
 
 def _model_name(model: Any) -> str | None:
@@ -67,6 +67,8 @@ class AdaptOptions:
         gamma: tolerance of the size priors; None takes it from the sizes' spread.
         priors_ml: see :data:`Priors`.
         exclusive: False lets structures overlap.
+        validate: measure after the training what Dice new volumes can be expected to have, by
+            holding each support out once: see :mod:`.expected`. It takes as long again at most.
 
     Raises:
         InputError: a value is none that the option can have.
@@ -85,6 +87,7 @@ class AdaptOptions:
     gamma: float | None = None
     priors_ml: Priors = field(default_factory=dict)
     exclusive: bool = True
+    validate: bool = True
 
     def __post_init__(self) -> None:
         wanted = as_structures(self.structures)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ from ..training.support_set import (
     choose_structures,
     prepare_support,
 )
+from ..training.validation import Subject
 from .adapter_file import TrainedAdapter, content_hash
+from .expectation import WrittenAdapter, before_measuring, measure
 from .inputs import (
     PathLike,
     SupportLike,
@@ -92,7 +95,8 @@ def adapt(
 
     Raises:
         InputError, ModelError, StorageError: see each message. Nothing has been written.
-        Cancelled: the user stopped.
+        Cancelled: the user stopped. (Whoever stops once the adapter is complete, while it is
+            measured what to expect of it, gets it without.)
         TypeError: there is no option of such a name.
     """
     options, supports = AdaptOptions.of(options, **changes), support_list(supports)
@@ -129,11 +133,18 @@ def adapt(
         result = fit(start.learner, run, target)
     trained = _trained(given, basis, learned, start, result)
     trained.training["seconds"] = clock.seconds()
+    trained.expected = before_measuring(options, len(given.supports), tuning is None)
+    file = None
     if out is not None:
-        trained.save(out)
+        file = WrittenAdapter(out, trained)
         if run.checkpoint is not None:
             run.checkpoint.remove()
         runtime.events(make_event("result", kind="adapter", path=os.fspath(out)))
+    if trained.expected.status == "unfinished":
+        subject = Subject(given.supports, learned.supports, options.training, result.epochs)
+        measure(trained, subject, partial(_start_fold, basis), basis.source, run, clock)
+        if file is not None:
+            file.update(run)
     return trained
 
 
@@ -276,6 +287,15 @@ def _start(basis: _Basis, supports: SupportSet, run: Run) -> _Start:
             adapter.start_from(k, *(tensor.to(adapter.mean0.device) for tensor in head))
             from_classes[structure.name] = foundation.entry.class_named(structure.name)
     return _Start(learner, adapter, channels, from_classes)
+
+
+def _start_fold(basis: _Basis, supports: SupportSet, epochs: int, run: Run) -> FeatureLearner:
+    """A fresh adapter for some of the supports, to be trained for other epochs but alike."""
+    settings = replace(basis.options.training, epochs=epochs)
+    shorter = replace(basis, options=replace(basis.options, settings=settings))
+    learner = _start(shorter, supports, run).learner
+    assert isinstance(learner, FeatureLearner)  # others are not measured
+    return learner
 
 
 def _stoppable(learner: Learner, run: Run) -> AbstractContextManager[Any]:

@@ -20,6 +20,10 @@ file's every byte with zeros in its own place (``checksums``), which older files
 ``training``           the settings, seed, epochs run, stopped_early, final loss, seconds
 ``supports``           for each: shape, spacing, modality, sizes, and a hash of its voxel values;
                        no name, path, date or other identifier
+``expected``           what Dice new volumes can be expected to have: ``status`` (``measured``, or
+                       why not), and where it was measured ``folds``, ``epochs``,
+                       ``transductive`` and by structure name the ``dice`` of each support that
+                       was held out; older files have none
 =====================  ======================================================================
 
 Tensors are the adapter's by name and, with ``backbone.`` before it, whatever a white-box method
@@ -55,6 +59,7 @@ from ..core.annotation import Structure
 from ..core.atomic import replacing
 from ..core.checksums import write_sealed
 from ..core.errors import InputError, ModelError
+from ..core.expected import Expected
 from ..core.geometry import Volume
 from ..core.limits import StrPath
 from ..core.size_prior import SizePrior
@@ -79,6 +84,8 @@ class TrainedAdapter:
             files of before that was recorded.
         tuned: what a white-box method trained of the backbone, by name; empty for adapters.
         decoder: what it did to the decoder; None for adapters.
+        expected: what Dice new volumes can be expected to have, or why that is not known; None in
+            files of before it was measured.
     """
 
     adapter: Adapter
@@ -99,13 +106,17 @@ class TrainedAdapter:
     tuned: dict[str, Tensor] = field(default_factory=dict)
     decoder: str | None = None
     network: dict[str, Any] | None = None
+    expected: Expected | None = None
 
     def __repr__(self) -> str:
         """One line for people: without it a notebook shows every parameter."""
         names = ", ".join(structure.name for structure in self.structures)
+        measured = self.expected.structures if self.expected else {}
+        means = [f"{k} {v.mean:.2f}" for k, v in measured.items() if v.mean is not None]
+        expected = f"; expected Dice {', '.join(means)}" if means else ""
         return (
             f"<{type(self).__name__}: {names}; {self.method} on {self.model_id}, "
-            f"{len(self.supports)} supports>"
+            f"{len(self.supports)} supports{expected}>"
         )
 
     @property
@@ -137,6 +148,7 @@ class TrainedAdapter:
             "priors": {name: prior.to_json() for name, prior in self.priors.items()},
             "training": self.training,
             "supports": self.supports,
+            **({} if self.expected is None else {"expected": self.expected.to_json()}),
         }
 
     def _format(self) -> int:
@@ -148,9 +160,11 @@ class TrainedAdapter:
     def content_sha256(self) -> str:
         """A hash of the trained parameters and of all that they mean, in memory or on disk alike.
 
-        The same training gives the same hash, however long it took.
+        The same training gives the same hash, however long it took, and whether or not it was
+        measured what to expect of it.
         """
         data = self.metadata()
+        data.pop("expected", None)
         data["training"] = {k: v for k, v in self.training.items() if k not in MEASURED}
         digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
         for key, value in sorted(self._tensors().items()):
@@ -234,6 +248,7 @@ class TrainedAdapter:
             tuned=tuned,
             decoder=header.decoder,
             network=data["model"].get("network"),
+            expected=header.expected,
         )
 
     def find_model(self, name: StrPath | None = None) -> Model:

@@ -107,6 +107,7 @@ def make_report(
                 "upper_bound_trusted": prior.upper_trusted,
                 "enabled": prior.enabled,
             },
+            "expected_dice": trained.expected and trained.expected.summary(name),
             "within_prior": within,
             "pieces": {
                 "count": len(pieces.volumes),

@@ -200,7 +200,7 @@ class Events(CommandTestCase):
         for event in epochs:
             self.assertAlmostEqual(event["loss"], event["dice_loss"] + event["cross_entropy"])
         phases = [event["phase"] for event in events if event["event"] == "phase"]
-        self.assertEqual(list(dict.fromkeys(phases)), ["read", "features", "train"])
+        self.assertEqual(list(dict.fromkeys(phases)), ["read", "features", "train", "validate"])
         results = [(e["kind"], e["path"]) for e in events if e["event"] == "result"]
         self.assertEqual(results, [("adapter", str(path))])
         self.assertGreaterEqual(events[-1]["seconds"], 0)

@@ -36,6 +36,7 @@ class WholeJob(CommandTestCase):
                 "foundation model: support0.nii.gz",
                 "foundation model: support1.nii.gz",
                 "training",
+                "the adapter is written; measuring what Dice to expect",
             ],
         )
         trained = TrainedAdapter.load(self.adapter)

@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "gamma": 0.5,
     "priors_ml": {"bean": 2.0},
     "exclusive": False,
+    "validate": False,
 }
 """Another value than the default of every option of a training, for the method ``bias``."""
 
@@ -127,7 +128,7 @@ class Values(unittest.TestCase):
         base = AdaptOptions(method="bias")
         elsewhere = {
             *("structures", "model", "modality", "intensity_offset", "gamma", "priors_ml"),
-            "exclusive",
+            *("exclusive", "validate"),
         }
         self.assertEqual(set(OTHER), {field.name for field in fields(AdaptOptions)})
         for name, value in OTHER.items():
@@ -168,6 +169,7 @@ class OneValueForAll(unittest.TestCase):
             "gamma": ("--gamma", "0.5"),
             "priors_ml": ("--prior", "bean=2"),
             "exclusive": ("--overlapping",),
+            "validate": ("--no-validate",),
         }
         self.assertEqual(set(flags), set(OTHER))
         for name, words in flags.items():

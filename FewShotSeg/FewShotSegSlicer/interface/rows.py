@@ -277,7 +277,7 @@ class Progress:
 
     Attributes:
         phase: ``hand over``, ``start``, ``read``, ``features`` or ``prepare``, ``train``,
-            ``refine``, ``segment``, ``write``, ``load``, ``stopping``.
+            ``validate``, ``refine``, ``segment``, ``write``, ``load``, ``stopping``.
         text: the same for a person, whole line.
         fraction: of the whole task, 0..1, or None where unknown.
         remaining_seconds: a guess, or None.

@@ -14,7 +14,7 @@ from FewShotSegLib.core.job_protocol import PhantomsJob, write_job
 from ..interface.rows import End, Epoch, Estimate, Progress, TaskKind
 from ..scene.session import Session
 from . import segment, train
-from .task import Run, Task
+from .task import Run, Task, WholeRun
 
 WORK = {"train": train, "segment": segment}
 """What has blockers and an estimate, by kind of task."""
@@ -96,7 +96,7 @@ class TaskControl:
         self._task.start()  # whose end, which may come immediately, takes it away
 
 
-class PlainRun:
+class PlainRun(WholeRun):
     """A job that hands nothing over.
 
     Args:

@@ -20,6 +20,7 @@ from ..scene.session import Session
 from ..scene.structures import NO_PRIOR, change_of
 from .export_nodes import volume_steps
 from .result_loader import load_steps
+from .task import WholeRun
 
 
 def blockers(session: Session) -> list[str]:
@@ -74,7 +75,7 @@ def estimate(session: Session) -> Estimate | None:
     )
 
 
-class SegmentRun:
+class SegmentRun(WholeRun):
     """A segmentation of what is chosen when it starts."""
 
     kind: TaskKind = "segment"

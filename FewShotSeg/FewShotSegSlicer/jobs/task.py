@@ -23,7 +23,10 @@ from .words import end_words, phase_text
 ON_IMAGES = {"hand over": 0.02, "start": 0.04, "prepare": 0.06, "train": 0.98, "load": 1.0}
 """Of a training without stored features; see :data:`SHARES`."""
 SHARES = {
-    "train": {"hand over": 0.03, "start": 0.07, "features": 0.3, "train": 0.97, "load": 1.0},
+    "train": {
+        **{"hand over": 0.03, "start": 0.07, "features": 0.3, "train": 0.65},
+        **{"validate": 0.97, "load": 1.0},
+    },
     "segment": {
         **{"hand over": 0.05, "start": 0.15, "features": 0.45, "segment": 0.6},
         **{"refine": 0.9, "write": 0.92, "load": 1.0},
@@ -42,6 +45,14 @@ class Run(Protocol):
         """Write the job into its folder, step by step."""
         ...
 
+    def take(self, folder: Path) -> None:
+        """Put what is complete before the job has ended where it belongs."""
+        ...
+
+    def kept(self) -> str:
+        """A sentence on what was taken, which stays however the job ends; else empty."""
+        ...
+
     def load(self, folder: Path) -> Iterator[Any]:
         """Put the finished job's results where they belong, step by step."""
         ...
@@ -49,6 +60,18 @@ class Run(Protocol):
     def finish(self) -> End:
         """The words of a good end, once all is loaded."""
         ...
+
+
+class WholeRun:
+    """What runs have in common whose results come together, when the job has ended."""
+
+    def take(self, folder: Path) -> None:
+        """See :meth:`Run.take`."""
+        return None
+
+    def kept(self) -> str:
+        """See :meth:`Run.kept`."""
+        return ""
 
 
 class Task:
@@ -91,7 +114,12 @@ class Task:
 
     def cancel(self) -> None:
         """Stop; the end comes from the event loop."""
-        self._stop_with(_("Stopped. Nothing of the scene was changed."))
+        kept = self._run.kept()
+        self._stop_with(
+            _("Stopped. {kept}").format(kept=kept)
+            if kept
+            else _("Stopped. Nothing of the scene was changed.")
+        )
         if self._over or self._process is None:
             return
         self._process.cancel()
@@ -145,6 +173,15 @@ class Task:
             self._on_epoch(event)
         elif kind in ("warning", "waiting"):
             self._tell(event["message"])
+        elif kind == "result" and event["kind"] == "adapter" and not self._stopping:
+            self._take()
+
+    def _take(self) -> None:
+        """The adapter is complete; the process goes on with what to expect of it."""
+        try:
+            self._run.take(self._folder)
+        except (FewShotSegError, OSError) as error:  # it comes, or fails, with the whole result
+            self._tell(str(error))
 
     def _on_estimate(self, event: dict[str, Any]) -> None:
         """The engine timed the first window of a slow foundation model."""
@@ -176,7 +213,12 @@ class Task:
             self._show("load")
             self._stepper = Stepper(self._run.load(self._folder), self._loaded)
             return
-        self._end(*end_words(self.kind, ended, self._stopping))
+        state, message = end_words(self.kind, ended, self._stopping)
+        if self._run.kept() and not self._stopping:
+            message = _("The background process ended too early. {kept}").format(
+                kept=self._run.kept()
+            )
+        self._end(state, message)
 
     def _loaded(self, error: BaseException | None) -> None:
         self._stepper = None
@@ -237,7 +279,7 @@ class Task:
             self._phase_start = now
         fraction = self._fraction(phase, done)
         remaining = None
-        if phase == "train" and done > 0:
+        if phase in ("train", "validate") and done > 0:
             remaining = (now - self._phase_start) * (1 - done) / done
         elif phase == "features" and self._features_end is not None:
             left = self._features_end - now

@@ -9,7 +9,9 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from FewShotSegLib.core.adapter_header import read_header
 from FewShotSegLib.core.annotation import Structure
+from FewShotSegLib.core.expected import expected_cells
 from FewShotSegLib.core.job_protocol import ADAPTER, RESULTS, SupportFiles, TrainJob, write_job
 
 from ..interface.rows import Changed, End, Estimate, SupportRow, TaskKind
@@ -157,20 +159,43 @@ class TrainRun:
         write_job(folder, job)
         yield
 
+    def take(self, folder: Path) -> None:
+        """Put the adapter into the scene as soon as it is trained.
+
+        Raises:
+            InputError: it can't be read. OSError: its file can't.
+        """
+        content = (folder / RESULTS / ADAPTER).read_bytes()
+        self._add(content, read_header(content, ADAPTER))
+        self._session.tell(Changed("adapters"))
+
+    def kept(self) -> str:
+        """Whether the adapter is in the scene; see :meth:`.task.Run.kept`."""
+        if not self._adapter_id:
+            return ""
+        return _("The adapter is complete; what to expect of it was not measured.")
+
     def load(self, folder: Path) -> Iterator[None]:
-        """Put the adapter into the scene."""
+        """Put the adapter into the scene, or what to expect of it into the one that is there."""
         result = read_result(folder)
         content = (folder / RESULTS / ADAPTER).read_bytes()
         yield
-        names = ", ".join(s["name"] for s in result["metadata"]["structures"])
-        title = _("{structures}, {n} supports").format(
-            structures=names[:60], n=len(result["metadata"]["supports"])
-        )
-        lines = provenance(result["metadata"], self._names)
-        self._adapter_id = self._session.adapters.add(content, title, lines)
-        self._session.parameters.adapterId = self._adapter_id
+        if self._adapter_id:
+            self._session.adapters.update(self._adapter_id, content)
+        else:
+            self._add(content, result["metadata"])
         self._learn_speed(result["metadata"]["training"])
         yield
+
+    def _add(self, content: bytes, metadata: dict[str, Any]) -> None:
+        """A new row, which is chosen."""
+        names = ", ".join(s["name"] for s in metadata["structures"])
+        title = _("{structures}, {n} supports").format(
+            structures=names[:60], n=len(metadata["supports"])
+        )
+        lines = provenance(metadata, self._names)
+        self._adapter_id = self._session.adapters.add(content, title, lines)
+        self._session.parameters.adapterId = self._adapter_id
 
     def finish(self) -> End:
         """The words of a good end."""
@@ -181,6 +206,9 @@ class TrainRun:
         text = _("The adapter is trained: {n} epochs{early}, {s:.0f} seconds.").format(
             n=training["epochs"], early=early, s=training["seconds"]["total"]
         )
+        expected = ", ".join(expected_cells(data))
+        if expected:
+            text += " " + _("Dice to expect on a new volume: {expected}.").format(expected=expected)
         return End("train", "finished", text, self._adapter_id)
 
     def _learn_speed(self, training: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ def phase_text(phase: str) -> str:
         "features": _("Foundation model"),
         "prepare": _("Preparing the images"),
         "train": _("Training"),
+        "validate": _("The adapter is there; measuring what to expect of it"),
         "segment": _("Segmenting"),
         "refine": _("Transductive refinement"),
         "write": _("Writing"),

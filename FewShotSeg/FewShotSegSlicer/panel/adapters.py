@@ -7,6 +7,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from FewShotSegLib.core.expected import expected_cells, expected_sentences
+
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import AdapterRow, End, Epoch, Progress
 from ..messages import agree
@@ -154,10 +156,14 @@ def adapter_cells(row: AdapterRow, methods: Mapping[str, str]) -> tuple[Cell, ..
         modality=row.modality,
         supports="\n".join(row.supports) or _("not known"),
     )
+    sentences = expected_sentences(row.metadata)
+    tip += "\n" + _("What to expect on a new volume:") + "\n"
+    tip += "\n".join(f"{name}: {text}" if name else text for name, text in sentences.items())
     created = row.created.replace("T", " ")[:16]
+    structures = ", ".join(expected_cells(row.metadata)) or ", ".join(row.structures)
     return (
         Cell(row.name, tip, editable=True),
-        Cell(", ".join(row.structures), tip + "\n" + ", ".join(row.structures)),
+        Cell(structures, tip + "\n" + ", ".join(row.structures)),
         Cell(str(len(row.supports)), tip),
         Cell(created, tip),
     )

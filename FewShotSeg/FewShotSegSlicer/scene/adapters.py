@@ -101,6 +101,17 @@ class AdapterShelf:
             self._headers[adapter_id] = read_header(self.content(adapter_id), name)
         return self._headers[adapter_id]
 
+    def update(self, adapter_id: str, content: bytes) -> None:
+        """Give an adapter its file with more in it; its row, name and supports stay.
+
+        Raises:
+            InputError: it is not in the scene, or the bytes are not an adapter's.
+        """
+        node = self.node(adapter_id)
+        read_header(content, node.GetName())
+        node.SetText(base64.b64encode(content).decode("ascii"))
+        self._headers.pop(adapter_id, None)
+
     def rename(self, adapter_id: str, name: str) -> None:
         """Give an adapter another name."""
         if not name.strip():

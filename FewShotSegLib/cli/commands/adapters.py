@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from ...core.events import EventSink, make_event
 from .common import adapt_options, make_runtime, say
@@ -14,13 +15,18 @@ def adapt_command(args: argparse.Namespace, sink: EventSink) -> int:
     from ...pipeline import adapt
     from ..describe import adapter_text
 
+    def listen(event: dict[str, Any]) -> None:
+        args.complete |= event["event"] == "result"
+        sink(event)
+
+    args.complete = False  # what a stop from now on leaves, for its message
     trained = adapt(
         [tuple(pair) for pair in args.support],
         args.out,
         adapt_options(args),
         query=args.query,
         resume=args.resume,
-        runtime=make_runtime(args, sink),
+        runtime=make_runtime(args, listen),
     )
     say(args, adapter_text(trained.metadata()) + f"\n\n{args.out}")
     return 0

@@ -38,6 +38,8 @@ class Cell:
             "structures": self.task.structures,
             "seed": self.draw.seed,
             "model": model,
+            # The queries have references here: what to expect of them need not be estimated.
+            "validate": False,
         }
         return replace(self.method.options, **own)
 
