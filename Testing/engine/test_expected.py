@@ -359,6 +359,13 @@ class AfterTraining(PipelineTestCase):
         skipped = run(*self.adapt_arguments(self.out, "--no-validate", epochs=4))
         self.assertIn("not measured: it was left out", skipped.out)
 
+    def test_the_command_that_is_interrupted_says_that_the_adapter_is_there(self) -> None:
+        with mock.patch.object(expectation, "cross_validate", side_effect=KeyboardInterrupt):
+            ran = run(*self.adapt_arguments(self.out, epochs=2))
+        self.assertEqual(ran.status, 2)
+        self.assertIn(f"the adapter {self.out} is complete", ran.err)
+        self.assertEqual(TrainedAdapter.load(self.out).expected, Expected("unfinished"))
+
 
 class OldAndOtherFiles(unittest.TestCase):
     """Files without the field, and with what can't be in it."""
