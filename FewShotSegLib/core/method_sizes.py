@@ -14,6 +14,7 @@ from typing import Any
 
 from .architecture_catalog import ARCHITECTURES, network_arguments
 from .errors import InputError
+from .json_fields import load_json
 from .method_catalog import METHODS
 
 FILE = Path(__file__).resolve().parents[1] / "Resources" / "sizes.json"
@@ -28,7 +29,7 @@ def counted_sizes() -> Mapping[str, Any]:
     ``last``, and by method; ``backbone`` is the head on a backbone that is trained) and of its
     ``backbone`` (by method and by what happens to the decoder).
     """
-    return json.loads(FILE.read_text(encoding="utf-8"))
+    return load_json(FILE, "list of counted parameters")
 
 
 def trained_parameters(

@@ -20,7 +20,8 @@ from tiny import PREPROCESSING, OneThread, make_model, make_volume
 from tiny_model import QUICK, STRUCTURES, TinyWorld
 
 from FewShotSegLib.cli.progress import Progress
-from FewShotSegLib.core import checksums, locks
+from FewShotSegLib.compute import locks
+from FewShotSegLib.core import checksums
 from FewShotSegLib.core.errors import Cancelled
 from FewShotSegLib.features.extraction import FeatureSource
 from FewShotSegLib.features.store import FeatureStore, VolumeFeatures

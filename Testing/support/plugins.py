@@ -57,6 +57,6 @@ def run_command(
         env=dict(environ),
         cwd=cwd,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )

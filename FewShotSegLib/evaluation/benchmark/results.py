@@ -176,7 +176,7 @@ def _cut_off(line: bytes) -> bool:
     if not (text.startswith(_BEGIN) or _BEGIN.startswith(text)):
         return False
     try:
-        json.loads(text)
-    except ValueError:
+        parse_json(text, "The last line")
+    except InputError:
         return True
     return text != line
