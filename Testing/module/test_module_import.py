@@ -167,7 +167,7 @@ class ImportTest(slicer_world.SceneTestCase):
         self.assertEqual((self.left(), other.read_bytes()), ({"tiny.json"}, content))
         self.assertTrue(ui.importButton.enabled)
 
-        self.assertGreater(self.press(self.theirs), 5, "the event loop went on")
+        self.assertGreater(self.press(self.theirs), 0, "the event loop went on")
         end = self.logic.lastEnd()
         self.assertEqual((end.kind, end.state), ("import", "finished"), end.message)
         self.assertEqual((self.models / "tiny.safetensors").read_bytes(), self.content)
