@@ -19,6 +19,15 @@ AVERAGE = (0, 0.999999)
 """The decay of a running average of weights."""
 CROP = (1, 512)
 """Voxels of a crop along an axis."""
+OPTIMISER = {
+    "learning_rate": STEEPNESS,
+    "weight_decay": DECAY,
+    "warm_up": (0, 10**6),
+    "clip": NORM,
+    "average": AVERAGE,
+    "freeze_statistics": PART,
+}
+"""Of what both pre-trainings say of their optimiser, by the field's name."""
 COARSEST = (1, 32)
 """How many times coarser an image becomes."""
 SHARE = (1e-9, 1e9)

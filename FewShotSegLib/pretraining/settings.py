@@ -6,15 +6,12 @@ from dataclasses import dataclass
 
 from ..core.errors import InputError
 from ..core.ranges import (
-    AVERAGE,
     COARSEST,
     COUNT,
     CROP,
-    DECAY,
-    NORM,
+    OPTIMISER,
     PART,
     SPREAD,
-    STEEPNESS,
     WEIGHT,
     require_within,
 )
@@ -55,15 +52,10 @@ class TrainingPlan:
             steps=COUNT,
             crop=CROP,
             crops=(1, 256),
-            learning_rate=STEEPNESS,
-            weight_decay=DECAY,
-            warm_up=(0, 10**6),
-            clip=NORM,
-            average=AVERAGE,
-            freeze_statistics=PART,
             foreground=PART,
             epoch_steps=COUNT,
             validate_every=COUNT,
+            **OPTIMISER,
         )
 
 

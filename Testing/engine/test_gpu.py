@@ -15,16 +15,15 @@ from unittest import mock
 
 import numpy as np
 import torch
-from job_case import Worker, put, put_support
+from job_case import Worker, put_query, put_support
 from tiny import make_model, make_volume
 from tiny_model import QUICK, STRUCTURES, TinyWorld
 
 from FewShotSegLib.core.annotation import parse_structures
-from FewShotSegLib.core.job_protocol import SegmentJob, TrainJob, make_private, write_job
+from FewShotSegLib.core.job_protocol import TrainJob, make_private, write_job
 from FewShotSegLib.evaluation.metrics import dice
 from FewShotSegLib.features.extraction import FeatureSource, stream_features
 from FewShotSegLib.features.store import FeatureStore
-from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.phantoms.patients import make_phantom
 from FewShotSegLib.pipeline import Runtime, adapt, segment
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
@@ -182,17 +181,13 @@ class WorkerOnDeviceTest(TinyWorld):
         adapter = folder / "results" / "adapter.fseft"
         trained = TrainedAdapter.load(adapter)
         self.assertEqual(trained.training["device"].split(":")[0], DEVICE.split(":")[0])
-        query = read_image(self.query.image)
-        second = make_private(self.folder / "second")
-        (second / "adapter.fseft").write_bytes(adapter.read_bytes())
-        write_job(
-            second,
-            SegmentJob(
-                put(second, "query.npy", query.array, query.grid.affine),
-                model=str(self.model),
-                device=DEVICE,
-                cache=str(self.world / "cache-device"),
-            ),
+        second = put_query(
+            self.folder / "second",
+            self.query.image,
+            adapter,
+            model=str(self.model),
+            device=DEVICE,
+            cache=str(self.world / "cache-device"),
         )
         status, events, errors = Worker(second).ended()
         self.assertEqual(status, 0, errors)

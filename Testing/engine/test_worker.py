@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from job_case import ROOT, Worker, put, put_support
+from job_case import ROOT, Worker, put_query, put_support
 from tiny_model import QUICK, STRUCTURES, TinyWorld, run
 
 from FewShotSegLib.core.annotation import parse_structures
@@ -19,7 +19,6 @@ from FewShotSegLib.core.job_protocol import (
     CANCEL,
     DevicesJob,
     PhantomsJob,
-    SegmentJob,
     TrainJob,
     make_private,
     read_array,
@@ -64,18 +63,14 @@ class WorkerTest(TinyWorld):
         trained = TrainedAdapter.load(folder / "results" / "adapter.fseft")
         self.assertEqual(trained.content_sha256(), TrainedAdapter.load(out).content_sha256())
 
-        query = read_image(self.query.image)
-        second = make_private(self.folder / "second")
-        (second / "adapter.fseft").write_bytes(out.read_bytes())
-        write_job(
-            second,
-            SegmentJob(
-                put(second, "query.npy", query.array, query.grid.affine),
-                model=str(self.model),
-                uncertainty=True,
-                device="cpu",
-                cache=str(self.world / "cache"),
-            ),
+        second = put_query(
+            self.folder / "second",
+            self.query.image,
+            out,
+            model=str(self.model),
+            uncertainty=True,
+            device="cpu",
+            cache=str(self.world / "cache"),
         )
         status, events, errors = Worker(second).ended()
         self.assertEqual(status, 0, errors)

@@ -16,8 +16,11 @@ from FewShotSegLib.core.annotation import parse_structures
 from FewShotSegLib.core.job_protocol import (
     ArrayFile,
     MaskFile,
+    SegmentJob,
     SupportFiles,
     array_steps,
+    make_private,
+    write_job,
 )
 from FewShotSegLib.io.volumes import read_image
 
@@ -41,6 +44,16 @@ def put_support(folder: Path, patient: Patient, number: int) -> SupportFiles:
         put(folder, f"volume{number}.npy", volume.array, affine),
         [MaskFile(s.name, layer, s.value) for s in parse_structures(STRUCTURES)],
     )
+
+
+def put_query(folder: Path, image: Path, adapter: Path, **fields: Any) -> Path:
+    """A job that segments an image with an adapter; ``fields`` of the job. Gives its folder."""
+    query = read_image(image)
+    make_private(folder)
+    (folder / "adapter.fseft").write_bytes(adapter.read_bytes())
+    array = put(folder, "query.npy", query.array, query.grid.affine)
+    write_job(folder, SegmentJob(array, **fields))
+    return folder
 
 
 class Worker:

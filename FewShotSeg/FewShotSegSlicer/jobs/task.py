@@ -33,7 +33,6 @@ SHARES = {
     },
 }
 """Part of the whole at which each phase ends; other kinds count their only phase."""
-SILENT_SECONDS = 30.0
 
 
 class Run(Protocol):

@@ -141,20 +141,20 @@ class TrainRun:
                 for number, row in enumerate(classes, 1)
             ],
             model,
-            parameters.method,
-            None if parameters.decoder == AUTO else parameters.decoder,
-            parameters.preset,
-            features_of(parameters),
-            parameters.modality,
-            parameters.seed,
-            settings,
-            {
+            method=parameters.method,
+            decoder=None if parameters.decoder == AUTO else parameters.decoder,
+            preset=parameters.preset,
+            features=features_of(parameters),
+            modality=parameters.modality,
+            seed=parameters.seed,
+            settings=settings,
+            priors={
                 unique[row["id"]]: change_of(row["prior"])
                 for row in classes
                 if row["prior"] != NO_PRIOR
             },
-            not parameters.overlapAllowed,
-            device,
+            exclusive=not parameters.overlapAllowed,
+            device=device,
         )
         write_job(folder, job)
         yield

@@ -22,7 +22,7 @@ from FewShotSegLib.core.model_folders import (
 
 from ..interface.rows import DeviceRow, ModelRow
 
-MODEL, DEVICE, CACHE = "FewShotSeg/Model", "FewShotSeg/Device", "FewShotSeg/CacheFolder"
+MODEL, DEVICE = "FewShotSeg/Model", "FewShotSeg/Device"
 
 
 class ModelShelf:

@@ -18,7 +18,6 @@ from ..interface.protocol import LogicProtocol
 from ..messages import tell_error, tooltip
 from .columns import Columns
 
-ROW_ID = qt.Qt.UserRole
 """Where the first item of a table's row keeps the row's id."""
 
 

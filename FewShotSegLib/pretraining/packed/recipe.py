@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from ...core.architecture_catalog import network_arguments
@@ -18,13 +17,11 @@ from ...core.json_schema import from_json
 from ...core.modality import MODALITIES
 from ...core.plain_text import sentence
 from ...core.ranges import (
-    AVERAGE,
     COUNT,
     CROP,
-    DECAY,
     NORM,
+    OPTIMISER,
     PART,
-    STEEPNESS,
     WEIGHT,
     require_within,
 )
@@ -100,7 +97,7 @@ class Schedule:
     epoch: int = 100
 
     def __post_init__(self) -> None:
-        parts = ("same", "recontrast", "across", "merge", "split", "freeze_statistics")
+        parts = ("same", "recontrast", "across", "merge", "split")
         require_within(
             self,
             episodes=COUNT,
@@ -109,12 +106,8 @@ class Schedule:
             points=(16, 2**20),
             structures=(2, 4096),
             **dict.fromkeys(parts, PART),
-            learning_rate=STEEPNESS,
-            weight_decay=DECAY,
-            warm_up=(0, 10**6),
-            clip=NORM,
-            average=AVERAGE,
             epoch=COUNT,
+            **OPTIMISER,
         )
 
 
@@ -192,8 +185,3 @@ def parse_recipe(data: Any) -> Recipe:
         from_json(Contrast, data.get("contrast", {}), "'contrast'"),
         from_json(Schedule, data.get("training", {}), "'training'"),
     )
-
-
-def path_of(folder: Path, recipe: Recipe) -> Path:
-    """Where the entry of a recipe's model goes."""
-    return folder / f"{recipe.model['id']}.json"
