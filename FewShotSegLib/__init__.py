@@ -25,6 +25,7 @@ _PUBLIC = {
     "read_support": ".pipeline",
     "Segmentation": ".pipeline",
     "evaluate": ".evaluation.metrics",
+    "add_model": ".models.formats",
     "TrainedAdapter": ".pipeline.adapter_file",
     "AdaptOptions": ".core.options",
     "SegmentOptions": ".core.options",

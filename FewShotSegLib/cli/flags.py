@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 
 from .. import __version__
 from ..core.events import EventSink
@@ -30,6 +31,7 @@ from ..core.method_catalog import (
     PRESETS,
     white_box_methods,
 )
+from ..core.model_answers import Answers, flag
 from . import texts as cli_texts
 
 # Neither this nor anything it imports may load torch: --help and a wrong flag answer immediately.
@@ -88,7 +90,22 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     sub.add_argument("--json", type=path_flag, metavar="FILE", help="write the scores here as well")
     sub = add("models", "list the foundation models", cli_texts.MODELS)
     sub.add_argument("model", nargs="?", metavar="ID", help="tell all that is known of this one")
+    sub.add_argument(
+        "path",
+        nargs="?",
+        type=path_flag,
+        metavar="PATH",
+        help="with 'add' before it: a model's files",
+    )
     sub.add_argument("--json", action="store_true", help="the registry entries as JSON")
+    for option in fields(Answers):
+        about = option.metadata
+        sub.add_argument(
+            flag(option.name),
+            type=path_flag if about["path"] else str,
+            metavar=about["metavar"],
+            help=f"with 'add': {about['text']}",
+        )
     sub = add("download", "fetch a foundation model's weights", cli_texts.DOWNLOAD)
     _add_model_id(sub)
     sub.add_argument(

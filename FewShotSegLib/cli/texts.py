@@ -48,6 +48,13 @@ MODELS = """\
 List the foundation models: what images they are for, their network, their licence, and whether
 their weights are on this computer or how they come here. With an ID, tell all of one: what it was
 trained on, the classes that it knows, whom to cite and where it is from.
+
+'models add PATH' takes a model of yours as its training left it, and says what it found. What the
+files don't tell it asks for, by the flag that says it. The files are only read: what is needed of
+them is copied to ~/.fewshotseg/models.
+
+  fewshotseg models add nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres
+  fewshotseg models add FOLDER --name ours --modality MR --orientation RAS
 """
 DOWNLOAD = """\
 Fetch a foundation model's weights over https and put them into ~/.fewshotseg/models

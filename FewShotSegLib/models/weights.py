@@ -22,7 +22,7 @@ def read_state(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load(data)
-        _refuse_where_pickles_run_code(path)
+        refuse_where_pickles_run_code(path)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except ModelError:
         raise
@@ -38,7 +38,7 @@ def read_state(data: bytes, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _refuse_where_pickles_run_code(path: Path) -> None:
+def refuse_where_pickles_run_code(path: Path) -> None:
     """What ``weights_only=True`` promises holds from our lowest torch on (see ``requirements``)."""
     old = next((old for old in outdated_packages() if old.requirement.name == "torch"), None)
     if old is not None:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from ...core.errors import Cancelled, InputError
 from ...core.events import EventSink, make_event
+from ...core.model_answers import Answers, flag
 from .common import say
 
 
 def models_command(args: argparse.Namespace, sink: EventSink) -> int:
-    """List the foundation models, or tell all of one."""
+    """List the foundation models, tell all of one, or add one."""
+    if args.model == "add":
+        return _add(args, sink)
+    said = [flag(option.name) for option in fields(Answers) if getattr(args, option.name)]
+    if args.path is not None or said:
+        what = said[0] if said else f"A path ({args.path})"
+        raise InputError(f"{what} goes with 'models add PATH' alone.")
     from ...models.registry import find_model, list_entries, unusable_entries
     from ..describe_models import model_text, models_text
 
@@ -27,6 +35,23 @@ def models_command(args: argparse.Namespace, sink: EventSink) -> int:
         say(args, json.dumps(data, indent=2))
     else:
         say(args, model_text(entries[0]) if one else models_text(entries, unusable))
+    return 0
+
+
+def _add(args: argparse.Namespace, sink: EventSink) -> int:
+    """Make a published model one of the registry."""
+    if args.path is None:
+        raise InputError("Say which folder or file: fewshotseg models add PATH")
+    from ...models.formats.adding import Unanswered, add_model
+
+    try:
+        added = add_model(args.path, **{f.name: getattr(args, f.name) for f in fields(Answers)})
+    except Unanswered as error:
+        say(args, "\n".join(error.facts))
+        raise
+    facts = list(added.facts)
+    sink(make_event("result", kind="model", path=str(added.path), id=added.id, found=facts))
+    say(args, "\n".join([*facts, f"It is added as '{added.id}': --model {added.id} takes it."]))
     return 0
 
 

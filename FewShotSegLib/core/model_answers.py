@@ -1,0 +1,62 @@
+"""What a published model's files may leave open and a person says with a flag; without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .errors import InputError
+from .json_fields import shown
+from .limits import require_path
+
+MAX_TEXT = 500
+"""Characters of an answer."""
+
+
+def _answer(text: str, metavar: str, path: bool = False) -> Any:
+    return field(default=None, metadata={"text": text, "metavar": metavar, "path": path})
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Flags of ``fewshotseg models add``, and keyword arguments of ``FewShotSegLib.add_model``.
+
+    Each field is one flag: its metadata are what ``--help`` shows, and whether it is a path. None
+    is "not said". A format reads those that it knows and asks for no others.
+
+    Raises:
+        InputError: one is no text, or a very long one.
+    """
+
+    name: str | None = _answer("the model's id from now on (default: from its files)", "ID")
+    title: str | None = _answer("one line for lists (default: from its files)", "TEXT")
+    modality: str | None = _answer("what it was trained on: CT, MR or CT,MR", "KIND")
+    orientation: str | None = _answer(
+        "where the axes i, j, k of the images grow that it was trained on, such as RAS", "LETTERS"
+    )
+    configuration: str | None = _answer(
+        "which of several configurations, such as 3d_fullres", "NAME"
+    )
+    fold: str | None = _answer("which of several folds: 0 to 4, or all", "N")
+    checkpoint: str | None = _answer(
+        "which file of weights (default: the last of the training)", "FILE"
+    )
+    licence: str | None = _answer("of the weights, for lists", "NAME")
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is None:
+                continue
+            if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+                raise InputError(
+                    f"{flag(option.name)} is a text of 1 to {MAX_TEXT} characters, not "
+                    f"{shown(value)}."
+                )
+            if option.metadata["path"]:
+                require_path(value)
+
+
+def flag(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
