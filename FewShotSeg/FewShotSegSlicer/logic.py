@@ -263,6 +263,12 @@ class FewShotSegLogic(
     def showResult(self, result: Result, what: str) -> None:
         shown.show_result(result, what, self.results())
 
+    def goTo(self, result: Result, structure: str = "") -> None:
+        shown.go_to(result, structure)
+
+    def showVolume(self, volume: Any) -> None:
+        shown.show_volume(volume, self.results())
+
     def deleteResult(self, result: Result) -> None:
         shown.delete_result(self.session.state, result)
         self._tell(Changed("results"))

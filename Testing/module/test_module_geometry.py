@@ -314,11 +314,13 @@ class ResultTest(HandoverTestCase):
         # A size within its range is not as expected for all that: flagged, and each sentence once.
         from FewShotSegSlicer.panel.results import REMARK, remarks, result_cells
 
-        self.assertEqual(remarks(result), result.rows[1].note)
+        moved = "ball: adjusted, was 0.10 ml."
+        self.assertEqual(remarks(result), f"{moved}\n{result.rows[1].note}")
+        self.assertEqual(remarks(result, ["ball"]), moved)
         cells = result_cells(result.rows[1])
         self.assertIsNotNone(cells[REMARK].icon)
-        self.assertIn("found to be nothing. Transduction", cells[REMARK].text)
-        self.assertIsNone(result_cells(result.rows[0])[REMARK].icon)
+        self.assertEqual(cells[REMARK].text, "adjusted, was 0.10 ml")
+        self.assertIn(result.rows[1].note, cells[REMARK].tip)
         self.assertEqual((result.rows[0].prior.lower_ml, result.rows[0].unrefined_ml), (7.7, 0.1))
 
     def visible(self, *results: Any) -> list[bool]:

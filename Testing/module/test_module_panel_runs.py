@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 from panel_case import PanelTestCase, choose, choose_row, settle, texts, type_into
@@ -11,7 +12,6 @@ from panel_case import PanelTestCase, choose, choose_row, settle, texts, type_in
 if True:  # after the world is there
     import slicer
     from FewShotSegSlicer.interface.rows import AdapterRow
-    from FewShotSegSlicer.panel.navigation import volume_on_screen
     from FewShotSegSlicer.panel.tools import current_id
     from mock_rows import make_result
 
@@ -156,22 +156,31 @@ class SegmentTest(PanelTestCase):
         self.assertIn("one of the supports", self.ui.segmentHint.text)
         self.assertTrue(self.ui.segmentButton.enabled, "a warning, no prohibition")
 
+    def segment(self, **more: Any) -> Any:
+        """A result of the query, as if it had just been segmented."""
+        self.ui.segmentButton.click()
+        settle()
+        result = make_result(self.volumes[3], self.make_segmentation(), self.make_segmentation())
+        result = replace(result, **more)
+        self.logic.result_rows = [result]
+        self.logic.finish(message="Segmented in 12 s.", result=result)
+        settle()
+        return result
+
     def test_the_result(self) -> None:
         self.assertFalse(self.ui.resultFrame.visible)
         self.ui.segmentButton.click()
         settle()
         self.assertTrue(self.ui.cancelSegmentButton.visible)
-        refined, unrefined = self.make_segmentation(), self.make_segmentation()
-        result = make_result(self.volumes[3], refined, unrefined)
-        self.logic.result_rows = [result]
-        self.logic.finish(message="Segmented in 12 s.", result=result)
+        self.logic.finish("cancelled")
         settle()
+        result = self.segment()
         self.assertEqual(self.ui.segmentStatus.text, "Segmented in 12 s.")
         shown = texts(self.ui.resultsTable)
         self.assertEqual(shown[0], ["gland_right", "25.1", "17.2 to 31.9", ""])
         self.assertEqual(shown[1], ["pouch", "48.0", "17.2 to 31.9", "larger than expected"])
         self.assertTrue(self.ui.resultsTable.item(1, 1).font().bold(), "flagged")
-        self.assertEqual(self.ui.resultHint.text, "larger than expected")
+        self.assertEqual(self.ui.resultHint.text, "«pouch» is large.")
         self.assertFalse(self.ui.resultsTable.item(0, 1).font().bold())
         self.ui.unrefinedRadio.click()
         self.assertEqual(self.logic.calls[-1], ("showResult", "unrefined"))
@@ -180,25 +189,59 @@ class SegmentTest(PanelTestCase):
         self.ui.show3DButton.click()
         self.assertEqual(self.logic.calls[-1], ("show3D", True))
         self.ui.fillCheckBox.click()
-        for node in (refined, unrefined):
+        for node in (result.segmentation, result.unrefined):
             self.assertFalse(node.GetDisplayNode().GetVisibility2DFill())
             self.assertTrue(node.GetDisplayNode().GetVisibility2DOutline())
         self.assert_gated(self.ui.showUncertaintyCheckBox, "segment again")
 
-    def test_a_result_is_not_covered_by_the_supports(self) -> None:
-        drawn = [self.make_segmentation() for _ in self.logic.support_rows]
-        self.logic.support_rows = [
-            replace(row, segmentation=node)
-            for row, node in zip(self.logic.support_rows, drawn, strict=True)
-        ]
-        slicer.util.setSliceViewerLayers(background=self.volumes[0])
-        self.ui.segmentButton.click()
-        result = make_result(self.volumes[3], self.make_segmentation())
-        self.logic.result_rows = [result]
-        self.logic.finish(result=result)
-        self.assertFalse(any(node.GetDisplayNode().GetVisibility() for node in drawn))
-        self.assertTrue(result.segmentation.GetDisplayNode().GetVisibility())
-        self.assertIs(volume_on_screen(), self.volumes[3])
+    def test_a_result_comes_into_view_and_a_structure_on_a_click(self) -> None:
+        self.segment()
+        shown = [call for call in self.logic.calls if call[0] in ("showResult", "goTo")]
+        self.assertEqual(shown, [("showResult", "refined"), ("goTo", "r0", "")])
+        self.logic.changed()
+        settle()
+        self.assertEqual(self.logic.calls[-1], ("goTo", "r0", ""), "a refresh moves nothing")
+        table = self.ui.resultsTable
+        for row, name, remark in ((0, "gland_right", ""), (1, "pouch", "«pouch» is large.")):
+            choose_row(table, row)
+            table.cellClicked.emit(row, 0)
+            self.assertEqual(self.logic.calls[-1], ("goTo", "r0", name))
+            self.assertEqual(self.ui.resultHint.text, remark, "only what is said of this structure")
+
+    def test_another_query_changes_slices_table_and_status_together(self) -> None:
+        self.segment()
+        self.logic.calls.clear()
+        self.logic.parameters.queryVolume = self.volumes[2]
+        self.panel.refresh()
+        self.assertEqual(self.logic.calls, [("showVolume", self.volumes[2])])
+        self.assertFalse(self.ui.resultFrame.visible)
+        self.assertEqual(self.ui.segmentStatus.text, "")
+        self.logic.parameters.queryVolume = self.volumes[3]
+        self.panel.refresh()
+        self.assertEqual(self.logic.calls[1:], [("showResult", "refined"), ("goTo", "r0", "")])
+        self.assertIn("Look at: pouch.", self.ui.segmentStatus.text)
+
+    def test_a_result_with_something_to_look_at_has_no_green_tick(self) -> None:
+        kinds = []
+        for change in ({}, {"volume_ml": 0.0, "note": "No voxel was found to be gland_right."}):
+            row = replace(make_result(None, None).rows[0], unrefined_ml=25.0, **change)
+            self.segment(rows=(row,), id=f"r{len(kinds)}")
+            kinds.append(self.panel.segment.status.kind)
+        self.assertEqual(kinds, ["done", "warning"])
+        self.assertEqual(texts(self.ui.resultsTable)[0][3][:9], "not found")
+
+    def test_what_an_adjustment_moved_by_a_third_is_said_in_the_table(self) -> None:
+        row = make_result(None, None).rows[0]
+        for before, said in ((38.0, "adjusted, was 38.0 ml"), (30.0, "")):
+            self.segment(rows=(replace(row, unrefined_ml=before),), id=f"r{before}")
+            self.assertEqual(texts(self.ui.resultsTable)[0][3], said)
+
+    def test_a_volume_that_misses_its_range_by_a_hair_is_marked(self) -> None:
+        row = replace(make_result(None, None).rows[0], volume_ml=17.0, unrefined_ml=17.0)
+        self.segment(rows=(row,))
+        self.assertEqual(texts(self.ui.resultsTable)[0][3], "just below expected")
+        self.assertTrue(self.ui.resultsTable.item(0, 1).font().bold())
+        self.assertEqual(self.panel.segment.status.kind, "done")
 
     def test_every_result_of_a_query_can_be_chosen_and_deleted(self) -> None:
         nodes = [self.make_segmentation() for _ in range(3)]
@@ -218,7 +261,7 @@ class SegmentTest(PanelTestCase):
         self.assertEqual(shown, [f"Result {n}, 01-31 14:05, first" for n in (1, 0)])
         self.assertEqual(current_id(combo), "r1", "a new one is shown immediately")
         choose(combo, "r0")
-        self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))
+        self.assertEqual(self.logic.calls[-2:], [("showResult", "refined"), ("goTo", "r0", "")])
         self.panel.refresh()
         self.assertEqual(current_id(combo), "r0", "what was chosen stays")
         with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=False):
@@ -228,7 +271,7 @@ class SegmentTest(PanelTestCase):
             self.ui.deleteResultButton.click()
         self.assertIn("Result 0", asked.call_args.args[0])
         self.assertIn(("deleteResult", "r0"), self.logic.calls)
-        self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))
+        self.assertEqual(self.logic.calls[-2:], [("showResult", "refined"), ("goTo", "r1", "")])
         self.assertEqual(current_id(combo), "r1")
 
     def test_another_querys_result_is_not_shown(self) -> None:

@@ -10,7 +10,7 @@ from unittest import mock
 
 import qt
 import slicer
-from FewShotSegSlicer.panel.navigation import volume_on_screen
+from FewShotSegSlicer.scene.views import volume_on_screen
 from module_scenes import add_patient
 from panel_case import choose_row, settle
 from walk_case import WalkTestCase

@@ -370,6 +370,12 @@ class MockLogic:
     def showResult(self, result: Result, what: str) -> None:
         self._call("showResult", what)
 
+    def goTo(self, result: Result, structure: str = "") -> None:
+        self._call("goTo", result.id, structure)
+
+    def showVolume(self, volume: Any) -> None:
+        self._call("showVolume", volume)
+
     def deleteResult(self, result: Result) -> None:
         self._call("deleteResult", result.id)
         self.result_rows = [row for row in self.result_rows if row.id != result.id]

@@ -54,7 +54,7 @@ def make_result(
     prior = PriorRow(24.5, 2.2, 3, gamma=0.3, lower_ml=17.2, upper_ml=31.9)
     rows = (
         ResultRow("gland_right", (0.2, 0.78, 0.74), 25.1, 29.4, prior, True),
-        ResultRow("pouch", (0.72, 0.55, 0.98), 48.0, 52.0, prior, False, "larger than expected"),
+        ResultRow("pouch", (0.72, 0.55, 0.98), 48.0, 52.0, prior, False, "«pouch» is large."),
     )
     return Result(
         query,

@@ -181,7 +181,16 @@ class LogicProtocol(Protocol):
         ...
 
     def showResult(self, result: Result, what: Literal["refined", "unrefined"]) -> None:
-        """Show it, and hide the other results of its query."""
+        """Show it, and hide every other result and what was drawn on other volumes."""
+        ...
+
+    def goTo(self, result: Result, structure: str = "") -> None:
+        """Bring its volume on screen and a structure into all slice views; the largest one where
+        none is named."""
+        ...
+
+    def showVolume(self, volume: Any) -> None:
+        """Bring a volume without a result on screen, without what was drawn on others."""
         ...
 
     def deleteResult(self, result: Result) -> None:
@@ -189,7 +198,9 @@ class LogicProtocol(Protocol):
         ...
 
     def showUncertainty(self, result: Result, visible: bool) -> None: ...
-    def show3D(self, result: Result, visible: bool) -> None: ...
+    def show3D(self, result: Result, visible: bool) -> None:
+        """Its surfaces, in the box of their volume, in the middle of the 3D views; or none."""
+        ...
 
     # log
     def log(self) -> str:

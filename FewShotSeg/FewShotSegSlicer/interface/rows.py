@@ -205,6 +205,7 @@ class ResultRow:
         prior: the one that was used (None where there was none).
         within: False flags the row.
         note: what should be looked at, a sentence a line; else empty.
+        brief: what the engine remarks beside the volume, a few words each.
     """
 
     name: str
@@ -214,6 +215,7 @@ class ResultRow:
     prior: PriorRow | None
     within: bool
     note: str = ""
+    brief: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

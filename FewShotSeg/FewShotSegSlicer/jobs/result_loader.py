@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ def _row(
                 "prior": structure["prior"],
                 "within": structure.get("as_expected", structure["within_prior"]),
                 "note": "\n".join(structure.get("warnings", ())),
+                "brief": _brief(structure.get("remarks", ())),
             }
         )
     return {
@@ -131,6 +132,11 @@ def _row(
         "adapter": adapter_id,
         "created": datetime.now().isoformat(" ", "seconds"),
     }
+
+
+def _brief(remarks: Sequence[str]) -> list[str]:
+    """The remarks for the table, which says of a transduction itself what it changed."""
+    return [text for text in remarks if not text.startswith("transduction")]
 
 
 def _segment(

@@ -18,6 +18,7 @@ from ..scene.geometry import volume_affine, volume_array
 from ..scene.results import result_of
 from ..scene.session import Session
 from ..scene.structures import NO_PRIOR, change_of
+from ..scene.verdict import sentence_of
 from .export_nodes import volume_steps
 from .result_loader import load_steps
 from .task import WholeRun
@@ -117,13 +118,7 @@ class SegmentRun(WholeRun):
         row = next(r for r in state.read()["results"] if r["id"] == self._row_id[0])
         result = result_of(state, row)
         self._session.tell(Changed("results"))
-        flagged = [line.name for line in result.rows if not line.within]
-        text = _("«{query}» is segmented in {s:.0f} seconds.").format(
-            query=result.query.GetName() if result.query is not None else "", s=result.seconds
-        )
-        if flagged:
-            text += " " + _("Outside the expected size: {names}.").format(names=", ".join(flagged))
-        return End("segment", "finished", text, self._adapter, result)
+        return End("segment", "finished", sentence_of(result), self._adapter, result)
 
     def _priors(self, header: dict[str, Any]) -> dict[str, PriorChange]:
         """Edits made since the training, for the classes that the adapter knows."""

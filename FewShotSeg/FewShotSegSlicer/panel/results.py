@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import qt
@@ -10,7 +11,15 @@ from slicer.i18n import tr as _
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import Result, ResultRow
 from ..messages import agree
-from ..scene.segments import SURFACE
+from ..scene.results import is_in_3d
+from ..scene.verdict import (
+    flags_of,
+    kind_of,
+    needs_look,
+    out_of_range,
+    sentence_of,
+    sentences_of,
+)
 from ..text import ml_text, range_text
 from .tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
 
@@ -21,12 +30,15 @@ WIDTHS = {0: 130, 1: 76, 2: 92}
 class ResultView:
     """The result of one query; takes no space where there is none."""
 
-    def __init__(self, ui: Any, logic: LogicProtocol) -> None:
-        self.ui, self.logic = ui, logic
+    def __init__(self, ui: Any, logic: LogicProtocol, status: Hint) -> None:
+        self.ui, self.logic, self.status = ui, logic, status
         self.result: Result | None = None
         self._newest = ""
+        self._query: Any = None
+        self._settled = True
         self.hint = Hint(ui.resultHintIcon, ui.resultHint)
         self.table = Table(ui.resultsTable, REMARK, WIDTHS, rows=2)
+        ui.resultsTable.connect("cellClicked(int,int)", self.on_row)
         ui.resultCombo.connect("activated(int)", self.on_choice)
         ui.deleteResultButton.connect("clicked()", self.on_delete)
         ui.refinedRadio.connect("clicked()", self.on_kind)
@@ -37,7 +49,10 @@ class ResultView:
         ui.show3DButton.connect("clicked()", self.on_3d)
 
     def refresh(self, query: Any) -> None:
-        """Show a result of the query, or without a query of all: a new one, else the chosen one."""
+        """Show a result of the query, or without a query of all: a new one, else the chosen one.
+
+        What is on screen follows where the query or the result is another than before.
+        """
         results = self.logic.results()
         if query is not None:
             results = [result for result in results if result.query is query]
@@ -45,12 +60,42 @@ class ResultView:
         chosen = {result.id: result for result in results}.get(shown)
         if newest != self._newest or chosen is None:
             chosen = results[0] if results else None
-        self._newest, result = newest, chosen
-        new = result is not None and result.id != shown
-        self.result = result
-        self.ui.resultFrame.setVisible(result is not None)
-        if result is None:
+        self._newest = newest
+        new = chosen is not None and chosen.id != shown
+        moved = query is not self._query
+        self._query, self.result = query, chosen
+        if chosen is None:
+            self.ui.resultFrame.setVisible(False)
+            if moved and query is not None and not self._settled:
+                self.logic.showVolume(query)
+                self.status.show("")
+        else:
+            if new:
+                self._bring(chosen)
+            self._fill(chosen, results)
+        self._settled = False
+
+    def settle(self) -> None:
+        """The next refresh shows what is there: the scene has its own views."""
+        self._settled = True
+
+    def _bring(self, result: Result) -> None:
+        """Another result: slices, 3D, status line and buttons change together."""
+        self.ui.refinedRadio.setChecked(True)
+        self.ui.showUncertaintyCheckBox.setChecked(False)
+        self.status.show(sentence_of(result), kind_of(result))
+        self.table.select([])
+        if self._settled:
             return
+        in_3d = self.ui.show3DButton.checked
+        self.logic.showResult(result, "refined")
+        self.logic.goTo(result)
+        if in_3d:
+            self.logic.show3D(result, True)
+
+    def _fill(self, result: Result, results: Sequence[Result]) -> None:
+        """The list of results, and the table of this one."""
+        self.ui.resultFrame.setVisible(True)
         names = {row.id: row.name for row in self.logic.adapters()}
         entries = [(r.id, result_text(r, names.get(r.adapter_id, ""))) for r in results]
         fill_combo(self.ui.resultCombo, entries, result.id)
@@ -59,11 +104,13 @@ class ResultView:
         self.table.fill(
             [row.name for row in result.rows], [result_cells(row) for row in result.rows]
         )
-        self.hint.show(remarks(result), "warning")
-        if new:
-            self.ui.refinedRadio.setChecked(True)
-            self.ui.showUncertaintyCheckBox.setChecked(False)
+        self.show_remarks()
         self._refresh_controls(result)
+
+    def show_remarks(self) -> None:
+        """In full what is said of the selected structure; of all where none is selected."""
+        if self.result is not None:
+            self.hint.show(remarks(self.result, self.table.selected()), "warning")
 
     def _refresh_controls(self, result: Result) -> None:
         ui = self.ui
@@ -88,9 +135,7 @@ class ResultView:
         if display is not None:
             ui.outlineCheckBox.setChecked(bool(display.GetVisibility2DOutline()))
             ui.fillCheckBox.setChecked(bool(display.GetVisibility2DFill()))
-            # A node is visible in 3D from the first; something shows once it has surfaces.
-            made = result.segmentation.GetSegmentation().ContainsRepresentation(SURFACE)
-            ui.show3DButton.setChecked(bool(made and display.GetVisibility3D()))
+            ui.show3DButton.setChecked(is_in_3d(result))
 
     def on_choice(self, _index: int = 0) -> None:
         """Another result of this query; the others are hidden."""
@@ -98,11 +143,16 @@ class ResultView:
         found = [result for result in self.logic.results() if result.id == chosen]
         if found and self.result is not None and chosen != self.result.id:
             with reporting():
-                self.logic.showResult(found[0], "refined")
                 self.result = found[0]
-                self.ui.refinedRadio.setChecked(True)
-                self.ui.showUncertaintyCheckBox.setChecked(False)
-                self.refresh(found[0].query)
+                self._bring(found[0])
+                self.refresh(self._query)
+
+    def on_row(self, row: int, _column: int = 0) -> None:
+        """A click on a structure brings it into the slice views, and what is said of it here."""
+        if self.result is not None and row < len(self.result.rows):
+            with reporting():
+                self.logic.goTo(self.result, self.result.rows[row].name)
+            self.show_remarks()
 
     def on_delete(self) -> None:
         """Delete after asking; the next newest takes its place."""
@@ -111,12 +161,9 @@ class ResultView:
         name = self.result.segmentation.GetName()
         question = _("Delete the result {name} from the scene?").format(name=name)
         if agree(question, _("Delete a result")):
-            query = self.result.query
             with reporting():
                 self.logic.deleteResult(self.result)
-                self.refresh(query)
-                if self.result is not None:
-                    self.logic.showResult(self.result, "refined")
+                self.refresh(self._query)
 
     def on_kind(self) -> None:
         """Refined or unrefined."""
@@ -154,27 +201,30 @@ def result_text(result: Result, adapter: str) -> str:
     return ", ".join([result.segmentation.GetName(), *(part for part in parts if part)])
 
 
-def remarks(result: Result) -> str:
-    """All that should be looked at, in full: cells of the table are short."""
-    notes = [line for row in result.rows for line in row.note.splitlines()]
-    return "\n".join(dict.fromkeys([*notes, *result.warnings]))
+def remarks(result: Result, names: Collection[str] = ()) -> str:
+    """All that should be looked at, in full: cells of the table are short.
+
+    Args:
+        names: of the structures that are asked for; empty for all, and the result as a whole.
+    """
+    rows = [row for row in result.rows if (row.name in names if names else needs_look(row))]
+    notes = [line for row in rows for line in sentences_of(row).splitlines()]
+    return "\n".join(dict.fromkeys([*notes, *(() if names else result.warnings)]))
 
 
 def result_cells(row: ResultRow) -> tuple[Cell, ...]:
-    """One structure's volume against what was expected."""
+    """One structure's volume against what was expected, and a place for what is to be looked at."""
     volume = ml_text(row.volume_ml)
-    before = _("Without refinement: {volume} ml").format(volume=ml_text(row.unrefined_ml))
-    expected, tip = "–", _("No prior was used.")
+    before = _("Before it was adjusted: {volume} ml").format(volume=ml_text(row.unrefined_ml))
+    expected, tip = "–", _("No expected volume was used.")
     if row.prior is not None and row.prior.enabled:
         expected = range_text(row.prior.lower_ml, row.prior.upper_ml)
-        tip = _("Mean of the supports: {mean} ml").format(mean=ml_text(row.prior.mean_ml))
-    remark = " ".join(row.note.splitlines()) or (
-        "" if row.within else _("outside what was expected")
-    )
-    icon = None if row.within else qt.QStyle.SP_MessageBoxWarning
+        tip = _("Mean of the annotated volumes: {mean} ml").format(mean=ml_text(row.prior.mean_ml))
+    flags = flags_of(row)
+    icon = qt.QStyle.SP_MessageBoxWarning if needs_look(row) else None
     return (
-        Cell(row.name, color=row.color),
-        Cell(volume, before, bold=not row.within),
+        Cell(row.name, _("Click to see it in the slice views."), color=row.color),
+        Cell(volume, before, bold=bool(out_of_range(row)) or needs_look(row)),
         Cell(expected, tip),
-        Cell(remark, icon=icon),
+        Cell("; ".join(flags), "\n".join(dict.fromkeys([*flags, sentences_of(row)])), icon=icon),
     )

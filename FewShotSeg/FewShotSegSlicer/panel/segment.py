@@ -8,7 +8,8 @@ from slicer.i18n import tr as _
 
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import End, Progress
-from .navigation import show_alone, volume_on_screen
+from ..scene.verdict import kind_of
+from ..scene.views import volume_on_screen
 from .progress import TaskView
 from .results import ResultView
 from .tools import Hint, busy_with, current_id, fill_combo, gate, reporting
@@ -25,7 +26,7 @@ class SegmentSection:
         self.hint = Hint(ui.segmentHintIcon, ui.segmentHint)
         self.status = Hint(ui.segmentStatusIcon, ui.segmentStatus)
         self.task = TaskView(ui.segmentProgress, ui.cancelSegmentButton, self.status, logic)
-        self.results = ResultView(ui, logic)
+        self.results = ResultView(ui, logic, self.status)
         ui.adapterCombo.connect("activated(int)", self.on_adapter)
         ui.segmentButton.connect("clicked()", self.on_segment)
 
@@ -79,10 +80,8 @@ class SegmentSection:
         if end.kind != self.KIND:
             return
         self.task.end(end)
-        if end.result is not None:
-            query = end.result.query
-            others = [row.segmentation for row in self.logic.supports() if row.volume is not query]
-            show_alone(query, others)
+        if end.result is not None:  # which is on screen already; see ResultView.refresh
+            self.status.show(end.message, kind_of(end.result))
 
     def on_adapter(self, _index: int = 0) -> None:
         """A person chose an adapter."""

@@ -10,8 +10,9 @@ from slicer.i18n import tr as _
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import End, Progress, SupportRow
 from ..messages import tell
+from ..scene.views import volume_on_screen
 from .dialogs import choose_folder
-from .navigation import open_segment_editor, volume_on_screen
+from .navigation import open_segment_editor
 from .progress import TaskView
 from .tools import Cell, Hint, Table, busy_with, gate, reporting
 

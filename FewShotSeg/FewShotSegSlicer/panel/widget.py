@@ -144,6 +144,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameters, vtk.vtkCommand.ModifiedEvent, self.refresh_soon)
         self._parameters = parameters
         self.adapters.method.parameters = self.segment.parameters = parameters
+        self.segment.results.settle()
         if parameters is not None:
             self._gui_tag = parameters.connectGui(self.ui)
             self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.refresh_soon)

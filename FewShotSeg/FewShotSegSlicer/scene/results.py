@@ -11,6 +11,8 @@ from slicer.i18n import tr as _
 from FewShotSegLib.core.errors import InputError
 
 from ..interface.rows import PriorRow, Result, ResultRow
+from . import views
+from .segments import SURFACE
 from .state import QUERY, REFINED, SEGMENTATION, UNCERTAINTY, UNREFINED, SceneState
 
 
@@ -30,6 +32,7 @@ def result_of(state: SceneState, row: Mapping[str, Any]) -> Result:
                 _prior(line["prior"]),
                 line["within"],
                 line["note"],
+                tuple(line.get("brief", ())),  # of a scene saved earlier there are none
             )
             for line in row["table"]
         ),
@@ -83,18 +86,54 @@ def _prior(report: Mapping[str, Any]) -> PriorRow:
 
 
 def show_result(result: Result, what: str, others: Sequence[Result] = ()) -> None:
-    """Show the refined or the unrefined segmentation, and hide the other.
+    """Show the refined or the unrefined segmentation, and nothing else over its query.
 
     Args:
-        others: results of which those of the same query are hidden too.
+        others: all results; they are hidden, like whatever was drawn on other volumes.
     """
     for other in others:
-        if other.query is result.query and other.segmentation is not result.segmentation:
+        if other.segmentation is not result.segmentation:
             hide_result(other)
+    own = [n for one in (result, *others) for n in (one.segmentation, one.unrefined) if n]
+    views.hide_others(result.query, (result.segmentation, result.unrefined), own)
     for node, name in ((result.segmentation, "refined"), (result.unrefined, "unrefined")):
         if node is not None and node.GetDisplayNode() is not None:
             same = result.unrefined is None and name == "refined"
             node.GetDisplayNode().SetVisibility(name == what or same)
+    if not is_in_3d(result):
+        views.show_outline(None)
+
+
+def show_volume(volume: Any, results: Sequence[Result]) -> None:
+    """Bring a volume on screen that has no result, or of which none is to be shown.
+
+    Args:
+        results: all; they are hidden, like whatever was drawn on other volumes.
+    """
+    for result in results:
+        hide_result(result)
+    views.hide_others(volume, (), [one.segmentation for one in results])
+    views.show_outline(None)
+    views.show_volume(volume)
+
+
+def go_to(result: Result, structure: str = "") -> None:
+    """Bring a result's volume on screen, and a structure into all slice views.
+
+    Args:
+        structure: its name; empty for the largest. One that was not found moves nothing.
+    """
+    if result.query is None or result.segmentation is None:
+        return
+    views.show_volume(result.query)
+    found = [row for row in result.rows if row.volume_ml > 0]
+    largest = max(found, key=lambda row: row.volume_ml).name if found else ""
+    segments = result.segmentation.GetSegmentation()
+    place = views.middle_of(
+        result.segmentation, segments.GetSegmentIdBySegmentName(structure or largest)
+    )
+    if place is not None:
+        views.bring_into_view(place)
 
 
 def hide_result(result: Result) -> None:
@@ -120,11 +159,28 @@ def show_uncertainty(result: Result, visible: bool) -> None:
             composite.SetForegroundOpacity(0.0)
 
 
+def is_in_3d(result: Result) -> bool:
+    """Whether a result's surfaces are made and shown."""
+    node = result.segmentation
+    display = node.GetDisplayNode() if node is not None else None
+    if display is None or not display.GetVisibility():
+        return False
+    # A node is visible in 3D from the first; something shows once it has surfaces.
+    made = node.GetSegmentation().ContainsRepresentation(SURFACE)
+    return bool(made and display.GetVisibility3D())
+
+
 def show_3d(result: Result, visible: bool) -> None:
-    """Show the refined segments in the 3D views; their surfaces are made when first wanted."""
+    """Show the refined segments in the 3D views, in the box of their volume.
+
+    Their surfaces are made when first wanted.
+    """
     node = result.segmentation
     if node is None:
         return
     if visible:
         node.CreateClosedSurfaceRepresentation()
     node.GetDisplayNode().SetVisibility3D(bool(visible))
+    views.show_outline(result.query if visible else None)
+    if visible:
+        views.centre_3d()

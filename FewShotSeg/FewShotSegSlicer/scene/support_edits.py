@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from FewShotSegLib.core.errors import InputError
 
 from ..interface.rows import Changed, SupportRow
-from . import supports
+from . import supports, views
 from .session import Session
 from .structure_edits import prepare_editing
 from .structures import adopt
@@ -58,7 +58,7 @@ class SupportEdits:
         row = self._support(support_id)
         if row.state == "missing":
             raise InputError(row.problem)
-        supports.show_support(row, self.supports())
+        views.show_support(row)
 
     def _support(self, support_id: str) -> SupportRow:
         for row in self.supports():

@@ -205,7 +205,7 @@ def likely_modality(state: SceneState) -> str:
         image = volume.GetImageData() if row["ticked"] and volume is not None else None
         if image is not None and image.GetNumberOfPoints():
             kind = modality_of(image.GetScalarRange()[0])
-            return "CT" if kind == "MR" and _is_offset_ct(volume, image) else kind
+            return "CT" if kind == "MR" and is_offset_volume(volume, image) else kind
     return "CT"
 
 
@@ -213,7 +213,7 @@ _offset_ct: dict[str, tuple[int, bool]] = {}
 """By a volume's ID: the time of its image that was looked at, and what it is."""
 
 
-def _is_offset_ct(volume: Any, image: Any) -> bool:
+def is_offset_volume(volume: Any, image: Any) -> bool:
     """Whether a volume is a CT that was stored 1024 too high."""
     time, known = image.GetMTime(), _offset_ct.get(volume.GetID())
     if known is None or known[0] != time:
@@ -243,19 +243,3 @@ def _state_of(volume: Any, segmentation: Any) -> tuple[str, str]:
     if not drawn:
         return "nothing drawn", _("Its segments are empty. Open it in Segment Editor, and draw.")
     return "ready", ""
-
-
-def show_support(row: SupportRow, others: list[SupportRow]) -> None:
-    """A row's volume into the slice views, centred on its segments, with its segments alone."""
-    slicer.util.setSliceViewerLayers(background=row.volume, foreground=None, label=None)
-    for other in others:
-        display = other.segmentation.GetDisplayNode() if other.segmentation is not None else None
-        if display is not None:
-            display.SetVisibility(other.segmentation is row.segmentation)
-    bounds = [0.0] * 6
-    row.segmentation.GetRASBounds(bounds)
-    if bounds[0] > bounds[1]:
-        row.volume.GetRASBounds(bounds)
-    centre = [(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)]
-    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        node.JumpSliceByCentering(*centre)

@@ -1,0 +1,79 @@
+"""What about a result should be looked at: by structure, and of the whole in a sentence."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from slicer.i18n import tr as _
+
+from ..interface.rows import Result, ResultRow
+from ..text import ml_text
+
+MOVED = 1 / 3
+"""Part of a structure's volume that an adjustment has to take away or add to be named."""
+
+
+def out_of_range(row: ResultRow) -> Literal["", "below", "above"]:
+    """On which side of its expected volume a structure is; empty where it is within."""
+    prior = row.prior
+    if prior is None or not prior.enabled:
+        return ""
+    if prior.lower_ml is not None and row.volume_ml < prior.lower_ml:
+        return "below"
+    if prior.upper_ml is not None and row.volume_ml > prior.upper_ml:
+        return "above"
+    return ""
+
+
+def was_moved(row: ResultRow) -> bool:
+    """Whether the adjustment to the expected volume changed a structure by a third or more."""
+    larger = max(row.volume_ml, row.unrefined_ml)
+    return abs(row.volume_ml - row.unrefined_ml) >= MOVED * larger > 0
+
+
+def flags_of(row: ResultRow) -> list[str]:
+    """What to look at in a structure, a few words each; empty where nothing stands out."""
+    found = []
+    side = out_of_range(row)
+    if row.volume_ml <= 0:
+        found.append(_("not found"))
+    elif side:
+        words = {"below": _("smaller than expected"), "above": _("larger than expected")}
+        if row.within:
+            words = {"below": _("just below expected"), "above": _("just above expected")}
+        found.append(words[side])
+    if was_moved(row):
+        found.append(_("adjusted, was {volume} ml").format(volume=ml_text(row.unrefined_ml)))
+    found += [text for text in row.brief if text not in found]
+    if not row.within and not found:
+        found.append(row.note.splitlines()[0] if row.note else _("not as expected"))
+    return found
+
+
+def needs_look(row: ResultRow) -> bool:
+    """Whether a structure may be wrong. One that misses its range by a hair is marked, no more."""
+    return not row.within or row.volume_ml <= 0 or was_moved(row) or bool(row.brief)
+
+
+def sentences_of(row: ResultRow) -> str:
+    """The same in full, a sentence a line, with the structure's name."""
+    flags = flags_of(row)
+    return row.note or (f"{row.name}: {'; '.join(flags)}." if flags else "")
+
+
+def kind_of(result: Result) -> Literal["done", "warning"]:
+    """Whether there is anything to look at: then a result is no success yet."""
+    return "warning" if any(map(needs_look, result.rows)) else "done"
+
+
+def sentence_of(result: Result) -> str:
+    """The whole result for a status line."""
+    name = result.query.GetName() if result.query is not None else ""
+    text = _("«{query}» is segmented in {s:.0f} seconds.").format(query=name, s=result.seconds)
+    missing = [row.name for row in result.rows if row.volume_ml <= 0]
+    flagged = [row.name for row in result.rows if needs_look(row) and row.volume_ml > 0]
+    if missing:
+        text += " " + _("Not found in it: {names}.").format(names=", ".join(missing))
+    if flagged:
+        text += " " + _("Look at: {names}.").format(names=", ".join(flagged))
+    return text
