@@ -46,6 +46,8 @@ from .scene.support_edits import SupportEdits
 from .scene.supports import likely_modality
 
 MAX_LOG_LINES = 2000
+COUNTED = ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode", "vtkMRMLModelNode")
+"""Classes of the nodes that can be a part of a support or of a result."""
 
 
 class FewShotSegLogic(
@@ -78,6 +80,7 @@ class FewShotSegLogic(
             self.addObserver(scene, event, self._on_new_scene)
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
             self.addObserver(scene, event, self._on_node)
+        self.addObserver(scene, scene.EndBatchProcessEvent, self._on_batch)
         slicer.app.connect("aboutToQuit()", self.close)
         remove_abandoned()
 
@@ -145,9 +148,15 @@ class FewShotSegLogic(
             return
         if node.IsA("vtkMRMLTextNode"):
             self._tell(Changed("adapters"))
-        elif node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLScalarVolumeNode"):
+        elif any(node.IsA(kind) for kind in COUNTED):
             self._tell(Changed("supports"))
             self._tell(Changed("results"))
+
+    def _on_batch(self, caller: Any = None, event: Any = None) -> None:
+        """Of nodes that came or went in one go, as those of a DICOM study, none was heard of."""
+        if not slicer.mrmlScene.IsBatchProcessing():
+            for part in ("supports", "adapters", "results"):
+                self._tell(Changed(part))
 
     # --- foundation model and device
 

@@ -29,9 +29,13 @@ class SupportsTest(PanelTestCase):
     def test_the_volume_on_screen_is_offered(self) -> None:
         first, second = self.add_volumes(2)
         slicer.util.setSliceViewerLayers(background=second)
+        self.logic.parameters.queryVolume = first
         self.panel.enter()
         self.assertIs(self.ui.volumeSelector.currentNode(), second)
+        self.logic.parameters.queryVolume = None
+        self.panel.enter()
         self.assertIs(self.logic.parameters.queryVolume, second)
+        self.assertIsNot(self.ui.volumeSelector.currentNode(), second, "it is the query")
 
     def test_a_support_on_screen_is_not_offered_as_query(self) -> None:
         (volume,) = self.add_volumes(1)

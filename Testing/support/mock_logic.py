@@ -218,6 +218,18 @@ class MockLogic:
         self._call("addSceneSupports")
         return 0
 
+    def chooseAnnotation(self, support_id: str, choice_id: str) -> None:
+        self._call("chooseAnnotation", support_id, choice_id)
+        self.changed()
+
+    def proposedSupport(self, on_screen: Any = None) -> Any:
+        taken = [self.parameters.queryVolume, *(row.volume for row in self.support_rows)]
+        return None if on_screen in taken else on_screen
+
+    def proposedQuery(self, on_screen: Any = None) -> Any:
+        taken = any(row.volume is on_screen for row in self.support_rows)
+        return None if taken else on_screen
+
     def addFolder(self, folder: str) -> int:
         self._call("addFolder", folder)
         return 2

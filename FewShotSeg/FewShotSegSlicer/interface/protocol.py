@@ -84,12 +84,30 @@ class LogicProtocol(Protocol):
     # support set
     def supports(self) -> list[SupportRow]: ...
     def addSupport(self, volume: Any, segmentation: Any = None) -> str:
-        """Add a row and return its id. Without a segmentation: the one that has the volume as
-        reference, else a new empty one with the class list as empty segments."""
+        """Add a row and return its id. The annotation may also be a label map or a surface model.
+        Without one: the one that was drawn on the volume, by reference, geometry or name; a row
+        that waits for a choice where several could have been; else a new empty segmentation with
+        the class list as empty segments."""
         ...
 
     def addSceneSupports(self) -> int:
-        """Add every volume in the scene that has a segmentation; how many were added."""
+        """Add every volume in the scene that has an annotation; how many were added. Rows with the
+        state ``choose`` may have come in addition."""
+        ...
+
+    def chooseAnnotation(self, support_id: str, choice_id: str) -> None:
+        """Give a row with the state ``choose`` one of its ``choices``; an empty id stands for a new
+        empty segmentation."""
+        ...
+
+    def proposedSupport(self, on_screen: Any = None) -> Any:
+        """The volume to offer for adding: the one on screen if it can be, else the first that can;
+        never the query, nor one with a row or a result; or None."""
+        ...
+
+    def proposedQuery(self, on_screen: Any = None) -> Any:
+        """The volume to offer for segmenting: one without annotation, the one on screen first; or
+        None."""
         ...
 
     def addFolder(self, folder: str) -> int:

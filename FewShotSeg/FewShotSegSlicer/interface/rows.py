@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+SupportState = Literal["ready", "no segments", "nothing drawn", "missing", "unusable", "choose"]
+
 # --- rows of the tables -------------------------------------------------------------------------
 
 
@@ -61,6 +63,18 @@ class DeviceRow:
 
 
 @dataclass(frozen=True)
+class AnnotationChoice:
+    """One annotation that could be a volume's.
+
+    Attributes:
+        id: for :meth:`LogicProtocol.chooseAnnotation`. title: the names of its nodes.
+    """
+
+    id: str
+    title: str
+
+
+@dataclass(frozen=True)
 class SupportRow:
     """One support.
 
@@ -71,8 +85,10 @@ class SupportRow:
         structures: names of the classes with at least one voxel here.
         ticked: whether the next training uses it.
         state: ``ready``, or what is missing: ``no segments`` (the segmentation is empty),
-            ``nothing drawn`` (its segments are), ``missing`` (a node is gone), ``unusable``.
+            ``nothing drawn`` (its segments are), ``missing`` (a node is gone), ``unusable``, or
+            ``choose`` (several annotations could be this volume's, or one could be of several).
         problem: one sentence on what to do; empty where it is ready.
+        choices: of a row that waits for one, best first.
     """
 
     id: str
@@ -82,8 +98,9 @@ class SupportRow:
     segmentation_name: str
     structures: tuple[str, ...] = ()
     ticked: bool = True
-    state: Literal["ready", "no segments", "nothing drawn", "missing", "unusable"] = "ready"
+    state: SupportState = "ready"
     problem: str = ""
+    choices: tuple[AnnotationChoice, ...] = ()
 
 
 @dataclass(frozen=True)

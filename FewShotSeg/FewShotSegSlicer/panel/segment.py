@@ -31,11 +31,11 @@ class SegmentSection:
         ui.segmentButton.connect("clicked()", self.on_segment)
 
     def take_volume_on_screen(self) -> None:
-        """Where no query is chosen yet, take the volume on screen unless it's a support."""
+        """Where no query is chosen yet, take the one on screen that is there to be segmented."""
         if self.parameters is None or self.parameters.queryVolume is not None:
             return
-        node = volume_on_screen()
-        if node is not None and not any(row.volume is node for row in self.logic.supports()):
+        node = self.logic.proposedQuery(volume_on_screen())
+        if node is not None:
             self.parameters.queryVolume = node
 
     def refresh(self) -> None:

@@ -11,6 +11,7 @@ from ..interface.protocol import LogicProtocol
 from ..interface.rows import End, Progress, SupportRow
 from ..messages import tell
 from ..scene.views import volume_on_screen
+from .annotation_chooser import AnnotationChooser
 from .dialogs import choose_folder
 from .navigation import open_segment_editor
 from .progress import TaskView
@@ -28,6 +29,7 @@ def state_text(row: SupportRow) -> str:
         "nothing drawn": _("nothing drawn"),
         "missing": _("deleted"),
         "unusable": _("unusable"),
+        "choose": _("to choose"),
     }[row.state]
 
 
@@ -41,6 +43,9 @@ class SupportsSection:
         self.task = TaskView(ui.phantomsProgress, ui.cancelPhantomsButton, self.status, logic)
         self.table = Table(ui.supportsTable, VOLUME, WIDTHS)
         self.table.on_edit(self.on_tick)
+        self.chooser = AnnotationChooser(logic)
+        ui.supportsSection.layout().addWidget(self.chooser.widget)
+        self._proposed: Any = None
         ui.supportsTable.connect("itemSelectionChanged()", self.refresh_buttons)
         ui.supportsTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.on_volume_changed)
@@ -55,10 +60,21 @@ class SupportsSection:
             button.connect("clicked()", slot)
 
     def take_volume_on_screen(self) -> None:
-        """Offer the volume that is on screen for adding."""
-        node = volume_on_screen()
-        if node is not None:
+        """Offer the volume that is on screen for adding, unless it is the query or has a row."""
+        self._offer(self.logic.proposedSupport(volume_on_screen()))
+
+    def _offer(self, node: Any) -> None:
+        self._proposed = node
+        if node is not self.ui.volumeSelector.currentNode():
             self.ui.volumeSelector.setCurrentNode(node)
+
+    def _offer_again(self) -> None:
+        """Nodes came, or the query is another: what a person chose by hand stays."""
+        node = self.logic.proposedSupport(volume_on_screen())
+        shown = self.ui.volumeSelector.currentNode()
+        parameters = self.logic.getParameterNode()
+        if shown is None or shown is self._proposed or shown is parameters.queryVolume:
+            self._offer(node)
 
     def refresh(self) -> None:
         """Show what the logic says."""
@@ -89,6 +105,7 @@ class SupportsSection:
         making = self.logic.running() == "phantoms"
         self.task.refresh(making)
         self.ui.phantomsTask.setVisible(making)
+        self._offer_again()
         self.refresh_buttons()
 
     def on_progress(self, progress: Progress) -> None:
@@ -102,7 +119,9 @@ class SupportsSection:
     def _obstacle(self, rows: list[SupportRow], ready: int) -> tuple[str, str]:
         if not rows:
             return _("Add the volumes that you annotated, 1 to 10 of them."), "missing"
-        bad = [row for row in rows if row.ticked and row.state != "ready"]
+        bad = [
+            row for row in rows if row.state == "choose" or (row.ticked and row.state != "ready")
+        ]
         if bad:
             text = _("{volume}: {problem}").format(
                 volume=bad[0].volume_name, problem=bad[0].problem or state_text(bad[0])
@@ -117,6 +136,7 @@ class SupportsSection:
     def refresh_buttons(self) -> None:
         """Enable what makes sense for the selection."""
         ui, count = self.ui, len(self.table.selected())
+        self.chooser.refresh(self.logic.supports(), self.table.selected())
         busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
         none = _("Select a row of the table first.") if count == 0 else ""
         many = _("Select one row alone.") if count > 1 else ""
@@ -126,14 +146,22 @@ class SupportsSection:
             busy or none or many,
             _("Draw on this volume in Segment Editor; every structure is there as a segment."),
         )
-        gate(ui.removeSupportButton, busy or none, _("Take the rows out; no node is deleted."))
+        gate(
+            ui.removeSupportButton,
+            busy or none,
+            _("Take the rows out. What you loaded or drew stays."),
+        )
         volume = ui.volumeSelector.currentNode()
         gate(
             ui.addSupportButton,
             busy or ("" if volume else _("Load a volume first.")),
             _("Add this volume to the support set."),
         )
-        gate(ui.addSceneButton, busy, _("Add every volume that has a segmentation."))
+        gate(
+            ui.addSceneButton,
+            busy,
+            _("Add every volume that has a segmentation, a label map or surface models."),
+        )
         gate(ui.addFolderButton, busy, _("Load pairs of image and segmentation files."))
 
     def selected(self) -> SupportRow | None:
@@ -164,8 +192,14 @@ class SupportsSection:
     def on_add_scene(self) -> None:
         """Add all volumes that have a segmentation."""
         with reporting():
-            if not self.logic.addSceneSupports():
-                tell(_("There is no volume with a segmentation that isn't in the table already."))
+            count = self.logic.addSceneSupports()
+            if not count and not any(row.state == "choose" for row in self.logic.supports()):
+                tell(
+                    _(
+                        "There is no volume with a segmentation or a label map that isn't in the "
+                        "table already. To pair one by hand, choose both beside Add."
+                    )
+                )
 
     def on_add_folder(self) -> None:
         """Load a folder of pairs."""

@@ -112,8 +112,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self) -> None:
         """Called each time the module is opened."""
         self.initializeParameterNode()
+        self.segment.take_volume_on_screen()  # first: the query is not offered for adding
         self.supports.take_volume_on_screen()
-        self.segment.take_volume_on_screen()
         self.refresh()
 
     def exit(self) -> None:

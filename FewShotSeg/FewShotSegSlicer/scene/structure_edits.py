@@ -10,11 +10,12 @@ from slicer.i18n import tr as _
 from FewShotSegLib.core.errors import InputError
 
 from ..interface.rows import Changed, PriorEdit
+from .pairing import reference_of
 from .segments import TERMINOLOGY_TAG
 from .session import Session
 from .state import SEGMENTATION, VOLUME, new_id
 from .structures import NO_PRIOR, adopt, change_of, match, new_row
-from .supports import new_segmentation, place_on, reference_of
+from .supports import new_segmentation, place_on
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -127,8 +128,11 @@ def prepare_editing(session: Session, support_id: str) -> tuple[Any, Any]:
     """A row's volume and segmentation, with one segment for each class."""
     state = session.state
     data, members = match(state)
-    if support_id not in {row["id"] for row in data["supports"]}:
+    support = next((row for row in data["supports"] if row["id"] == support_id), None)
+    if support is None:
         raise InputError(_("There is no such support."))
+    if support.get("choose"):
+        raise InputError(_("Choose the annotation of this volume first, below the table."))
     volume = state.node_of(VOLUME, support_id)
     if volume is None:
         raise InputError(_("The volume of this row was deleted. Remove the row."))

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from FewShotSegLib.core.errors import InputError
 
 from ..interface.rows import Changed, SupportRow
-from . import supports, views
+from . import proposals, supports, views
 from .session import Session
 from .structure_edits import prepare_editing
 from .structures import adopt
@@ -30,7 +30,8 @@ class SupportEdits:
             _node(volume),
             _node(segmentation) if segmentation is not None else None,
         )
-        if not self._support(row_id).structures:
+        row = self._support(row_id)
+        if row.segmentation is not None and not row.structures:
             prepare_editing(self.session, row_id)
         self._changed_supports()
         return row_id
@@ -39,6 +40,17 @@ class SupportEdits:
         count = supports.add_scene_supports(self.session.state)
         self._changed_supports()
         return count
+
+    def chooseAnnotation(self, support_id: str, choice_id: str) -> None:
+        supports.choose_annotation(self.session.state, support_id, choice_id)
+        self._changed_supports()
+
+    def proposedSupport(self, on_screen: Any = None) -> Any:
+        return proposals.proposed_support(self.session.state, on_screen)
+
+    def proposedQuery(self, on_screen: Any = None) -> Any:
+        has_adapter = bool(self.session.adapters.nodes())
+        return proposals.proposed_query(self.session.state, on_screen, has_adapter)
 
     def addFolder(self, folder: str) -> int:
         count = supports.add_folder(self.session.state, folder)
@@ -56,7 +68,7 @@ class SupportEdits:
 
     def showSupport(self, support_id: str) -> None:
         row = self._support(support_id)
-        if row.state == "missing":
+        if row.state in ("missing", "choose"):
             raise InputError(row.problem)
         views.show_support(row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +13,129 @@ from FewShotSegLib.core.ct_offset import is_offset_ct
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.modality import MODALITIES, modality_of
 
-from ..interface.rows import SupportRow
+from ..interface.rows import AnnotationChoice, SupportRow
+from .annotations import (
+    as_segmentation,
+    is_dispensable,
+    is_label_map,
+    mark_made,
+    refer_to_volume,
+    remove_node,
+)
 from .geometry import parent_matrix, volume_affine, volume_array
+from .pairing import Sources, annotation_of, choices_for, find_pairs, result_nodes
 from .segments import has_voxels, list_segments
-from .state import REFINED, SEGMENTATION, UNREFINED, VOLUME, SceneState, new_id
+from .state import SEGMENTATION, VOLUME, SceneState, new_id
 from .structures import match
 
 MOST_KNOWN = 100
 """Volumes whose kind is remembered."""
 
 
-def add_support(state: SceneState, volume: Any, segmentation: Any = None) -> str:
+def add_support(state: SceneState, volume: Any, annotation: Any = None) -> str:
     """Add a row; the id of the one that is there already, if it is.
 
+    Args:
+        annotation: a segmentation, a label map or a surface model; where it is None, the one that
+            was drawn on the volume, else a new empty segmentation. Where several could be the
+            volume's, the row waits for a choice.
+
     Raises:
-        InputError: the nodes are not a volume and a segmentation.
+        InputError: the nodes are not a volume and its annotation.
     """
     if volume is None or not volume.IsA("vtkMRMLScalarVolumeNode"):
         raise InputError(_("Choose a volume to add as a support."))
+    if is_label_map(volume) and not volume.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise InputError(
+            _("«{name}» holds labels, not an image. Choose the image.").format(
+                name=volume.GetName()
+            )
+        )
     volume_array(volume)
-    if segmentation is not None and not segmentation.IsA("vtkMRMLSegmentationNode"):
+    if annotation is not None and not _is_annotation(annotation):
         raise InputError(_("Choose a segmentation for the support."))
-    segmentation = segmentation or segmentation_of(volume, state)
+    sources = (annotation,) if annotation is not None else annotation_of(state, volume)
+    if not sources:
+        return _add_unannotated(state, volume)
+    return _add_row(state, volume, as_segmentation(sources, volume))
+
+
+def _is_annotation(node: Any) -> bool:
+    if node.IsA("vtkMRMLScalarVolumeNode"):
+        return is_label_map(node)
+    return node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLModelNode")
+
+
+def _add_unannotated(state: SceneState, volume: Any) -> str:
+    """A row of a volume of which no annotation is known: one to choose, or one to draw."""
+    for row in state.read()["supports"]:
+        if state.node_of(VOLUME, row["id"]) is volume:
+            if state.node_of(SEGMENTATION, row["id"]) is None and not row.get("choose"):
+                state.refer(SEGMENTATION, row["id"], new_segmentation(volume))
+            return row["id"]
+    if choices_for(state, volume):
+        return _add_row(state, volume, None)
+    return _add_row(state, volume, new_segmentation(volume))
+
+
+def _add_row(state: SceneState, volume: Any, segmentation: Any) -> str:
+    """A row of these nodes; without a segmentation it waits for a choice, and is not used."""
     data = state.read()
     for row in data["supports"]:
         same = state.node_of(VOLUME, row["id"]) is volume
         if same and state.node_of(SEGMENTATION, row["id"]) in (segmentation, None):
-            state.refer(SEGMENTATION, row["id"], segmentation)
+            if segmentation is not None:
+                state.refer(SEGMENTATION, row["id"], segmentation)
+                refer_to_volume(segmentation, volume)
+                row["ticked"] = row["ticked"] or bool(row.pop("choose", False))
+                state.write(data)
             return row["id"]
+    row = {"id": new_id(), "ticked": segmentation is not None}
     if segmentation is None:
-        segmentation = new_segmentation(volume)
-    row_id = new_id()
-    state.refer(VOLUME, row_id, volume)
-    state.refer(SEGMENTATION, row_id, segmentation)
-    data["supports"].append({"id": row_id, "ticked": True})
+        row["choose"] = True
+    else:
+        refer_to_volume(segmentation, volume)
+    state.refer(VOLUME, row["id"], volume)
+    state.refer(SEGMENTATION, row["id"], segmentation)
+    data["supports"].append(row)
     state.write(data)
-    return row_id
+    return row["id"]
+
+
+def choose_annotation(state: SceneState, row_id: str, choice_id: str) -> None:
+    """Give a row that waits for it one of its choices; an empty id is a new, empty segmentation.
+
+    Other rows that waited for the same annotation and have no choice left are taken out.
+
+    Raises:
+        InputError: there is no such row, or no such choice.
+    """
+    volume = state.node_of(VOLUME, row_id)
+    if volume is None:
+        raise InputError(_("There is no such support."))
+    if not choice_id:
+        segmentation = new_segmentation(volume)
+    else:
+        found = [s for s in choices_for(state, volume) if _choice_id(s) == choice_id]
+        if not found:
+            raise InputError(_("That annotation is not in the scene any more, or used already."))
+        segmentation = as_segmentation(found[0], volume)
+    _add_row(state, volume, segmentation)
+    for row in state.read()["supports"]:
+        other = state.node_of(VOLUME, row["id"])
+        if row.get("choose") and (other is None or not choices_for(state, other)):
+            remove_support(state, row["id"])
+
+
+def _choice_id(sources: Sources) -> str:
+    return ",".join(node.GetID() for node in sources)
+
+
+def _choices(state: SceneState, volume: Any) -> tuple[AnnotationChoice, ...]:
+    return tuple(
+        AnnotationChoice(_choice_id(sources), ", ".join(node.GetName() for node in sources))
+        for sources in choices_for(state, volume)
+    )
 
 
 def new_segmentation(volume: Any) -> Any:
@@ -55,6 +143,7 @@ def new_segmentation(volume: Any) -> Any:
     name = slicer.mrmlScene.GenerateUniqueName(f"{volume.GetName()} segmentation")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
+    mark_made(node)
     place_on(node, volume)
     return node
 
@@ -66,44 +155,26 @@ def place_on(segmentation: Any, volume: Any) -> None:
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
 
 
-def segmentation_of(volume: Any, state: SceneState) -> Any:
-    """The segmentation that was drawn on a volume, None if there is none."""
-    ours = result_nodes(state)
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if reference_of(node) is volume and node not in ours:
-            return node
-    return None
-
-
-def reference_of(segmentation: Any) -> Any:
-    """The volume that a segmentation was drawn on, or None."""
-    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    return segmentation.GetNodeReference(role)
-
-
-def result_nodes(state: SceneState) -> list[Any]:
-    """Segmentations that this module made: nobody annotated them."""
-    return [
-        state.node_of(role, row["id"])
-        for row in state.read()["results"]
-        for role in (REFINED, UNREFINED)
-    ]
-
-
 def add_scene_supports(state: SceneState) -> int:
-    """Add every volume of the scene that has a segmentation with segments."""
-    count, before = 0, len(state.read()["supports"])
-    ours = result_nodes(state)
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        volume = reference_of(node)
-        if volume is None or node in ours or not list_segments(node):
-            continue
+    """Add every volume of the scene that has an annotation; how many.
+
+    Rows that wait for a choice are added too, and not counted; see :func:`choose_annotation`.
+    """
+    found, count = find_pairs(state), 0
+    for volume, sources in found.pairs:
+        before = len(_complete(state))
         try:
-            add_support(state, volume, node)
-        except InputError:
+            _add_row(state, volume, as_segmentation(sources, volume))
+        except InputError:  # an empty label map
             continue
-    count = len(state.read()["supports"]) - before
+        count += len(_complete(state)) - before
+    for volume in found.open:
+        _add_row(state, volume, None)
     return count
+
+
+def _complete(state: SceneState) -> list[dict[str, Any]]:
+    return [row for row in state.read()["supports"] if not row.get("choose")]
 
 
 def add_folder(state: SceneState, folder: str) -> int:
@@ -139,18 +210,24 @@ def add_folder(state: SceneState, folder: str) -> int:
             segment = segments.GetNthSegment(number)
             if segment.GetLabelValue() in names:
                 segment.SetName(names[segment.GetLabelValue()])
-        add_support(state, volume, segmentation)
+        _add_row(state, volume, segmentation)
     return len(pairs)
 
 
 def remove_support(state: SceneState, row_id: str) -> None:
-    """Take a row out; its nodes stay in the scene."""
-    data = state.read()
+    """Take a row out. What a person loaded or drew stays in the scene; a segmentation that was made
+    here for the row and holds nothing of a person's goes with it."""
+    data, segmentation = state.read(), state.node_of(SEGMENTATION, row_id)
     data["supports"] = [row for row in data["supports"] if row["id"] != row_id]
     data["assigned"] = {k: v for k, v in data["assigned"].items() if k.split("/")[0] != row_id}
     for role in (VOLUME, SEGMENTATION):
         state.refer(role, row_id, None)
     state.write(data)
+    others = [state.node_of(SEGMENTATION, row["id"]) for row in data["supports"]]
+    if segmentation is None or segmentation in others or segmentation in result_nodes(state):
+        return
+    if is_dispensable(segmentation):
+        remove_node(segmentation)
 
 
 def tick_support(state: SceneState, row_id: str, ticked: bool) -> None:
@@ -174,7 +251,11 @@ def support_rows(state: SceneState) -> list[SupportRow]:
     for row in data["supports"]:
         volume = state.node_of(VOLUME, row["id"])
         segmentation = state.node_of(SEGMENTATION, row["id"])
-        kind, problem = _state_of(volume, segmentation)
+        choices = _choices(state, volume) if row.get("choose") and volume is not None else ()
+        if row.get("choose") and segmentation is None and volume is not None:
+            kind, problem = "choose", _choose_text(volume, choices)
+        else:
+            kind, problem = _state_of(volume, segmentation)
         rows.append(
             SupportRow(
                 row["id"],
@@ -186,9 +267,22 @@ def support_rows(state: SceneState) -> list[SupportRow]:
                 row["ticked"],
                 kind,
                 problem,
+                choices,
             )
         )
     return rows
+
+
+def _choose_text(volume: Any, choices: Sequence[AnnotationChoice]) -> str:
+    if not choices:
+        return _("No annotation in the scene fits this volume. Remove the row, or load one.")
+    if len(choices) == 1:
+        return _(
+            "«{name}» could be of «{volume}», or of another volume. Choose below the table."
+        ).format(volume=volume.GetName(), name=choices[0].title)
+    return _(
+        "Several annotations could be of «{volume}»: {names}. Choose the right one below the table."
+    ).format(volume=volume.GetName(), names=", ".join(choice.title for choice in choices))
 
 
 def likely_modality(state: SceneState) -> str:
