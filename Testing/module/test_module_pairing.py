@@ -476,9 +476,9 @@ class PanelTest(PairingTestCase):
         self.volume("Abdomen")
         self.segmentation("rater A")
         self.segmentation("rater B")
-        with mock.patch("FewShotSegSlicer.panel.supports.tell") as told:
+        with mock.patch("FewShotSegSlicer.panel.supports.tell") as said:
             self.ui.addSceneButton.click()
-        told.assert_not_called()
+        said.assert_not_called()
         settle()
         chooser = self.panel.supports.chooser
         self.assertTrue(chooser.widget.isVisibleTo(self.ui.supportsSection))
@@ -492,9 +492,9 @@ class PanelTest(PairingTestCase):
         settle()
         self.assertEqual(texts(self.ui.supportsTable)[0][1], "rater A")
         self.assertFalse(chooser.widget.isVisibleTo(self.ui.supportsSection))
-        with mock.patch("FewShotSegSlicer.panel.supports.tell") as told:
+        with mock.patch("FewShotSegSlicer.panel.supports.tell") as said:
             self.ui.addSceneButton.click()
-        told.assert_called_once()
+        said.assert_called_once()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ MOST_LABELS = 1000
 """A scalar volume with larger values is an image, whatever it is called."""
 LARGEST_LABEL = 65535
 
+_whole: dict[str, tuple[int, bool]] = {}
+"""By a volume's ID: the time of its image that was looked at, and whether its values are whole."""
 _made_at: dict[str, int] = {}
 """By a segmentation's ID: when what was put into it here had been."""
 
@@ -47,7 +49,12 @@ def is_label_map(node: Any) -> bool:
     low, high = image.GetScalarRange()
     if low < 0 or not 1 <= high <= MOST_LABELS:
         return False
-    return image.GetScalarType() not in (vtk.VTK_FLOAT, vtk.VTK_DOUBLE) or _is_whole(image)
+    if image.GetScalarType() not in (vtk.VTK_FLOAT, vtk.VTK_DOUBLE):
+        return True
+    time, known = image.GetMTime(), _whole.get(node.GetID())
+    if known is None or known[0] != time:
+        known = _whole[node.GetID()] = (time, _is_whole(image))
+    return known[1]
 
 
 def is_surface_model(node: Any) -> bool:
