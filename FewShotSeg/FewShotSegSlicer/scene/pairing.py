@@ -267,7 +267,7 @@ class _Scene:
                 yield node
 
     def candidates(self, annotation: Any, volumes: Sequence[Any]) -> list[Any]:
-        """The volumes that an annotation can have been drawn on, as few as geometry and names leave."""
+        """The volumes that an annotation can have been drawn on, as few as possible."""
         fits = {v.GetID(): geometry_fit(annotation, v) for v in volumes}
         names = {v.GetID(): name_fit(v.GetName(), annotation.GetName()) for v in volumes}
         possible = [

@@ -13,8 +13,9 @@ from vtk.util.numpy_support import vtk_to_numpy
 from FewShotSegLib.core.modality import modality_of
 
 from ..interface.rows import SupportRow
+from .pairing import reference_of
 from .segments import labelmap_of
-from .supports import is_offset_volume, reference_of
+from .supports import is_offset_volume
 
 CT_WINDOW, CT_LEVEL, CT_OFFSET = 400, 40, 1024
 """Soft tissue, in HU; and what is added where a CT was stored too high."""
