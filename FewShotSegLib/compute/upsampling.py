@@ -12,11 +12,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..core.geometry import Stride, along_axes
+
 Span = tuple[int, int]
 """The first voxel and the one after the last, along an axis."""
 
 
-def upsample(values: Tensor, stride: int, spans: Sequence[Span], box: Sequence[slice]) -> Tensor:
+def upsample(values: Tensor, stride: Stride, spans: Sequence[Span], box: Sequence[slice]) -> Tensor:
     """Values of a coarse box on a finer grid, where a coarse voxel is ``stride`` fine ones wide.
 
     Args:
@@ -28,8 +30,8 @@ def upsample(values: Tensor, stride: int, spans: Sequence[Span], box: Sequence[s
         (B, C, *box), float32.
     """
     weights = [
-        _weights(last - first, part.start - first * stride, part.stop - part.start, stride)
-        for (first, last), part in zip(spans, box, strict=True)
+        _weights(last - first, part.start - first * wide, part.stop - part.start, wide)
+        for (first, last), part, wide in zip(spans, box, along_axes(stride), strict=True)
     ]
     # Half precision would do for the values, not for the places between them.
     with torch.autocast(values.device.type, enabled=False):

@@ -21,6 +21,15 @@ MAX_DISTANCE = 1e6
 """mm from the origin; beyond it a header's 32-bit numbers no longer tell voxels apart."""
 
 
+Stride = int | tuple[int, int, int]
+"""Fine voxels that a coarse one spans: alike along all axes, or along each."""
+
+
+def along_axes(stride: Stride) -> tuple[int, int, int]:
+    """A stride along each axis."""
+    return (stride, stride, stride) if isinstance(stride, int) else three(stride)
+
+
 def three(values: Iterable[_T]) -> tuple[_T, _T, _T]:
     """One value an axis.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..compute.precision import at_speed
 from ..core.errors import InputError, is_out_of_memory
 from ..core.events import EventSink, ignore, make_event
-from ..core.geometry import Volume
+from ..core.geometry import Volume, along_axes
 from ..core.limits import require_device
 from ..models.backbones.base import Backbone
 from ..models.preprocessing import Preprocessing
@@ -221,14 +221,14 @@ class FeatureSource:
         self.events(make_event("warning", message=message))
 
     def _windows(self, volume: Volume) -> Windows:
-        entry, shape = self.model.entry, self.preprocessing.place(volume.grid).shape
-        return place_windows(shape, entry.window, entry.overlap, max(self.model.backbone.strides))
+        entry, shape = self.model.entry, self.preprocessing.placement(volume).shape
+        return place_windows(shape, entry.window, entry.overlap, self.model.backbone.largest_stride)
 
     def _sizes(self, volume: Volume) -> list[tuple[int, ...]]:
         """(channels, i, j, k) of each level."""
         backbone, padded = self.model.backbone, self._windows(volume).padded
         return [
-            (channels, *(n // stride for n in padded))
+            (channels, *(n // s for n, s in zip(padded, along_axes(stride), strict=True)))
             for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
         ]
 

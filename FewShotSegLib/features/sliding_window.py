@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.geometry import three
+from ..core.geometry import Stride, along_axes, three
 
 SIGMA = 0.125
 """Standard deviation of a window's weights, as a part of its side: MONAI's, and the papers'."""
@@ -45,7 +45,7 @@ class Windows:
 
 
 def place_windows(
-    shape: Sequence[int], window: Sequence[int], overlap: float, stride: int
+    shape: Sequence[int], window: Sequence[int], overlap: float, stride: Stride
 ) -> Windows:
     """Windows that cover an image.
 
@@ -56,11 +56,14 @@ def place_windows(
         stride: the network's largest: windows start and end on its multiples, where every feature
             level has a voxel.
     """
-    padded = tuple(-(-n // stride) * stride for n in shape)
-    side = tuple(min(-(-n // stride) * stride, p) for n, p in zip(window, padded, strict=True))
+    strides = along_axes(stride)
+    padded = tuple(-(-n // s) * s for n, s in zip(shape, strides, strict=True))
+    side = tuple(
+        min(-(-n // s) * s, p) for n, p, s in zip(window, padded, strides, strict=True)
+    )
     starts = []
-    for whole, part in zip(padded, side, strict=True):
-        step = max(stride, int(part * (1 - overlap)) // stride * stride)
+    for whole, part, s in zip(padded, side, strides, strict=True):
+        step = max(s, int(part * (1 - overlap)) // s * s)
         count = -(-(whole - part) // step) + 1
         starts.append(tuple(min(n * step, whole - part) for n in range(count)))
     return Windows(three(padded), three(side), tuple(starts))
@@ -72,7 +75,7 @@ def blend_windows(image: Tensor, windows: Windows, predict: Predict, write: Writ
     Args:
         image: (1, 1, *windows.padded).
         predict: gives the levels of one window (1, 1, *windows.side), each (1, channels, ...) and
-            a whole number of times smaller than the window; on any device.
+            along each axis a whole number of times smaller than the window; on any device.
         write: takes a level's number, the first of its planes along i that are complete, and these
             planes (channels, n, j, k), float32 on the CPU. They are overwritten afterwards.
     """
@@ -88,25 +91,27 @@ def blend_windows(image: Tensor, windows: Windows, predict: Predict, write: Writ
                 for slab, level in zip(slabs, levels, strict=True):
                     slab.add(level[0], j, k)
         for number, slab in enumerate(slabs):
-            first = start // slab.stride
-            write(number, first, slab.complete((following - start) // slab.stride))
-            slab.move_on((following - start) // slab.stride)
+            first, planes = start // slab.strides[0], (following - start) // slab.strides[0]
+            write(number, first, slab.complete(planes))
+            slab.move_on(planes)
 
 
 class _Slab:
     """The planes of one level that windows still add to."""
 
-    def __init__(self, channels: int, stride: int, weight: Tensor, windows: Windows) -> None:
-        shape = tuple(n // stride for n in (windows.side[0], *windows.padded[1:]))
-        self.stride, self._weight = stride, weight
+    def __init__(self, channels: int, weight: Tensor, windows: Windows) -> None:
+        strides = three(n // m for n, m in zip(windows.side, weight.shape, strict=True))
+        size = (windows.side[0], *windows.padded[1:])
+        shape = tuple(n // s for n, s in zip(size, strides, strict=True))
+        self.strides, self._weight = strides, weight
         self._sum = torch.zeros(channels, *shape)
         self._weights = torch.zeros(shape)
 
     def add(self, level: Tensor, j: int, k: int) -> None:
         """Add what one window (channels, i, j, k) gave."""
         parts = [slice(0, level.shape[1])]
-        for start, size in zip((j, k), level.shape[2:], strict=True):
-            parts.append(slice(start // self.stride, start // self.stride + size))
+        for start, size, stride in zip((j, k), level.shape[2:], self.strides[1:], strict=True):
+            parts.append(slice(start // stride, start // stride + size))
         self._sum[(slice(None), *parts)] += (level.float() * self._weight).cpu()
         self._weights[tuple(parts)] += self._weight.cpu()
 
@@ -132,6 +137,5 @@ def _make_slabs(levels: Sequence[Tensor], windows: Windows) -> list[_Slab]:
     for level in levels:
         # A coarser level's weights are taken from the finer one's, as MONAI's inferer does.
         weight = F.interpolate(weight, level.shape[2:], mode="nearest-exact")
-        stride = windows.side[0] // level.shape[2]
-        slabs.append(_Slab(level.shape[1], stride, weight[0, 0], windows))
+        slabs.append(_Slab(level.shape[1], weight[0, 0], windows))
     return slabs

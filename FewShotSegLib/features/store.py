@@ -55,7 +55,7 @@ class VolumeFeatures:
 
     levels: tuple[np.ndarray, ...]
     scales: tuple[float, ...]
-    strides: tuple[int, ...]
+    strides: tuple[Stride, ...]
     shape: tuple[int, int, int]
     key: str
 
@@ -124,7 +124,7 @@ class FeatureStore:
             if folder.is_dir():
                 damaged((isinstance(error, OSError) and error.strerror) or str(error))
             return None
-        scales, strides = tuple(meta["scales"]), tuple(meta["strides"])
+        scales, strides = tuple(meta["scales"]), _strides(meta["strides"])
         return VolumeFeatures(levels, scales, strides, tuple(meta["shape"]), key)
 
     def has(self, key: str) -> bool:
@@ -135,7 +135,7 @@ class FeatureStore:
         self,
         key: str,
         levels: Sequence[Tensor],
-        strides: Sequence[int],
+        strides: Sequence[Stride],
         shape: Sequence[int],
     ) -> VolumeFeatures:
         """Store the levels (channels, i, j, k) of one volume and give them back memory-mapped.
@@ -152,7 +152,7 @@ class FeatureStore:
         self,
         key: str,
         sizes: Sequence[Sequence[int]],
-        strides: Sequence[int],
+        strides: Sequence[Stride],
         shape: Sequence[int],
     ) -> Iterator[FeatureWriter]:
         """Store one volume's features slab by slab. They are an entry once the block ends well.

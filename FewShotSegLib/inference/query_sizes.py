@@ -130,7 +130,7 @@ def query_for(
         features: of the volume, from ``source``.
         check: called many times a second; raises to stop.
     """
-    placement = source.preprocessing.place(volume.grid)
+    placement = source.preprocessing.placement(volume)
     view = placement.box_to_model(field_of_view(volume.array))
     return Query(features, placement.voxel_volume, view, source.device, check)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..compute.upsampling import upsample
 from ..core.errors import InputError
-from ..core.geometry import three
+from ..core.geometry import Stride, along_axes, three
 from ..features.store import VolumeFeatures
 from ..methods.adapters.base import Adapter
 
@@ -22,7 +22,7 @@ Box = tuple[slice, slice, slice]
 """A box of model voxels."""
 
 
-def select_levels(strides: Sequence[int], features: str) -> tuple[int, ...]:
+def select_levels(strides: Sequence[Stride], features: str) -> tuple[int, ...]:
     """Which of a backbone's levels are adapted: ``multi`` all, ``last`` the finest alone."""
     if features not in ("multi", "last"):
         raise InputError(f"The features are 'multi' or 'last', not '{features}'.")
@@ -53,11 +53,11 @@ def box_scores(
     total: Tensor | None = None
     for number, level in enumerate(adapter.levels):
         stride, array = features.strides[level], features.levels[level]
-        margin, halo = 1 if stride > 1 else 0, adapter.halo_of(number)
-        inner, outer = [], []
-        for part, size in zip(box, array.shape[1:], strict=True):
-            first = max(0, part.start // stride - margin)
-            last = min(size, -(-part.stop // stride) + margin)
+        halo, inner, outer = adapter.halo_of(number), [], []
+        for part, size, wide in zip(box, array.shape[1:], along_axes(stride), strict=True):
+            margin = 1 if wide > 1 else 0
+            first = max(0, part.start // wide - margin)
+            last = min(size, -(-part.stop // wide) + margin)
             inner.append((first, last))
             outer.append((max(0, first - halo), min(size, last + halo)))
         stored = np.array(array[(slice(None), *[slice(*part) for part in outer])])
@@ -69,7 +69,7 @@ def box_scores(
             (...,)
             + tuple(slice(i[0] - o[0], i[1] - o[0]) for i, o in zip(inner, outer, strict=True))
         ]
-        if stride > 1:
+        if max(along_axes(stride)) > 1:
             scores = upsample(scores, stride, inner, box)
         total = scores if total is None else total + scores
     assert total is not None  # an adapter has a level at least

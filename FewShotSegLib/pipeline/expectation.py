@@ -62,7 +62,7 @@ def measure(
         scores = model_probabilities(
             adapter, features, source.device, lambda done, total: run.check()
         )
-        placement = source.preprocessing.place(volume.grid)
+        placement = source.preprocessing.placement(volume)
         return original_masks(scores, placement, trained.exclusive)
 
     try:

@@ -175,7 +175,7 @@ def segment(
             if refined is not scores:
                 scores = refined
                 masks = _masks(scores, volume, trained, options)
-    placement = trained.preprocessing.place(volume.grid)
+    placement = trained.preprocessing.placement(volume)
     result = Segmentation(
         structures=trained.structures,
         masks=masks,
@@ -274,7 +274,7 @@ def _masks(
     scores: torch.Tensor, volume: Volume, trained: TrainedAdapter, options: SegmentOptions
 ) -> dict[str, np.ndarray]:
     """By structure name, on the query's original grid."""
-    placement = trained.preprocessing.place(volume.grid)
+    placement = trained.preprocessing.placement(volume)
     masks = original_masks(scores, placement, trained.exclusive, options.largest_component)
     return {s.name: mask for s, mask in zip(trained.structures, masks, strict=True)}
 

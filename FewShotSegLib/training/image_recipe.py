@@ -115,8 +115,8 @@ class ImageLearner(ScheduledLearner):
         """Images (i, j, k) as one batch (B, 1, I, J, K), padded at their ends as for features: to
         multiples of the backbone's largest stride."""
         largest = np.max([image.shape for image in images], axis=0)
-        stride = max(self.network.backbone.strides)
-        size = [int(-(-n // stride) * stride) for n in largest]
+        strides = self.network.backbone.largest_stride
+        size = [int(-(-n // s) * s) for n, s in zip(largest, strides, strict=True)]
         return torch.cat(
             [
                 F.pad(

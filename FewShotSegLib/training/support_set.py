@@ -160,7 +160,7 @@ def prepare_support(
 ) -> PreparedSupport:
     """Features and targets of one support."""
     features = source(support.volume, support.subject)
-    placement = source.preprocessing.place(support.volume.grid)
+    placement = source.preprocessing.placement(support.volume)
     view = field_of_view(support.volume.array)
     shape = (len(structures), *features.shape)
     targets, annotated = torch.zeros(shape, dtype=torch.uint8), torch.zeros(len(structures))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import InputError, ModelError
+from ...core.geometry import Stride, along_axes, three
 
 
 class Backbone(nn.Module, ABC):
@@ -19,22 +20,28 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         channels: channels of each feature level, finest level first.
-        strides: voxels of the model grid that one voxel of each level spans, finest level first.
-            Windows are a multiple of the largest stride.
+        strides: voxels of the model grid that one voxel of each level spans, finest level first:
+            a number, or three where they differ by axis. Windows are a multiple of the largest.
     """
 
     channels: tuple[int, ...]
-    strides: tuple[int, ...]
+    strides: tuple[Stride, ...]
+
+    @property
+    def largest_stride(self) -> tuple[int, int, int]:
+        """The largest stride along each axis."""
+        return three(max(by_axis) for by_axis in zip(*map(along_axes, self.strides), strict=True))
 
     @abstractmethod
     def features(self, image: Tensor) -> list[Tensor]:
         """Features of a window, finest level first.
 
         Args:
-            image: (B, 1, I, J, K), preprocessed; I, J and K are multiples of ``max(strides)``.
+            image: (B, 1, I, J, K), preprocessed; I, J and K are multiples of ``largest_stride``.
 
         Returns:
-            one (B, channels[l], I / strides[l], J / strides[l], K / strides[l]) tensor a level.
+            one (B, channels[l], I / strides[l], J / strides[l], K / strides[l]) tensor a level, with
+            the stride of each axis where they differ.
         """
 
     @abstractmethod
@@ -113,7 +120,7 @@ class Backbone(nn.Module, ABC):
 
 
 def with_margin(
-    features: Callable[[Tensor], list[Tensor]], image: Tensor, stride: int
+    features: Callable[[Tensor], list[Tensor]], image: Tensor, stride: Stride
 ) -> list[Tensor]:
     """Features of a window (B, 1, I, J, K) that may span a single voxel of the coarsest level.
 
@@ -123,9 +130,10 @@ def with_margin(
     Args:
         features: gives those of a larger window. stride: of the coarsest level.
     """
-    if any(n > stride for n in image.shape[2:]):
+    strides = along_axes(stride)
+    if any(n > s for n, s in zip(image.shape[2:], strides, strict=True)):
         return features(image)
-    twice = F.pad(image, (0, 0, 0, 0, 0, stride), mode="replicate")
+    twice = F.pad(image, (0, 0, 0, 0, 0, strides[0]), mode="replicate")
     return [level[:, :, : level.shape[2] // 2] for level in features(twice)]
 
 
