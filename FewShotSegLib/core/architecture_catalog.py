@@ -11,6 +11,7 @@ compared.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -135,6 +136,60 @@ class DynamicUNetArguments:
         return self.out_channels
 
 
+Depth = Annotated[int, Check("a number of convolutions from 1 to 16", lambda n: 1 <= n <= 16)]
+KernelSize = Annotated[int, Check("an odd number from 1 to 11", lambda n: n in range(1, 12, 2))]
+Step = Annotated[int, Check("a stride from 1 to 8", lambda n: 1 <= n <= 8)]
+
+
+@dataclass(frozen=True)
+class NNUNetLevel:
+    """A level of nnU-Net's networks.
+
+    Attributes:
+        channels: of its features. convolutions: of its part of the encoder, or residual blocks.
+        kernel: of these, along each axis. stride: into the level, along each axis.
+    """
+
+    channels: Width
+    convolutions: Depth = 2
+    kernel: tuple[KernelSize, KernelSize, KernelSize] = (3, 3, 3)
+    stride: tuple[Step, Step, Step] = (2, 2, 2)
+
+
+@dataclass(frozen=True)
+class NNUNetArguments:
+    """See :class:`FewShotSegLib.models.backbones.nnunet.NNUNet`."""
+
+    encoder: Literal["plain", "residual"] = "plain"
+    levels: Annotated[
+        tuple[NNUNetLevel, ...], Check("a list of 2 to 9 levels", lambda v: 2 <= len(v) <= 9)
+    ] = (NNUNetLevel(32, stride=(1, 1, 1)), *map(NNUNetLevel, (64, 128, 256, 320, 320)))
+    decoder: tuple[Depth, ...] = (2, 2, 2, 2, 2)
+    out_channels: Rows = 1
+    norm: Literal["instance", "batch"] = "instance"
+    bias: bool = True
+    slope: Annotated[float, Check("a number from 0 to 1", lambda x: 0 <= x <= 1)] = 0.01
+
+    def __post_init__(self) -> None:
+        if len(self.decoder) != len(self.levels) - 1:
+            raise InputError(
+                f"'decoder' has one for each of the {len(self.levels) - 1} levels but the last"
+            )
+        if self.levels[0].stride != (1, 1, 1):
+            raise InputError("the 'stride' of the first level is [1, 1, 1]")
+        whole = max(
+            math.prod(s) for s in zip(*(level.stride for level in self.levels), strict=True)
+        )
+        if whole > 512:
+            raise InputError(f"the strides of 'levels' multiply to {whole}, more than 512")
+        _require_small([lv.channels for lv in self.levels for _ in range(2 * lv.convolutions)])
+
+    @property
+    def rows(self) -> int:
+        """Rows of the published head."""
+        return self.out_channels
+
+
 @dataclass(frozen=True)
 class ObeliskUNetArguments:
     """See :class:`FewShotSegLib.models.backbones.obelisk_unet.ObeliskUNet`."""
@@ -228,6 +283,20 @@ ARCHITECTURES: Register[ArchitectureRecord] = Register(
             arguments=DynamicUNetArguments,
             cost=NetworkCost(1.0, 350, 1100, 32),
             sized_by=("filters",),
+        ),
+        ArchitectureRecord(
+            name="NNUNet",
+            explanation="nnU-Net v2's `PlainConvUNet` and `ResidualEncoderUNet`, one input channel",
+            options='`encoder`: `"plain"` or `"residual"`; `levels`, finest first: `channels`, '
+            "`convolutions` (2; or residual blocks), `kernel` and `stride` along each axis; "
+            "`decoder`: convolutions of each level but the last, coarsest first; `out_channels`; "
+            'optional `norm` (`"instance"`) or `"batch"`, `bias` (`true`) and `slope` of the '
+            "leaky ReLU (0.01)",
+            implementation=f"{_BACKBONES}.nnunet:NNUNet",
+            encoder="convolutional",
+            arguments=NNUNetArguments,
+            cost=NetworkCost(4.0, 700, 2200, 32),
+            sized_by=("encoder", "levels", "decoder", "norm", "bias"),
         ),
         ArchitectureRecord(
             name="ObeliskUNet",

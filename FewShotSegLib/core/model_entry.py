@@ -27,6 +27,7 @@ AXES = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": 
 MAX_NAME_BYTES = 200
 """Of a weights file: space for what temporary files beside it have before and after the name."""
 MAX_WINDOW_VOXELS = 512**3
+INTENSITIES = ("window", "percentiles", "standardise", "unit", "identity")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])([. ].*)?")
 _OURS = re.compile(r"(?i)sha256sums.*|.*\.(json|tag|lock|part)")
 _SIZES = "a list of three numbers of voxels from 1 to 1024, 512^3 voxels at most"
@@ -100,8 +101,19 @@ class PreprocessingFields:
         orientation: the direction in which each model axis grows, e.g. ``"RAS"``.
         spacing: mm along each model axis.
         intensity: ``"window"`` (low and high are fixed values, such as HU), ``"percentiles"``
-            (low and high are percentiles of the volume; for MR) or ``"identity"``.
+            (low and high are percentiles of the volume; for MR), ``"standardise"`` (to mean 0 and
+            standard deviation 1), ``"unit"`` (the volume's least value to 0, its largest to 1) or
+            ``"identity"``.
         low, high: see ``intensity``; values between them are mapped to [0, 1] and cut off there.
+            For ``"standardise"`` values are cut off at them first, if they are given.
+        mean, std: of ``"standardise"``, where they are fixed values and not the volume's own.
+        mask: of ``"standardise"``: ``"nonzero"`` takes the mean of voxels that are not 0 alone, and
+            leaves the others as they are; ``"filled"`` the same with the holes within them filled.
+        crop: ``"nonzero"``: the model sees the smallest box with every voxel that is not 0.
+        resampling: ``"nnunet"``: with cubic splines and the nearest slice of thick ones, as nnU-Net
+            does; None with a linear kernel that widens where voxels become larger.
+        least: voxels along each axis that the model sees at least: zeros are put around smaller
+            volumes, half of them on each side.
         most_voxels: of a model grid: where volumes have more, their spacing is made coarser. None
             keeps the spacing whatever the field of view.
     """
@@ -112,6 +124,12 @@ class PreprocessingFields:
     low: int | float | None = None  # either as given: hashes are of what was written
     high: int | float | None = None
     most_voxels: int | None = None
+    mean: int | float | None = None
+    std: int | float | None = None
+    mask: Literal["nonzero", "filled"] | None = None
+    crop: Literal["nonzero"] | None = None
+    resampling: Literal["nnunet"] | None = None
+    least: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.most_voxels is not None and not 10_000 <= self.most_voxels <= 10**9:
@@ -121,13 +139,22 @@ class PreprocessingFields:
             raise ModelError(f"Orientation {shown(self.orientation)} is not one of the kind 'RAS'.")
         if len(self.spacing) != 3 or not all(0.01 <= s < 100 for s in self.spacing):
             raise ModelError(f"Spacing {list(self.spacing)} is not three lengths in mm.")
-        if self.intensity not in ("window", "percentiles", "identity"):
-            raise ModelError(
-                f"Intensity {shown(self.intensity)}: use window, percentiles or identity."
-            )
-        if self.intensity == "identity":
+        if self.least is not None and not _is_window(self.least):
+            raise ModelError(f"'least' is {_SIZES}.")
+        self._check_intensity()
+
+    def _check_intensity(self) -> None:
+        if self.intensity not in INTENSITIES:
+            raise ModelError(f"Intensity {shown(self.intensity)}: use {', '.join(INTENSITIES)}.")
+        if self.intensity == "standardise":
+            self._check_statistics()
+        elif (self.mean, self.std, self.mask) != (None, None, None):
+            raise ModelError("mean, std and mask are of the intensity 'standardise' alone.")
+        if self.intensity in ("identity", "unit"):
             return
         low, high = self.low, self.high
+        if self.intensity == "standardise" and (low, high) == (None, None):
+            return
         if low is None or high is None or not low < high:
             raise ModelError(f"Intensity '{self.intensity}' needs low < high.")
         if self.intensity == "percentiles" and not (low >= 0 and high <= 100):
@@ -135,6 +162,19 @@ class PreprocessingFields:
         # What float32 can tell apart, with the 1 / (high - low) that intensities are scaled by.
         if max(abs(low), abs(high)) > 1e6 or high - low < 1e-3:
             raise ModelError("low and high are within a million of 0, and 0.001 or more apart.")
+
+    def _check_statistics(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise ModelError("mean and std are given together, or neither.")
+        if self.mean is not None and self.std is not None:
+            if self.mask is not None:
+                raise ModelError(
+                    "A mask is for a mean of the volume's own: leave out mean and std."
+                )
+            if abs(self.mean) > 1e6 or not 1e-6 <= self.std <= 1e6:
+                raise ModelError(
+                    "mean is within a million of 0, and std from 0.000001 to a million."
+                )
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,7 @@ def place_windows(
     """
     strides = along_axes(stride)
     padded = tuple(-(-n // s) * s for n, s in zip(shape, strides, strict=True))
-    side = tuple(
-        min(-(-n // s) * s, p) for n, p, s in zip(window, padded, strides, strict=True)
-    )
+    side = tuple(min(-(-n // s) * s, p) for n, p, s in zip(window, padded, strides, strict=True))
     starts = []
     for whole, part, s in zip(padded, side, strides, strict=True):
         step = max(s, int(part * (1 - overlap)) // s * s)

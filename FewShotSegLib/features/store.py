@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -28,6 +29,7 @@ from ..compute.locks import lock_held
 from ..core.atomic import sync_file, sync_folder
 from ..core.checksums import Damaged, file_sums, require_json_seal, require_sums, seal_json
 from ..core.errors import InputError, StorageError
+from ..core.geometry import Stride, three
 from ..core.json_fields import load_json
 from ..core.private_folders import make_private
 from .writer import FeatureWriter
@@ -307,3 +309,8 @@ def _is_entry(folder: Path) -> bool:
         return False  # a file; or another process is just removing it
     whole = folder.name.startswith(PARTIAL) or META in names
     return whole and all(_FILE.fullmatch(name) for name in names)
+
+
+def _strides(given: Sequence[Any]) -> tuple[Stride, ...]:
+    """Strides from JSON, which has lists where they differ by axis."""
+    return tuple(three(stride) if isinstance(stride, list) else stride for stride in given)

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 MAX_PERCENTILE_VOXELS = 2_000_000
 MAX_MODEL_VOXELS = 400_000_000
+Box = tuple[slice, slice, slice]
+"""A box of voxels."""
+_NOTHING_THERE = (
+    "This image has the same value almost everywhere; there is nothing to segment. Check that the "
+    "right volume was chosen."
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,11 @@ class Preprocessing(PreprocessingFields):
         """The form that :meth:`from_json` reads."""
         data: dict[str, Any] = {"orientation": self.orientation, "spacing": list(self.spacing)}
         data["intensity"] = self.intensity
-        if self.intensity != "identity":
+        if self.intensity in ("window", "percentiles") or self.low is not None:
             data |= {"low": self.low, "high": self.high}
-        if self.most_voxels is not None:
-            data["most_voxels"] = self.most_voxels
-        return data
+        more = ("most_voxels", "mean", "std", "mask", "crop", "resampling")
+        data |= {key: value for key in more if (value := getattr(self, key)) is not None}
+        return data if self.least is None else {**data, "least": list(self.least)}
 
     def fitted(self, grids: Sequence[Grid]) -> Preprocessing:
         """The spacing for volumes on these grids; :attr:`most_voxels` has done its work then.
@@ -70,26 +76,73 @@ class Preprocessing(PreprocessingFields):
         return replace(self, spacing=spacing, most_voxels=None)
 
     def normalise(self, array: np.ndarray) -> np.ndarray:
-        """Intensities as the backbone expects them: float32, a new array of the same shape."""
+        """Intensities as the backbone expects them: float32, a new array of the same shape.
+
+        Raises:
+            InputError: the image has one value everywhere.
+        """
         image = array.astype(np.float32)
         if self.intensity == "identity":
             return image
+        if self.intensity == "standardise":
+            return self._standardise(image)
         low, high = self.low, self.high
         if self.intensity == "percentiles":
             step = max(1, round((image.size / MAX_PERCENTILE_VOXELS) ** (1 / 3)))
             low, high = np.percentile(image[::step, ::step, ::step], [low, high])
-            if high <= low:
-                raise InputError(
-                    "This image has the same value almost everywhere; there is nothing to segment."
-                    " Check that the right volume was chosen."
-                )
+        elif self.intensity == "unit":
+            low, high = float(image.min()), float(image.max())
         assert low is not None and high is not None  # of every other kind of intensity
+        if high <= low:
+            raise InputError(_NOTHING_THERE)
         image -= np.float32(low)
         image *= np.float32(1 / (high - low))
         return np.clip(image, 0, 1, out=image)
 
-    def place(self, grid: Grid) -> Placement:
+    def _standardise(self, image: np.ndarray) -> np.ndarray:
+        """An image of mean 0 and standard deviation 1, in place; see ``mask`` for where."""
+        if self.low is not None:
+            np.clip(image, self.low, self.high, out=image)
+        if self.mean is not None and self.std is not None:
+            image -= np.float32(self.mean)
+            image /= np.float32(self.std)
+            return image
+        if self.mask is None:
+            there: Any = ...
+        else:
+            there = image != 0
+            if self.mask == "filled":
+                from scipy.ndimage import binary_fill_holes
+
+                there = binary_fill_holes(there)
+        values = image[there]
+        std = values.std() if values.size else 0
+        if not std > 0:
+            raise InputError(_NOTHING_THERE)
+        image[there] = (values - values.mean()) / std
+        return image
+
+    def placement(self, volume: Volume) -> Placement:
+        """How a volume lies on the model's grid.
+
+        Raises:
+            InputError: see :meth:`place`; or there is nothing but zeros to crop to.
+        """
+        if self.crop is None:
+            return self.place(volume.grid)
+        there, box = volume.array != 0, []
+        for axis in range(3):
+            found = np.flatnonzero(there.any(axis=tuple(a for a in range(3) if a != axis)))
+            if not found.size:
+                raise InputError(_NOTHING_THERE)
+            box.append(slice(int(found[0]), int(found[-1]) + 1))
+        return self.place(volume.grid, three(box))
+
+    def place(self, grid: Grid, box: Box | None = None) -> Placement:
         """How a volume on this grid lies on the model's.
+
+        Args:
+            box: the voxels that the model sees; all where it is not given.
 
         Raises:
             InputError: the volume is so large that its model grid would be absurd.
@@ -104,21 +157,36 @@ class Preprocessing(PreprocessingFields):
             bool(cosines[axis, source] * sign < 0)
             for (axis, sign), source in zip(wanted, sources, strict=True)
         )
-        shape = three(
-            max(1, round(grid.shape[source] * grid.spacing[source] / spacing))
+        box = box or three(slice(0, n) for n in grid.shape)
+        inner = three(
+            self._voxels(box[source].stop - box[source].start, grid.spacing[source], spacing)
             for source, spacing in zip(sources, self.spacing, strict=True)
         )
+        shape = three(max(n, m) for n, m in zip(inner, self.least or inner, strict=True))
         if np.prod(shape, dtype=float) > MAX_MODEL_VOXELS:
             raise InputError(
                 f"At this model's spacing of {self.spacing} mm the volume would have "
                 f"{shape[0]} x {shape[1]} x {shape[2]} voxels. Check its spacing, or crop it."
             )
-        return Placement(grid, three(int(s) for s in sources), flips, shape)
+        return Placement(grid, three(int(s) for s in sources), flips, shape, inner, box)
+
+    def _voxels(self, count: int, spacing: float, wanted: float) -> int:
+        """Model voxels along an axis of so many voxels."""
+        if self.resampling == "nnunet":  # the same at every half, whatever the rounding before
+            return max(1, round(spacing / wanted * count))
+        return max(1, round(count * spacing / wanted))
 
     def __call__(self, volume: Volume) -> tuple[Tensor, Placement]:
         """The image (1, 1, I, J, K), float32 on the model's grid, and how it lies there."""
-        placement = self.place(volume.grid)
-        image = placement.to_model(self.normalise(volume.array), kernel="linear")
+        from .resampling import as_nnunet, resize, thick_axis
+
+        placement = self.placement(volume)
+        array = self.normalise(volume.array[placement.box])
+        if self.resampling == "nnunet":
+            thick = thick_axis(placement.spacing, self.spacing)
+            image = placement.padded(as_nnunet(placement.turned(array), placement.inner, thick))
+        else:
+            image = placement.padded(resize(placement.turned(array), placement.inner))
         return image[None, None], placement
 
 
@@ -130,49 +198,91 @@ class Placement:
         grid: the original grid.
         sources: for each model axis, the original axis that it is.
         flips: for each model axis, whether it runs the other way.
-        shape: voxels of the model grid; it spans the same box as the original.
+        shape: voxels of the model grid.
+        inner: those of them along each axis that span the same box of space as ``box``; what is
+            around them in equal parts, more at the end, holds zeros.
+        box: the original voxels that the model sees.
     """
 
     grid: Grid
     sources: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
     shape: tuple[int, int, int]
+    inner: tuple[int, int, int]
+    box: Box
+
+    @property
+    def seen(self) -> tuple[int, int, int]:
+        """Original voxels of ``box`` along each model axis."""
+        return three(self.box[source].stop - self.box[source].start for source in self.sources)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """mm between original voxels along each model axis."""
+        return three(self.grid.spacing[source] for source in self.sources)
+
+    @property
+    def before(self) -> tuple[int, int, int]:
+        """Model voxels of zeros before the first that holds something, along each axis."""
+        return three((n - m) // 2 for n, m in zip(self.shape, self.inner, strict=True))
 
     @property
     def voxel_volume(self) -> float:
         """mm^3 of one model voxel, so that sizes on both grids are comparable."""
-        ratio = np.prod(self.grid.shape, dtype=float) / np.prod(self.shape, dtype=float)
+        ratio = np.prod(self.seen, dtype=float) / np.prod(self.inner, dtype=float)
         return self.grid.voxel_volume * float(ratio)
 
-    def to_model(self, array: np.ndarray, kernel: str = "cubic") -> Tensor:
-        """An array on the original grid, float32 on the model's; masks become fractions."""
+    def turned(self, array: np.ndarray) -> Tensor:
+        """What ``box`` holds, with the axes of the model; a view."""
         import torch
-
-        from .resampling import resize
 
         turned = torch.as_tensor(array).permute(self.sources)
         flipped = [axis for axis, flip in enumerate(self.flips) if flip]
-        return resize(turned.flip(flipped) if flipped else turned, self.shape, kernel)
+        return turned.flip(flipped) if flipped else turned
+
+    def padded(self, array: Tensor) -> Tensor:
+        """An array of ``inner`` voxels with the zeros around it: the whole model grid."""
+        if self.inner == self.shape:
+            return array
+        result = array.new_zeros(self.shape)
+        result[three(slice(b, b + n) for b, n in zip(self.before, self.inner, strict=True))] = array
+        return result
+
+    def to_model(self, array: np.ndarray, kernel: str = "cubic") -> Tensor:
+        """An array on the original grid, float32 on the model's; masks become fractions."""
+        from .resampling import resize
+
+        return self.padded(resize(self.turned(array[self.box]), self.inner, kernel))
 
     def to_original(self, array: Tensor, kernel: str = "cubic") -> Tensor:
-        """The inverse: an array on the model grid, float32 on the original, in its axis order."""
-        return self.part_to_original(array, three(slice(0, n) for n in self.shape), kernel)[1]
+        """The inverse: an array on the model grid, float32 on the original, in its axis order.
 
-    def box_to_model(self, box: tuple[slice, slice, slice]) -> tuple[slice, slice, slice]:
+        It is 0 where the model sees nothing.
+        """
+        place, part = self.part_to_original(array, three(slice(0, n) for n in self.shape), kernel)
+        if tuple(part.shape) == self.grid.shape:
+            return part
+        result = part.new_zeros(self.grid.shape)
+        result[place] = part
+        return result
+
+    def box_to_model(self, box: Box) -> Box:
         """The model voxels that lie wholly or half within a box of original voxels."""
         result = []
-        for source, flip, size in zip(self.sources, self.flips, self.shape, strict=True):
-            original = self.grid.shape[source]
-            start, stop, _ = box[source].indices(original)
+        for axis, (source, flip, size) in enumerate(
+            zip(self.sources, self.flips, self.inner, strict=True)
+        ):
+            start, stop, _ = box[source].indices(self.grid.shape[source])
+            seen, original = self.box[source], self.seen[axis]
+            start, stop = (min(max(n - seen.start, 0), original) for n in (start, stop))
             if flip:
                 start, stop = original - stop, original - start
             first = min(size - 1, round(start * size / original))
-            result.append(slice(first, max(first + 1, round(stop * size / original))))
+            last = max(first + 1, round(stop * size / original))
+            result.append(slice(first + self.before[axis], last + self.before[axis]))
         return three(result)
 
-    def part_to_original(
-        self, part: Tensor, box: tuple[slice, slice, slice], kernel: str = "cubic"
-    ) -> tuple[tuple[slice, slice, slice], Tensor]:
+    def part_to_original(self, part: Tensor, box: Box, kernel: str = "cubic") -> tuple[Box, Tensor]:
         """:meth:`to_original` of a part, taken as zero elsewhere.
 
         Args:
@@ -184,17 +294,26 @@ class Placement:
         from .resampling import apply_along, axis_weights
 
         places, matrices = [], []
-        for source, flip, size, piece in zip(
-            self.sources, self.flips, self.shape, box, strict=True
-        ):
-            original = self.grid.shape[source]
+        for axis, (source, flip) in enumerate(zip(self.sources, self.flips, strict=True)):
+            size, original, before = self.inner[axis], self.seen[axis], self.before[axis]
+            start, stop = box[axis].start - before, box[axis].stop - before
+            piece = slice(min(max(start, 0), size), min(max(stop, 0), size))
+            part = part.narrow(
+                axis, min(piece.start - start, part.shape[axis]), piece.stop - piece.start
+            )
             first = int(np.floor(piece.start * original / size))
             last = int(np.ceil(piece.stop * original / size))
             weights = axis_weights(size, original, kernel)[first:last, piece]
-            places.append(slice(original - last, original - first) if flip else slice(first, last))
-            matrices.append(weights.flip(0) if flip else weights)
-        order = sorted(range(3), key=lambda axis: matrices[axis].shape[0] / part.shape[axis])
-        for axis in order:
-            part = apply_along(part, matrices[axis].contiguous(), axis)
+            if flip:
+                first, last, weights = original - last, original - first, weights.flip(0)
+            seen_from = self.box[source].start
+            places.append(slice(seen_from + first, seen_from + last))
+            matrices.append(weights)
+        if not part.numel():  # nothing of the box but zeros around what the model sees
+            part = part.new_zeros([len(matrix) for matrix in matrices])
+        else:
+            order = sorted(range(3), key=lambda a: matrices[a].shape[0] / part.shape[a])
+            for axis in order:
+                part = apply_along(part, matrices[axis].contiguous(), axis)
         back = tuple(int(axis) for axis in np.argsort(self.sources))
         return three(places[axis] for axis in back), part.permute(back)

@@ -32,7 +32,7 @@ class PretrainingNetwork(nn.Module):
         super().__init__()
         levels = 1 + (min(DEEP_LEVELS, len(backbone.channels) - 1) if deep else 0)
         self.backbone, self.channels = backbone, channels
-        self.strides = backbone.strides[:levels]
+        self.strides = equal_strides(backbone)[:levels]
         # The backbone's own head is filled from the first of these when the model is exported.
         backbone.head.requires_grad_(False)
         self.heads = nn.ModuleList(
@@ -99,7 +99,7 @@ def build_backbone(assembly: Assembly) -> Backbone:
         or head.bias is None
     ):
         raise InputError(f"The architecture {name} has no 1x1x1 head that could be pre-trained.")
-    largest = max(backbone.strides)
+    largest = max(equal_strides(backbone))
     if any(n % largest for n in assembly.training.crop):
         raise InputError(
             f"The crop {list(assembly.training.crop)} must be multiples of {largest}, the largest "
@@ -112,6 +112,21 @@ def build_backbone(assembly: Assembly) -> Backbone:
             f"{name}, {largest}; make it larger."
         )
     return backbone
+
+
+def equal_strides(backbone: Backbone) -> list[int]:
+    """The strides of a backbone's levels, where they are the same along all axes.
+
+    Raises:
+        InputError: they differ by axis, which pre-training's targets can't.
+    """
+    strides = [stride for stride in backbone.strides if isinstance(stride, int)]
+    if len(strides) < len(backbone.strides):
+        raise InputError(
+            f"The network {type(backbone).__name__} has strides that differ by axis, which "
+            "pre-training can't use: give it the same stride along all three."
+        )
+    return strides
 
 
 def build_network(assembly: Assembly, seed: int) -> PretrainingNetwork:

@@ -44,6 +44,22 @@ class SlidingWindow(FullPrecision):
             for level, whole in zip(levels, expected, strict=True):
                 torch.testing.assert_close(level, whole[0], atol=1e-5, rtol=1e-5)
 
+    def test_strides_that_differ_by_axis(self) -> None:
+        """Each level of a network that sees a voxel of its own alone is the same in any windows."""
+
+        class Thick(SmallSight):
+            strides = (1, (1, 2, 2), (2, 4, 4))
+
+        backbone, image = Thick(1), self.image(11, 26, 30)
+        self.assertEqual(backbone.largest_stride, (2, 4, 4))
+        continued = nn.functional.pad(image, (0, 2, 0, 2, 0, 1), mode="replicate")
+        with torch.inference_mode():
+            expected = backbone.features(continued)
+        for window in ((6, 8, 16), (5, 13, 11), (64, 64, 64)):
+            levels = extract_features(backbone, image, window, 0.25)
+            for level, whole in zip(levels, expected, strict=True):
+                torch.testing.assert_close(level, whole[0], atol=1e-5, rtol=1e-5)
+
     def test_sizes_need_not_be_multiples_of_the_stride(self) -> None:
         """The image is continued by its border, and every level covers all of it."""
         backbone = make_backbone()

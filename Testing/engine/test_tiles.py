@@ -98,6 +98,21 @@ class Seamless(OneThread):
                 with self.subTest(name, box=box):
                     self.assert_same(scores.detach(), expected[(slice(None), *box)])
 
+    def test_strides_that_differ_by_axis(self) -> None:
+        """As of nnU-Net on thick slices: what one pass gives, of any box."""
+        strides = (1, (1, 2, 2), (2, 4, 4))
+        for name, shape in itertools.product(ADAPTERS, SHAPES):
+            adapter, features = (
+                make_adapter(name, FILTERS),
+                random_features(shape, FILTERS, strides),
+            )
+            whole = tuple(slice(0, n) for n in shape)
+            expected = in_one_pass(adapter, features)
+            for box in (whole, *list(iterate_boxes(shape, 7))[:3]):
+                with self.subTest(name, box=box):
+                    found = box_scores(adapter, features, box, CPU)
+                    self.assert_same(found, expected[(slice(None), *box)])
+
     def test_scales_are_multiplied_back(self) -> None:
         adapter = make_adapter("adapter", FILTERS)
         features = random_features((9, 10, 11))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from FewShotSegLib.core.errors import ModelError
+from FewShotSegLib.core.geometry import along_axes
 from FewShotSegLib.models.backbones.base import Backbone
 
 
@@ -33,19 +34,19 @@ class Interface:
         self.backbone = random_weights(self.make())
 
     def test_levels_are_as_declared(self) -> None:
-        largest = max(self.backbone.strides)
-        size = (largest, 2 * largest, 3 * largest)
+        i, j, k = self.backbone.largest_stride
+        size = (i, 2 * j, 3 * k)
         levels = self.backbone.features(torch.randn(2, 1, *size))
         self.assertEqual(len(levels), len(self.backbone.channels))
         self.assertEqual(self.backbone.strides[0], 1)
         for level, channels, stride in zip(
             levels, self.backbone.channels, self.backbone.strides, strict=True
         ):
-            self.assertEqual(tuple(level.shape), (2, channels, *(n // stride for n in size)))
+            parts = (n // s for n, s in zip(size, along_axes(stride), strict=True))
+            self.assertEqual(tuple(level.shape), (2, channels, *parts))
 
     def test_a_volume_does_not_depend_on_its_batch(self) -> None:
-        largest = max(self.backbone.strides)
-        images = torch.randn(2, 1, largest, largest, largest)
+        images = torch.randn(2, 1, *self.backbone.largest_stride)
         together = self.backbone.features(images)
         alone = self.backbone.features(images[1:])
         for a, b in zip(together, alone, strict=True):

@@ -36,7 +36,7 @@ def extract_features(
     on_window: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Tensor]:
     """The whole levels (channels, i, j, k), of slabs that come in order and once each."""
-    windows = place_windows(image.shape[2:], window, overlap, max(backbone.strides))
+    windows = place_windows(image.shape[2:], window, overlap, backbone.largest_stride)
     slabs: list[list[Tensor]] = [[] for _ in backbone.channels]
 
     def write(number: int, first: int, planes: Tensor) -> None:

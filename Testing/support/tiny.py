@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from FewShotSegLib.core.geometry import Grid, Volume
+from FewShotSegLib.core.geometry import Grid, Stride, Volume, along_axes
 from FewShotSegLib.features.store import VolumeFeatures
 from FewShotSegLib.models.backbones.dynamic_unet import DynamicUNet
 from FewShotSegLib.models.preprocessing import Preprocessing
@@ -84,7 +84,7 @@ def make_volume(seed: int = 0, shape: tuple[int, int, int] = (19, 14, 10)) -> Vo
 
 def make_features(
     levels: Sequence[Tensor],
-    strides: Sequence[int],
+    strides: Sequence[Stride],
     shape: tuple[int, int, int],
     scales: Sequence[float] | None = None,
     key: str = "synthetic",
@@ -97,14 +97,18 @@ def make_features(
 def random_features(
     shape: tuple[int, int, int],
     channels: Sequence[int] = FILTERS,
-    strides: Sequence[int] = STRIDES,
+    strides: Sequence[Stride] = STRIDES,
     seed: int = 0,
 ) -> VolumeFeatures:
     """Noise on the levels of a grid that is padded to multiples of the largest stride."""
     generator = torch.Generator().manual_seed(seed)
-    padded = [-(-n // max(strides)) * max(strides) for n in shape]
+    by_level = [along_axes(stride) for stride in strides]
+    largest = [max(by_axis) for by_axis in zip(*by_level, strict=True)]
+    padded = [-(-n // stride) * stride for n, stride in zip(shape, largest, strict=True)]
     levels = [
-        torch.randn(width, *(n // stride for n in padded), generator=generator)
-        for width, stride in zip(channels, strides, strict=True)
+        torch.randn(
+            width, *(n // s for n, s in zip(padded, stride, strict=True)), generator=generator
+        )
+        for width, stride in zip(channels, by_level, strict=True)
     ]
     return make_features(levels, strides, shape)

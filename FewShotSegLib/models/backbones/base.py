@@ -40,8 +40,8 @@ class Backbone(nn.Module, ABC):
             image: (B, 1, I, J, K), preprocessed; I, J and K are multiples of ``largest_stride``.
 
         Returns:
-            one (B, channels[l], I / strides[l], J / strides[l], K / strides[l]) tensor a level, with
-            the stride of each axis where they differ.
+            one (B, channels[l], I / strides[l], J / strides[l], K / strides[l]) tensor a level,
+            with the stride of each axis where they differ.
         """
 
     @abstractmethod

@@ -14,9 +14,9 @@ A format is one file here, and one line in :mod:`.known`. It has two functions (
 ``read`` gives a :class:`.base.Found` where everything is known: the entry's fields, the tensors as
 the network's ``import_state_dict`` takes them, and sentences about what was found. Where something
 can't be known from the files and ``answers`` does not say it, it gives an :class:`.base.Open`: what
-was found so far, and one :class:`.base.Question` for each missing answer, all at once. A new answer
-is a field of ``core.model_answers.Answers``, which makes it a flag of ``fewshotseg models add`` and
-an argument of ``FewShotSegLib.add_model``.
+was found so far, and one :class:`.base.Question` for each missing answer, all of them together. A
+new answer is a field of ``core.model_answers.Answers``, which makes it a flag of ``fewshotseg
+models add`` and an argument of ``FewShotSegLib.add_model``.
 
 Weights and other pickles are opened with :func:`.safe_files.load_tensors` alone. Names of classes
 that files hold are looked up in a table, never imported.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...core.errors import InputError
 from ...models.backbones import BACKBONES
 from ...models.backbones.base import Backbone
+from ..network import equal_strides
 from .episodes import Episode
 from .losses import contrast_loss, episode_loss, gather
 from .pack import Pack
@@ -125,7 +126,7 @@ def build_backbone(recipe: Recipe) -> Backbone:
     except (TypeError, ValueError, RuntimeError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise InputError(f"The architecture {name} can't be built: {line}.") from error
-    largest = max(backbone.strides)
+    largest = max(equal_strides(backbone))
     if any(n % largest or n // largest < 2 for n in recipe.training.crop):
         raise InputError(
             f"The crop {list(recipe.training.crop)} must be multiples of {largest}, the largest "
