@@ -22,9 +22,13 @@ from .method_catalog import METHODS
 from .model_entry import Line, PreprocessingFields, Sha256
 from .size_prior import SizePrior
 
-FORMAT = 3
-"""A reader refuses a higher one. This one is of adapters on a network that was revised: older
-readers would give them features that are not those of their training."""
+FORMAT = 4
+"""A reader refuses a higher one."""
+EVIDENCE_FORMAT = 4
+"""Of files that hold what results are judged by: older readers would take its tensors for damage."""
+REVISED_FORMAT = 3
+"""Of adapters on a network that was revised: older readers would give them features that are not
+those of their training."""
 WHITE_BOX_FORMAT = 2
 """Of files that hold trained tensors of the backbone."""
 BLACK_BOX_FORMAT = 1
@@ -107,6 +111,14 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True)
+class EvidenceRecord:
+    """What results are judged by: how many supports are described, and adapters lacked some."""
+
+    supports: Annotated[int, Check("a number from 1 on", lambda n: n >= 1)]
+    held_out: Count = 0
+
+
+@dataclass(frozen=True)
 class AdapterHeader:
     """The fields that ``adapter_file`` lists.
 
@@ -135,6 +147,7 @@ class AdapterHeader:
     decoder: str | None = None
     trained_parameters: Count = 0
     expected: Expected | None = None
+    evidence: EvidenceRecord | None = None
 
     def __post_init__(self) -> None:
         require_structures(self.structures, "'structures'")
@@ -151,7 +164,8 @@ class AdapterHeader:
         if self.decoder not in (decoders or (None,)):
             raise InputError(f"'decoder' can't be {shown(self.decoder)} for {self.method}")
         plain = BLACK_BOX_FORMAT if self.decoder is None else WHITE_BOX_FORMAT
-        if self.format not in (plain, FORMAT):
+        known = (plain, REVISED_FORMAT) if self.evidence is None else (EVIDENCE_FORMAT,)
+        if self.format not in known:
             raise InputError(f"format {self.format} is not that of {self.method}")
 
 

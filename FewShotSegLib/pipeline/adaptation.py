@@ -66,6 +66,7 @@ from .inputs import (
     with_known_values,
 )
 from .runtime import Clock, Runtime
+from .trust import support_evidence
 
 
 def adapt(
@@ -340,6 +341,7 @@ def _trained(
         supports=[_provenance(support, prepared) for support, prepared in pairs],
         tuned=network.tuned_tensors() if isinstance(network, TunedNetwork) else {},
         decoder=options.chosen_decoder,
+        evidence=None if basis.tuning else support_evidence(learned.supports, start.adapter),
     )
 
 

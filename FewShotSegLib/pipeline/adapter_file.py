@@ -4,8 +4,8 @@ The file's header holds the key ``fewshotseg``, whose JSON is below, and ``sha25
 file's every byte with zeros in its own place (``checksums``), which older files lack.
 
 =====================  ======================================================================
-``format``             1, or 2 where the backbone was trained as well, or 3 on an architecture
-                       that was revised; a reader refuses a higher one
+``format``             4 with ``evidence``; without it 1, or 2 where the backbone was trained as
+                       well, or 3 on an architecture that was revised; a reader refuses a higher one
 ``version``            of the FewShotSeg that wrote it
 ``model``              id, title and ``weights_sha256`` of the frozen backbone, and its
                        ``network`` (the architecture's every option and revision); older files have
@@ -24,10 +24,13 @@ file's every byte with zeros in its own place (``checksums``), which older files
                        why not), and where it was measured ``folds``, ``epochs``,
                        ``transductive`` and by structure name the ``dice`` of each support that
                        was held out; older files have none
+``evidence``           how many ``supports`` and ``held_out`` adapters its results are judged by;
+                       older files have none, nor those of white-box methods
 =====================  ======================================================================
 
 Tensors are the adapter's by name and, with ``backbone.`` before it, whatever a white-box method
-trained of the backbone: these alone, the rest is the foundation model's.
+trained of the backbone: these alone, the rest is the foundation model's. Those of ``evidence`` have
+``evidence.`` before their names (:class:`.inference.evidence.Evidence`).
 """
 
 from __future__ import annotations
@@ -47,9 +50,12 @@ from torch import Tensor
 from .. import __version__
 from ..core.adapter_header import (
     BLACK_BOX_FORMAT,
+    EVIDENCE_FORMAT,
     FORMAT,
     KEY,
+    REVISED_FORMAT,
     WHITE_BOX_FORMAT,
+    EvidenceRecord,
     read_bytes,
     read_checked_header,
     require_adapter_name,
@@ -63,6 +69,7 @@ from ..core.expected import Expected
 from ..core.geometry import Volume
 from ..core.limits import StrPath
 from ..core.size_prior import SizePrior
+from ..inference.evidence import Evidence
 from ..inference.tiles import select_levels
 from ..methods.adapters import ADAPTERS, HEAD
 from ..methods.adapters.base import Adapter
@@ -71,6 +78,8 @@ from ..methods.tunings import TUNINGS
 from ..models.preprocessing import Preprocessing
 from ..models.registry import Model, ModelEntry, find_model
 
+EVIDENCE = "evidence."
+"""How the names of the tensors begin that results are judged by."""
 MEASURED = ("seconds", "backbone_seconds", "backbone_passes", "device")
 """What ``training`` says of the run alone: another run of the same training differs in it."""
 
@@ -86,6 +95,7 @@ class TrainedAdapter:
         decoder: what it did to the decoder; None for adapters.
         expected: what Dice new volumes can be expected to have, or why that is not known; None in
             files of before it was measured.
+        evidence: what results are judged by; None in files of before, and of white-box methods.
     """
 
     adapter: Adapter
@@ -107,6 +117,7 @@ class TrainedAdapter:
     decoder: str | None = None
     network: dict[str, Any] | None = None
     expected: Expected | None = None
+    evidence: Evidence | None = None
 
     def __repr__(self) -> str:
         """One line for people: without it a notebook shows every parameter."""
@@ -149,12 +160,24 @@ class TrainedAdapter:
             "training": self.training,
             "supports": self.supports,
             **({} if self.expected is None else {"expected": self.expected.to_json()}),
+            **({} if self.evidence is None else {"evidence": self._evidence_counts()}),
+        }
+
+    def _evidence_counts(self) -> dict[str, int]:
+        assert self.evidence is not None
+        return {
+            "supports": len(self.evidence.supports),
+            "held_out": len(self.evidence.held_out),
         }
 
     def _format(self) -> int:
         """The oldest format whose readers use the file rightly."""
+        return self._plain_format() if self.evidence is None else EVIDENCE_FORMAT
+
+    def _plain_format(self) -> int:
+        """The same without what results are judged by."""
         if self.network is not None and self.network["revision"] > 1:
-            return FORMAT
+            return REVISED_FORMAT
         return BLACK_BOX_FORMAT if self.decoder is None else WHITE_BOX_FORMAT
 
     def content_sha256(self) -> str:
@@ -165,16 +188,21 @@ class TrainedAdapter:
         """
         data = self.metadata()
         data.pop("expected", None)
+        data.pop("evidence", None)
+        data["format"] = self._plain_format()
         data["training"] = {k: v for k, v in self.training.items() if k not in MEASURED}
         digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
-        for key, value in sorted(self._tensors().items()):
+        tensors = {k: v for k, v in self._tensors().items() if not k.startswith(EVIDENCE)}
+        for key, value in sorted(tensors.items()):
             digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def _tensors(self) -> dict[str, Tensor]:
         """The file's tensors."""
         tuned = {BACKBONE + name: tensor for name, tensor in self.tuned.items()}
-        return {**self.adapter.state_dict(), **tuned}
+        kept = {} if self.evidence is None else self.evidence.tensors()
+        evidence = {EVIDENCE + name: tensor for name, tensor in kept.items()}
+        return {**self.adapter.state_dict(), **tuned, **evidence}
 
     def save(self, path: StrPath) -> None:
         """Write the file; what was there is replaced only once the new one is complete.
@@ -213,14 +241,26 @@ class TrainedAdapter:
         levels = select_levels(header.channels, header.features)
         used = [header.channels[level] for level in levels]
         white_box = header.method in TUNINGS
+
+        def make() -> Adapter:
+            kind = HEAD if white_box else ADAPTERS[header.method]
+            return kind(used, len(structures), levels)
+
         try:
-            own, tuned = split_state(safetensors.torch.load(content))
-            adapter = _loaded(
-                lambda: (HEAD if white_box else ADAPTERS[header.method])(
-                    used, len(structures), levels
-                ),
-                own,
-            )
+            tensors = safetensors.torch.load(content)
+            kept = {k.removeprefix(EVIDENCE): tensors.pop(k) for k in list(tensors)
+                    if k.startswith(EVIDENCE)}
+            own, tuned = split_state(tensors)
+            adapter = _loaded(make, own)
+            evidence = None
+            if kept or header.evidence is not None:
+                evidence = Evidence.from_tensors(
+                    kept, (len(structures), sum(used)), lambda state: _loaded(make, state)
+                )
+                if header.evidence != EvidenceRecord(
+                    len(evidence.supports), len(evidence.held_out)
+                ):
+                    raise ValueError("the evidence is not what the header says")
             if white_box != bool(tuned):
                 raise ValueError("the backbone's tensors are missing or not of this method")
             _require_finite(tuned)
@@ -249,6 +289,7 @@ class TrainedAdapter:
             decoder=header.decoder,
             network=data["model"].get("network"),
             expected=header.expected,
+            evidence=evidence,
         )
 
     def find_model(self, name: StrPath | None = None) -> Model:

@@ -19,6 +19,7 @@ from ..core.geometry import Volume
 from ..core.options import AdaptOptions
 from ..features.extraction import FeatureSource
 from ..features.store import VolumeFeatures
+from ..inference.evidence import Evidence
 from ..inference.prediction import model_probabilities, original_masks
 from ..methods.adapters.base import Adapter
 from ..training.run import Run
@@ -65,9 +66,12 @@ def measure(
         placement = source.preprocessing.placement(volume)
         return original_masks(scores, placement, trained.exclusive)
 
+    held_out = Evidence(trained.evidence.supports) if trained.evidence else Evidence([])
     try:
         with clock.phase(PHASE, None):
-            trained.expected = cross_validate(subject, start, predict, run)
+            trained.expected = cross_validate(subject, start, predict, run, held_out.keep)
+        if trained.evidence:
+            trained.evidence = held_out
         trained.training["seconds"] = clock.seconds()
     except Cancelled:
         return

@@ -24,10 +24,12 @@ from ..core.json_schema import from_json
 from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
 from ..core.size_prior import SizePrior, as_expected
+from ..core.trust import Signals
 from ..features.extraction import FeatureSource
 from ..models.registry import Model
 from .adapter_file import TrainedAdapter
 from .remarks import change_remark, piece_remark
+from .trust import completed
 
 if TYPE_CHECKING:
     from .segmentation import Segmentation
@@ -49,6 +51,7 @@ class Basis:
         model: whose features were used. options: of the segmentation. source: of the features.
         refinement: what transduction says of itself; None without.
         warnings: said before there was a result.
+        signals: what the features say, by structure name; None where nothing is kept to judge by.
     """
 
     priors: Mapping[str, SizePrior]
@@ -57,6 +60,7 @@ class Basis:
     source: FeatureSource
     refinement: dict[str, Any] | None = None
     warnings: Sequence[str] = ()
+    signals: Mapping[str, Signals] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ def make_report(
         entry = structures[name]
         broken = piece_remark(name, pieces, prior)
         changed = change_remark(name, volume_before, volume) if transductive else None
+        if basis.signals is not None:
+            entry["signals"] = completed(basis.signals[name], entry).to_json()
         entry["remarks"] = [remark.brief for remark in (broken, changed) if remark is not None]
         # Adapters that don't say in how many pieces a structure is can't make several unexpected.
         unexpected = changed is not None or (broken is not None and prior.pieces is not None)

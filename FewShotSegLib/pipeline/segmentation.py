@@ -59,6 +59,7 @@ from .inputs import (
 from .report import NAME as REPORT
 from .report import Basis, commit_with_report, make_report, read_reports
 from .runtime import Clock, Runtime
+from .trust import find_signals
 
 
 @dataclass(repr=False)
@@ -157,7 +158,7 @@ def segment(
     with clock.phase("segment", None):
         scores = model_probabilities(trained.adapter, features, source.device, _on_tile(runtime))
         unrefined = _masks(scores, volume, trained, options)
-    masks, refinement = unrefined, None
+    masks, refinement, first = unrefined, None, scores
     if options.transductive:
         with clock.phase("refine", None):
             target = query_for(volume, features, source, runtime.check)
@@ -175,6 +176,9 @@ def segment(
             if refined is not scores:
                 scores = refined
                 masks = _masks(scores, volume, trained, options)
+    with clock.phase("judge", None):
+        both = (first, scores)
+        signals = find_signals(trained, features, both, source.device, runtime.check)
     placement = trained.preprocessing.placement(volume)
     result = Segmentation(
         structures=trained.structures,
@@ -186,7 +190,7 @@ def segment(
     )
     runtime.check()
     like = None if isinstance(query, Volume) else query
-    basis = Basis(priors, foundation, options, source, refinement, warnings)
+    basis = Basis(priors, foundation, options, source, refinement, warnings, signals)
     _finish(result, trained, basis, (out, like) if out else None, clock, runtime)
     return result
 

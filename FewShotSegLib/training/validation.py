@@ -70,12 +70,19 @@ def fold_epochs(subject: Subject, folds: int) -> int:
     return max(1, int(max(left, subject.epochs / 2) / folds))
 
 
-def cross_validate(subject: Subject, start: Start, predict: Predict, run: Run) -> Expected:
+def cross_validate(
+    subject: Subject,
+    start: Start,
+    predict: Predict,
+    run: Run,
+    keep: Callable[[Adapter], None] = lambda adapter: None,
+) -> Expected:
     """Measure what Dice new volumes like the supports can be expected to have.
 
     Args:
         subject: two supports at least. start, predict: how an adapter is trained and used.
         run: its events get ``progress`` of the phase ``validate``.
+        keep: gets each fold's adapter once it is trained.
 
     Raises:
         InputError: a fold's training diverged.
@@ -94,6 +101,7 @@ def cross_validate(subject: Subject, start: Start, predict: Predict, run: Run) -
             continue
         learner = start(SupportSet(learned.structures, training), epochs, fold)
         progress.advance(epochs - fit(learner, fold).epochs)  # one that settled earlier
+        keep(learner.network)
         for number in left_out:
             run.check()
             features, support = learned.supports[number].features, read[number]
