@@ -39,9 +39,9 @@ def adapter_text(data: Mapping[str, Any]) -> str:
 
 
 def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
-    """The structures of one ``report.json`` entry: size, expectation, what transduction did, and
-    what of it is not as expected."""
-    rows = []
+    """The structures of one ``report.json`` entry: the verdict and the expected Dice, size and its
+    expectation, what transduction did, and what of it is not as expected; below, the reasons."""
+    rows, reasons = [], []
     for name, found in structures.items():
         prior = found["prior"]
         expected = range_text(prior["lower_ml"], prior["upper_ml"])
@@ -51,18 +51,33 @@ def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
         notes += found.get("remarks", [])
         if prior["enabled"] and prior["gamma"] >= 1:
             notes.append(too_wide(prior["gamma"]))
+        trust = found["trust"]
+        dice = trust["dice"]
+        if trust["reasons"]:
+            reasons.append(f"{name}: {trust['verdict']}: {'; '.join(trust['reasons'])}.")
         rows.append(
             [
                 name,
                 str(found["label"]),
+                trust["verdict"],
+                "-" if dice is None else f"{dice:.2f}",
                 f"{found['volume_ml']:.2f}",
                 before,
                 expected,
                 ", ".join(notes),
             ]
         )
-    header = ["structure", "label", "ml", "unrefined ml", "expected ml", "note"]
-    return text_table(header, rows, " >>>>")
+    header = [
+        "structure",
+        "label",
+        "verdict",
+        "expected Dice",
+        "ml",
+        "unrefined ml",
+        "expected ml",
+        "note",
+    ]
+    return "\n".join([text_table(header, rows, " > >>>>"), *reasons])
 
 
 def range_text(lower_ml: float | None, upper_ml: float | None) -> str:

@@ -25,7 +25,7 @@ from .size_prior import SizePrior
 FORMAT = 4
 """A reader refuses a higher one."""
 EVIDENCE_FORMAT = 4
-"""Of files that hold what results are judged by: older readers would take its tensors for damage."""
+"""Of files that hold what results are judged by: older readers would call it damaged."""
 REVISED_FORMAT = 3
 """Of adapters on a network that was revised: older readers would give them features that are not
 those of their training."""

@@ -1,11 +1,37 @@
-"""Whether a result can be used: a verdict on each structure, with its reasons in words."""
+"""Whether a result can be used: a verdict on each structure, with its reasons in words.
+
+The numbers of the model are in ``Resources/trust.json``, with the command that fitted them;
+``Documentation/explanation/trust.md`` says how well they do. Neither torch nor scipy is needed,
+because the Slicer side shows verdicts.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .json_fields import load_json
+from .json_schema import from_json
+
+FILE = Path(__file__).resolve().parents[1] / "Resources" / "trust.json"
+FINE, LOOK, UNUSABLE, UNKNOWN = "fine", "look at this", "do not use", "not known"
+VERDICTS = (UNUSABLE, LOOK, UNKNOWN, FINE)
+"""Worst first."""
+GOOD = 0.6
+"""The Dice below which a result is one to be caught."""
+NOT_KNOWN = (
+    "the adapter's file keeps nothing to judge by: it was written before that, or by a method that "
+    "trains the backbone"
+)
+_QUANTILE = 1.2815515655446004
+"""Of the normal distribution at 0.9: 80 % are within it on both sides."""
+NOTABLE = 0.02
+"""How much lower a signal must make the expected Dice to be a reason."""
+MOST_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -55,12 +81,225 @@ class Signals:
         total = sum(pieces_ml)
         return replace(
             self,
-            size=math.log(volume_ml / mean_ml) if whole and volume_ml > 0 else None,
+            size=math.log(volume_ml / mean_ml) if whole and volume_ml > 0 and mean_ml > 0 else None,
             largest=sum(pieces_ml[:expected_pieces]) / total if total else None,
             apart=max(distances_mm, default=0.0) if total else None,
             moved=unmoved,
         )
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was found."""
+        return self.largest is None
+
+    def doubts(self) -> dict[str, float | None]:
+        """The signals turned so that more is worse, by name: what the model weighs."""
+
+        def lack(value: float | None) -> float | None:
+            return None if value is None else 1 - value
+
+        def times(value: float | None, usual: float | None) -> float | None:
+            if not value or not usual:
+                return None
+            return math.log(value / usual)
+
+        return {
+            "held_out": lack(self.held_out),
+            "agreement": lack(self.agreement),
+            "mutual": lack(self.mutual),
+            "confidence": lack(self.confidence),
+            "region": None if not self.region else math.log(self.region),
+            "region_times": times(self.region, self.usual_region),
+            "volume": None if not self.volume else math.log(self.volume),
+            "volume_times": times(self.volume, self.usual_volume),
+            "size": None if self.size is None else abs(self.size),
+            "pieces": lack(self.largest),
+            "apart": None if self.apart is None else math.log1p(self.apart / 10),
+            "moved": lack(self.moved),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """For a report: rounded."""
         return {k: v if v is None else round(v, 4) for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A sum of weighted doubts: constant + sum of weight x doubt.
+
+    Attributes:
+        usual: what stands for a doubt that is not known.
+    """
+
+    constant: float
+    weights: dict[str, float]
+    usual: dict[str, float]
+
+    def parts(self, doubts: Mapping[str, float | None]) -> dict[str, float]:
+        """What each doubt adds, beyond what is usual."""
+        return {
+            name: 0.0 if (doubt := doubts[name]) is None else weight * (doubt - self.usual[name])
+            for name, weight in self.weights.items()
+        }
+
+    def total(self, doubts: Mapping[str, float | None]) -> float:
+        """The sum."""
+        return self.constant + sum(self.parts(doubts).values())
+
+
+@dataclass(frozen=True)
+class TrustModel:
+    """How verdicts follow from signals: fitted by ``Testing/benchmarks/trust.py``.
+
+    Attributes:
+        loss: what doubts take from a Dice of 1. deviation, widening: the standard deviation of the
+            true Dice is the first plus the second times the expected loss.
+        foreign: above 0, an image is unlike the supports.
+        look, unusable: probabilities of a Dice below :data:`GOOD` from which on a result is to be
+            looked at, or not to be used.
+        command, data: how and on what it was fitted. measured: how well it did.
+    """
+
+    OTHERS: ClassVar[bool] = True
+    loss: Weights
+    deviation: float
+    widening: float
+    foreign: Weights
+    look: float
+    unusable: float
+    command: str = ""
+    data: str = ""
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def expected(self, signals: Signals) -> tuple[float, float]:
+        """The expected Dice of a result, and the standard deviation of the true one about it."""
+        dice = min(1.0, max(0.0, 1 - self.loss.total(signals.doubts())))
+        return dice, self.deviation + self.widening * (1 - dice)
+
+    def risk(self, signals: Signals) -> float:
+        """The probability of a Dice below :data:`GOOD`."""
+        dice, deviation = self.expected(signals)
+        return 0.5 * (1 + math.erf((GOOD - dice) / deviation / math.sqrt(2)))
+
+    def is_foreign(self, signals: Signals) -> bool:
+        """Whether the image is unlike the supports."""
+        return self.foreign.total(signals.doubts()) > 0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is to be thought of one structure of a result.
+
+    Attributes:
+        verdict: one of :data:`VERDICTS`. reasons: why, in words; empty where it is fine.
+        dice: the expected one; None where it is not known, or the image is unlike the supports.
+        lower, upper: where the true one is, 4 times in 5.
+    """
+
+    verdict: str
+    reasons: tuple[str, ...] = ()
+    dice: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For a report."""
+        numbers = {"dice": self.dice, "lower": self.lower, "upper": self.upper}
+        rounded = {k: v if v is None else round(v, 3) for k, v in numbers.items()}
+        return {"verdict": self.verdict, "reasons": list(self.reasons), **rounded}
+
+
+def judge(signals: Signals | None, model: TrustModel | None = None) -> Judgement:
+    """The verdict on one structure.
+
+    Args:
+        signals: None where the adapter's file keeps nothing to judge by.
+        model: the shipped one where not given.
+    """
+    if signals is None:
+        return Judgement(UNKNOWN, (NOT_KNOWN,))
+    model = model or shipped_model()
+    foreign = model.is_foreign(signals)
+    if signals.empty:
+        return Judgement(UNUSABLE, ("nothing was found", *([_FOREIGN] if foreign else [])))
+    if foreign:
+        return Judgement(UNUSABLE, (_FOREIGN, *_reasons(signals, model)))
+    dice, deviation = model.expected(signals)
+    risk, reach = model.risk(signals), _QUANTILE * deviation
+    verdict = UNUSABLE if risk >= model.unusable else LOOK if risk >= model.look else FINE
+    reasons = () if verdict == FINE else _reasons(signals, model)
+    return Judgement(verdict, reasons, dice, max(0.0, dice - reach), min(1.0, dice + reach))
+
+
+def worst(judgements: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+    """A key by which results sort, worst first: the worst verdict, then the lowest Dice.
+
+    Args:
+        judgements: of a result's structures, as in its report.
+    """
+    places = [VERDICTS.index(found["verdict"]) for found in judgements]
+    dice = [found["dice"] for found in judgements if found["dice"] is not None]
+    return min(places, default=len(VERDICTS)), min(dice, default=1.0)
+
+
+@cache
+def shipped_model() -> TrustModel:
+    """The model in ``Resources``."""
+    return from_json(TrustModel, load_json(FILE, "model of trust"), "")
+
+
+_FOREIGN = "the image is unlike the supports: another body region, modality, or way of imaging"
+
+
+def _reasons(signals: Signals, model: TrustModel) -> tuple[str, ...]:
+    """What makes the expected Dice low, most first; at least one thing."""
+    parts = model.loss.parts(signals.doubts())
+    found: dict[str, float] = {}
+    for name, part in parts.items():
+        text = _WORDS[name](signals)
+        found[text] = found.get(text, 0.0) + part
+    order = sorted(found, key=lambda text: -found[text])
+    return tuple(order[:1] + [t for t in order[1:MOST_REASONS] if found[t] >= NOTABLE])
+
+
+def _agreement(signals: Signals) -> str:
+    if signals.agreement is None:
+        return "how stable it is could not be measured"
+    return (
+        "adapters that each lacked some supports find something else (their Dice with it is "
+        f"{signals.agreement:.2f})"
+    )
+
+
+def _region(signals: Signals) -> str:
+    return "what was found looks unlike the structure in the supports"
+
+
+def _size(signals: Signals) -> str:
+    if signals.size is None:
+        return "its size can't be compared: it is cut off"
+    times = math.exp(signals.size)
+    return f"its volume is {times:.2g} times the supports'"
+
+
+def _pieces(signals: Signals) -> str:
+    part, apart = 1 - (signals.largest or 0), signals.apart or 0.0
+    return f"{part:.0%} of it is in further pieces, up to {apart:.0f} mm away".replace("%", " %")
+
+
+_WORDS: Mapping[str, Callable[[Signals], str]] = {
+    "held_out": lambda s: (
+        f"the adapter reached a Dice of {s.held_out or 0:.2f} on held-out supports"
+    ),
+    "agreement": _agreement,
+    "mutual": _agreement,
+    "confidence": lambda s: "its probabilities are undecided",
+    "region": _region,
+    "region_times": _region,
+    "volume": lambda s: "the image differs from the supports'",
+    "volume_times": lambda s: "the image differs from the supports'",
+    "size": _size,
+    "pieces": _pieces,
+    "apart": _pieces,
+    "moved": lambda s: f"transduction changed it (Dice with the result before: {s.moved or 0:.2f})",
+}

@@ -167,9 +167,17 @@ def describe(
             for voxels in _level_voxels(inside, features.strides[level], array.shape[1:])
         ]
         regions.append(np.stack(rows))
-    present = np.array([len(places) > 0 for places in inside])
-    parts = (np.concatenate(means), np.concatenate(deviations), np.concatenate(regions, 1))
-    return Description(*(_halved(torch.from_numpy(p)).float().numpy() for p in parts), present)
+    return Description(
+        _as_kept(np.concatenate(means)),
+        _as_kept(np.concatenate(deviations)),
+        _as_kept(np.concatenate(regions, 1)),
+        np.array([len(places) > 0 for places in inside]),
+    )
+
+
+def _as_kept(array: np.ndarray) -> np.ndarray:
+    """As a file would have it."""
+    return _halved(torch.from_numpy(array)).float().numpy()
 
 
 def _level_voxels(
@@ -226,9 +234,7 @@ def region_distance(
     if not having or not query.present[structure]:
         return None
     own, scale = query.regions[structure], scale_of(adapter)
-    return min(
-        float(np.sqrt(np.mean(((own - s.regions[structure]) / scale) ** 2))) for s in having
-    )
+    return min(float(np.sqrt(np.mean(((own - s.regions[structure]) / scale) ** 2))) for s in having)
 
 
 def usual_distances(

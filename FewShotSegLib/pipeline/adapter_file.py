@@ -51,7 +51,6 @@ from .. import __version__
 from ..core.adapter_header import (
     BLACK_BOX_FORMAT,
     EVIDENCE_FORMAT,
-    FORMAT,
     KEY,
     REVISED_FORMAT,
     WHITE_BOX_FORMAT,
@@ -248,8 +247,11 @@ class TrainedAdapter:
 
         try:
             tensors = safetensors.torch.load(content)
-            kept = {k.removeprefix(EVIDENCE): tensors.pop(k) for k in list(tensors)
-                    if k.startswith(EVIDENCE)}
+            kept = {
+                k.removeprefix(EVIDENCE): tensors.pop(k)
+                for k in list(tensors)
+                if k.startswith(EVIDENCE)
+            }
             own, tuned = split_state(tensors)
             adapter = _loaded(make, own)
             evidence = None

@@ -24,7 +24,7 @@ from ..core.json_schema import from_json
 from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
 from ..core.size_prior import SizePrior, as_expected
-from ..core.trust import Signals
+from ..core.trust import Signals, judge
 from ..features.extraction import FeatureSource
 from ..models.registry import Model
 from .adapter_file import TrainedAdapter
@@ -131,8 +131,9 @@ def make_report(
         entry = structures[name]
         broken = piece_remark(name, pieces, prior)
         changed = change_remark(name, volume_before, volume) if transductive else None
-        if basis.signals is not None:
-            entry["signals"] = completed(basis.signals[name], entry).to_json()
+        signals = completed(basis.signals[name], entry) if basis.signals else None
+        entry["signals"] = signals.to_json() if signals else None
+        entry["trust"] = judge(signals).to_json()
         entry["remarks"] = [remark.brief for remark in (broken, changed) if remark is not None]
         # Adapters that don't say in how many pieces a structure is can't make several unexpected.
         unexpected = changed is not None or (broken is not None and prior.pieces is not None)

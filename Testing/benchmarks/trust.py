@@ -22,16 +22,23 @@ import json
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from FewShotSegLib.core.annotation import dice
+from FewShotSegLib.core.geometry import Volume, three
 from FewShotSegLib.core.options import AdaptOptions
 from FewShotSegLib.io.pairs import Pair, find_pairs
+from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.pipeline import Runtime, adapt, read_support, segment
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
+
+MOST_VOXELS = 80
+"""Model voxels a side of a volume of something else: at 1 mm a body would take minutes."""
 
 
 def main() -> None:
@@ -130,7 +137,8 @@ def draw(
                 }
                 rows.append(_row(trained, result.report, structure.name, pair.image, value))
     for name, image in wrong:
-        result = segment(trained, image, runtime=runtime)
+        side = MOST_VOXELS * min(trained.preprocessing.spacing)
+        result = segment(trained, _centre(read_image(image), side), runtime=runtime)
         for structure in trained.structures:
             rows.append(_row(trained, result.report, structure.name, image, {"wrong": name}))
     print(
@@ -138,6 +146,18 @@ def draw(
         *(f"{r['structure']} {r['dice']:.2f}" for r in rows if "dice" in r), flush=True,
     )  # fmt: skip
     return rows
+
+
+def _centre(volume: Volume, side: float) -> Volume:
+    """The middle of a volume, at most ``side`` mm along each axis."""
+    part = []
+    for size, spacing in zip(volume.grid.shape, volume.grid.spacing, strict=True):
+        kept = min(size, max(2, round(side / spacing)))
+        part.append(slice((size - kept) // 2, (size - kept) // 2 + kept))
+    grid = volume.grid
+    array = np.ascontiguousarray(volume.array[tuple(part)])
+    # Where it lies in space does not matter here.
+    return Volume(array, replace(grid, shape=three(array.shape)), volume.modality)
 
 
 def _row(

@@ -19,11 +19,11 @@ from tiny import OneThread
 from torch import nn
 
 from FewShotSegLib.core import checksums
-from FewShotSegLib.core.adapter_header import read_header
+from FewShotSegLib.core.adapter_header import FORMAT, read_header
 from FewShotSegLib.core.checksums import Damaged, load_sealed, require_seal, write_sealed
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.methods.adapters import ADAPTERS
-from FewShotSegLib.pipeline.adapter_file import FORMAT, KEY, TrainedAdapter, read_metadata
+from FewShotSegLib.pipeline.adapter_file import KEY, TrainedAdapter, read_metadata
 from FewShotSegLib.pretraining.state import restore_state, save_state
 from FewShotSegLib.training.checkpoint import Checkpoint
 
