@@ -20,13 +20,13 @@ from adapter_files import make_adapter
 from tiny import make_volume
 from tiny_model import QUICK, STRUCTURES, Patient, TinyWorld, write_model, write_patient
 
+from FewShotSegLib.core.adapter_header import FORMAT
 from FewShotSegLib.core.errors import FewShotSegError, InputError, ModelError, StorageError
 from FewShotSegLib.core.geometry import Volume
 from FewShotSegLib.methods.adapters import ADAPTERS
 from FewShotSegLib.models.registry import find_model
 from FewShotSegLib.pipeline import adapt
 from FewShotSegLib.pipeline.adapter_file import (
-    FORMAT,
     KEY,
     MEASURED,
     TrainedAdapter,

@@ -309,7 +309,7 @@ class InFiles(PipelineTestCase):
         self.assertIn("bean: not known: the adapter's file keeps nothing", result_text(entry))
 
 
-class Told(TrainedWorld):
+class InTheOutput(TrainedWorld):
     """In the command's output and its report."""
 
     def test_in_the_output_and_the_report(self) -> None:
