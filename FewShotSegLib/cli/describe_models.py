@@ -67,7 +67,7 @@ def model_text(entry: ModelEntry) -> str:
         ("images", "/".join(entry.modality)),
         ("network", _network(entry)),
         ("classes", ", ".join(entry.classes) or "none that training could start from"),
-        ("licence", entry.licence or "not stated"),
+        ("licence", _licence(entry)),
         ("cite", entry.citation),
         ("from", entry.source_url),
         ("weights", weights),
@@ -86,9 +86,17 @@ def licence_text(entry: ModelEntry, size: int | None = None) -> str:
         size: of the weights in bytes; None leaves that line out.
     """
     lines = [f"{entry.title} [{entry.id}]"]
-    lines += [_field("licence", entry.licence), _field("cite", entry.citation)]
+    lines += [_field("licence", _licence(entry)), _field("cite", entry.citation)]
     lines += [_field("from", entry.source_url)]
     return "\n".join([*lines, _field("size", bytes_text(size))] if size else lines)
+
+
+def _licence(entry: ModelEntry) -> str:
+    """What it is called, where it can be read, and when it was last looked up there."""
+    text = entry.licence or "not stated"
+    if entry.licence_url:
+        text += f": {entry.licence_url}"
+    return f"{text} (checked on {entry.checked})" if entry.checked else text
 
 
 def _network(entry: ModelEntry) -> str:

@@ -16,22 +16,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .errors import InputError
 from .json_fields import json_object, shown
 from .json_schema import Check, from_json
+from .monai_arguments import (
+    DynUNetArguments,
+    Rows,
+    SegResNetArguments,
+    SegResNetDSArguments,
+    UNetArguments,
+    UNETRArguments,
+    Width,
+    require_small,
+)
 from .register import Register, require_target
 
 GROUP = "fewshotseg.backbones"
 ENCODERS = ("transformer", "convolutional")
-MAX_PARAMETERS = 10**9
-"""Of a network: 4 GB in float32. The largest of the registry has 0.2 billion."""
-
-Width = Annotated[int, Check("a number of channels from 1 to 2048", lambda n: 1 <= n <= 2048)]
-Rows = Annotated[int, Check("a number of classes from 1 to 4096", lambda n: 1 <= n <= 4096)]
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class DynamicUNetArguments:
     norm: Literal["batch", "instance"] = "batch"
 
     def __post_init__(self) -> None:
-        _require_small(self.filters)
+        require_small(self.filters)
 
     @property
     def rows(self) -> int:
@@ -198,7 +202,7 @@ class ObeliskUNetArguments:
     out_channels: Rows = 9
 
     def __post_init__(self) -> None:
-        _require_small((*self.filters, self.out_channels))
+        require_small((*self.filters, self.out_channels))
 
     @property
     def rows(self) -> int:
@@ -245,6 +249,20 @@ class GenesisUNetArguments:
 
 
 @dataclass(frozen=True)
+class HighRes3DNetArguments:
+    """See :class:`FewShotSegLib.models.backbones.highres3dnet.HighRes3DNet`."""
+
+    width: Annotated[int, Check("an even number up to 128", lambda n: n in range(2, 129, 2))] = 16
+    wide: Width = 80
+    out_channels: Rows = 160
+
+    @property
+    def rows(self) -> int:
+        """Rows of the published head."""
+        return self.out_channels
+
+
+@dataclass(frozen=True)
 class VISTA3DArguments:
     """See :class:`FewShotSegLib.models.backbones.vista3d.VISTA3DBackbone`."""
 
@@ -257,7 +275,7 @@ class VISTA3DArguments:
 
     def __post_init__(self) -> None:
         widths = [self.width * 2**level for level in range(len(self.blocks))]
-        _require_small([w for w, n in zip(widths, self.blocks, strict=True) for _ in range(n + 1)])
+        require_small([w for w, n in zip(widths, self.blocks, strict=True) for _ in range(n + 1)])
 
     @property
     def rows(self) -> int:
@@ -342,6 +360,62 @@ ARCHITECTURES: Register[ArchitectureRecord] = Register(
             cost=NetworkCost(8.0, 1100, 8700, 48),
             sized_by=("width", "blocks"),
         ),
+        ArchitectureRecord(
+            name="HighRes3DNet",
+            explanation="HighRes3DNet for brain parcellation (Li et al. 2017), all of it at full "
+            "resolution",
+            options="optional `width` (16), `wide` (80) and `out_channels` (160)",
+            implementation=f"{_BACKBONES}.highres3dnet:HighRes3DNet",
+            encoder="convolutional",
+            arguments=HighRes3DNetArguments,
+            cost=NetworkCost(5.0, 900, 5000, 80),
+            sized_by=("width", "wide"),
+        ),
+        ArchitectureRecord(
+            name="MonaiUNet",
+            explanation="MONAI's `UNet` as MONAI saves it, one input channel",
+            options="the arguments of its constructor, under MONAI's names",
+            implementation=f"{_BACKBONES}.monai_unet:MonaiUNet",
+            encoder="convolutional",
+            arguments=UNetArguments,
+            cost=NetworkCost(2.0, 400, 1300, 32),
+        ),
+        ArchitectureRecord(
+            name="MonaiDynUNet",
+            explanation="MONAI's `DynUNet` as MONAI saves it, one input channel",
+            options="the arguments of its constructor, under MONAI's names",
+            implementation=f"{_BACKBONES}.monai_dynunet:MonaiDynUNet",
+            encoder="convolutional",
+            arguments=DynUNetArguments,
+            cost=NetworkCost(2.0, 600, 2000, 32),
+        ),
+        ArchitectureRecord(
+            name="MonaiSegResNet",
+            explanation="MONAI's `SegResNet` as MONAI saves it, one input channel",
+            options="the arguments of its constructor, under MONAI's names",
+            implementation=f"{_BACKBONES}.monai_segresnet:MonaiSegResNet",
+            encoder="convolutional",
+            arguments=SegResNetArguments,
+            cost=NetworkCost(4.0, 600, 3000, 32),
+        ),
+        ArchitectureRecord(
+            name="MonaiSegResNetDS",
+            explanation="MONAI's `SegResNetDS` as MONAI saves it, one input channel",
+            options="the arguments of its constructor, under MONAI's names",
+            implementation=f"{_BACKBONES}.monai_segresnet_ds:MonaiSegResNetDS",
+            encoder="convolutional",
+            arguments=SegResNetDSArguments,
+            cost=NetworkCost(5.0, 800, 5000, 32),
+        ),
+        ArchitectureRecord(
+            name="MonaiUNETR",
+            explanation="MONAI's `UNETR` as MONAI saves it, one input channel",
+            options="the arguments of its constructor, under MONAI's names",
+            implementation=f"{_BACKBONES}.monai_unetr:MonaiUNETR",
+            encoder="transformer",
+            arguments=UNETRArguments,
+            cost=NetworkCost(6.0, 1500, 6000, 16),
+        ),
     ),
 )
 """By the ``name`` in an entry's ``architecture``."""
@@ -366,18 +440,3 @@ def network_arguments(architecture: Mapping[str, Any]) -> Any:
             f"the architecture {shown(name)} is not known; there are {', '.join(ARCHITECTURES)}"
         )
     return from_json(ARCHITECTURES[name].arguments, given, f"'architecture' ({name})")
-
-
-def _require_small(widths: Any) -> None:
-    """Refuse a network far larger than any that could be run.
-
-    Args:
-        widths: channels of its convolutions, finest first. Some 3 of 27 weights a pair of channels
-            lie on each level, decoder included.
-    """
-    count = 27 * sum(a * b + 2 * b * b for a, b in pairwise(widths))
-    if count > MAX_PARAMETERS:
-        raise InputError(
-            f"this network would have about {count / 1e9:.0f} billion parameters, more than any "
-            "computer that FewShotSeg runs on can train with"
-        )

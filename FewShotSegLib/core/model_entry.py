@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -63,6 +64,13 @@ def _is_address(text: str) -> bool:
     return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
 def _is_id(text: str) -> bool:
     odd = not text.isprintable() or any(char.isspace() or char in "/\\" for char in text)
     return 0 < len(text) <= 100 and not odd and text[0] != "-" and not text.endswith(".json")
@@ -90,6 +98,8 @@ Row = Annotated[int, Check("a row of the head, 0 or more", lambda row: 0 <= row 
 Sha256 = Annotated[
     str, Check("64 hexadecimal digits", lambda text: bool(re.fullmatch("[0-9a-f]{64}", text)))
 ]
+Address = Annotated[str, Check("an address that begins with https://", _is_address)]
+Day = Annotated[str, Check("a date of the form 2026-12-31", _is_date)]
 Modality = Literal["CT", "MR"]
 
 
@@ -201,9 +211,9 @@ class EntryFields:
     size: Annotated[int, Check("a number of bytes", lambda n: 0 < n < 2**41)] | None
     description: Text = ""
     background: Row | None = None
-    weights_url: (
-        Annotated[str, Check("an address that begins with https://", _is_address)] | None
-    ) = None
+    weights_url: Address | None = None
+    licence_url: Address | None = None
+    checked: Day | None = None
 
     def __post_init__(self) -> None:
         rows = network_arguments(self.architecture).rows

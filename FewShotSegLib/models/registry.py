@@ -71,6 +71,8 @@ class ModelEntry:
     description: str = ""
     background: int | None = field(default=None)
     weights_url: str | None = None
+    licence_url: str | None = None
+    checked: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> ModelEntry:

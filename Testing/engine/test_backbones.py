@@ -17,6 +17,7 @@ from FewShotSegLib.core.errors import ModelError
 from FewShotSegLib.core.geometry import Grid, Volume
 from FewShotSegLib.evaluation.metrics import dice
 from FewShotSegLib.models.backbones.dynamic_unet import DynamicUNet
+from FewShotSegLib.models.backbones.highres3dnet import HighRes3DNet
 from FewShotSegLib.models.backbones.obelisk_unet import ObeliskUNet
 from FewShotSegLib.models.preprocessing import Preprocessing
 
@@ -104,6 +105,80 @@ class ObeliskUNetTest(Interface, unittest.TestCase):
         with self.assertRaisesRegex(ModelError, "linear1a"):
             extra = {"linear1a.weight": state["conv0.bias"]}
             other.import_state_dict({**published(self.backbone), **extra})
+
+
+def published_highres(backbone: HighRes3DNet) -> dict[str, Tensor]:
+    """Its weights under the names of the published file."""
+    units = {"first": ("0", 1, 2), "wide": ("4", 0, 1), "head": ("6", 0, 1)}
+    state = {}
+    for key, value in backbone.state_dict().items():
+        part, *middle, kind, tensor = key.split(".")
+        if part == "stages":
+            stage, block, layer = middle
+            place = f"{int(stage) + 1}.dilation_block.{block}.residual_block.{layer}"
+            number = 0 if kind == "norm" else 3
+        else:
+            place, conv, norm = units[part]
+            number = norm if kind == "norm" else conv
+        state[f"block.{place}.convolutional_block.{number}.{tensor}"] = value
+    return state
+
+
+class HighRes3DNetTest(Interface, unittest.TestCase):
+    """The published brain parcellation network, written out once more as its measure."""
+
+    def make(self) -> HighRes3DNet:
+        return HighRes3DNet(width=4, wide=10, out_channels=5)
+
+    def test_declared(self) -> None:
+        full = HighRes3DNet()
+        self.assertEqual((full.channels, full.strides), ((80, 32, 64), (1, 2, 4)))
+        floats = [v for v in full.state_dict().values() if v.is_floating_point()]
+        counters = len(full.state_dict()) - len(floats)
+        self.assertEqual(sum(v.numel() for v in floats) + counters, 823_685)  # as published
+        self.assertEqual(len(full.state_dict()), 126)
+
+    def test_head_and_levels_are_exact(self) -> None:
+        state = {k: v.double() for k, v in published_highres(self.backbone).items()}
+        image = torch.randn(1, 1, 12, 8, 16, dtype=torch.float64)
+
+        def norm(name: str, x: Tensor) -> Tensor:
+            values = [
+                state[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias")
+            ]
+            return F.batch_norm(x, *values)
+
+        x = F.conv3d(image, state["block.0.convolutional_block.1.weight"], padding=1)
+        x = norm("block.0.convolutional_block.2", x).relu()
+        levels = []
+        for stage in (1, 2, 3):
+            for block in range(3):
+                y = x
+                for layer in range(2):
+                    name = f"block.{stage}.dilation_block.{block}.residual_block.{layer}"
+                    name += ".convolutional_block"
+                    weight, d = state[f"{name}.3.weight"], 2 ** (stage - 1)
+                    y = F.conv3d(norm(f"{name}.0", y).relu(), weight, padding=d, dilation=d)
+                half = x.new_zeros(1, (y.shape[1] - x.shape[1]) // 2, *x.shape[2:])
+                x = torch.cat([half, x, half], 1) + y
+            levels.append(x)
+        wide = F.conv3d(x, state["block.4.convolutional_block.0.weight"])
+        wide = norm("block.4.convolutional_block.1", wide).relu()
+        expected = F.conv3d(wide, state["block.6.convolutional_block.0.weight"])
+        expected = norm("block.6.convolutional_block.1", expected)
+        self.backbone.double()
+        found = self.backbone.features(image)
+        torch.testing.assert_close(apply_head(self.backbone, found[0]), expected)
+        torch.testing.assert_close(found[1], F.avg_pool3d(levels[1], 2))
+        torch.testing.assert_close(found[2], F.avg_pool3d(levels[2], 4))
+
+    def test_published_names_are_taken(self) -> None:
+        other, state = self.make(), published_highres(self.backbone)
+        other.import_state_dict(state)
+        torch.testing.assert_close(dict(other.state_dict()), dict(self.backbone.state_dict()))
+        del state["block.2.dilation_block.1.residual_block.0.convolutional_block.3.weight"]
+        with self.assertRaisesRegex(ModelError, "missing: stages.1.1.0.conv.weight"):
+            other.import_state_dict(state)
 
 
 class ZeroShotLiver(unittest.TestCase):

@@ -97,7 +97,14 @@ class ShippedEntries(RegistryTestCase):
     def test_every_entry_says_where_it_is_from_and_under_which_licence(self) -> None:
         for entry in list_entries():
             with self.subTest(entry.id):
-                for field in ("title", "licence", "citation", "source_url"):
+                for field in (
+                    "title",
+                    "licence",
+                    "licence_url",
+                    "checked",
+                    "citation",
+                    "source_url",
+                ):
                     self.assertTrue(getattr(entry, field), field)
                 # Some publishers state no checksum; of what ships there is one.
                 if entry.weights.parent == EMBEDDED_FOLDER or entry.id == "abdomen-unet":

@@ -42,7 +42,33 @@ SMALL: dict[str, dict[str, Any]] = {
     "VISTA3D": {"width": 8, "blocks": [1, 2, 2], "classes": 133},
 }
 """What is made smaller of a published architecture, so that a laptop runs it in a second."""
-SHAPES = {"SwinUNETR": (64, 32, 32), "GenesisUNet": (16, 24, 8), "VISTA3D": (24, 16, 12)}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "MonaiUNet": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 2, "norm": "batch"},
+    "MonaiDynUNet": {
+        "kernel_size": [3, 3, 3],
+        "strides": [1, 2, 2],
+        "upsample_kernel_size": [2, 2],
+        "filters": [4, 6, 8],
+        "res_block": True,
+    },
+    "MonaiSegResNet": {"init_filters": 8, "blocks_down": [1, 2, 2], "blocks_up": [1, 1]},
+    "MonaiSegResNetDS": {"init_filters": 8, "blocks_down": [1, 2, 2], "norm": "instance"},
+    "MonaiUNETR": {
+        "img_size": [64, 32, 32],
+        "feature_size": 4,
+        "hidden_size": 24,
+        "mlp_dim": 32,
+        "num_heads": 4,
+    },
+    "HighRes3DNet": {"width": 4, "wide": 10},
+}
+"""Arguments of small networks that no model of the registry has."""
+SHAPES = {
+    "SwinUNETR": (64, 32, 32),
+    "GenesisUNet": (16, 24, 8),
+    "VISTA3D": (24, 16, 12),
+    "HighRes3DNet": (16, 24, 20),
+}
 """Of the image; a Swin transformer of the first has windows, shifted ones, padding and masks."""
 OTHERS = (64, 32, 32)
 LACKS = {"universal": "net.out.", "selfsup": "net."}
@@ -128,6 +154,11 @@ def cases() -> dict[str, tuple[ModelEntry, Callable[[], Backbone]]]:
         ("GenesisUNet running statistics", "suprem_unet", {"batch_statistics": False}),
     ):
         entry = small(entries[base], **changes)
+        found[name] = (entry, lambda entry=entry: seeded_backbone(entry))
+    for name, arguments in NETWORKS.items():
+        entry = replace(
+            entries["btcv"], architecture={"name": name, "out_channels": 3, **arguments}
+        )
         found[name] = (entry, lambda entry=entry: seeded_backbone(entry))
     return found
 

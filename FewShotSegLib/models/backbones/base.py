@@ -90,6 +90,7 @@ class Backbone(nn.Module, ABC):
         if not isinstance(state, Mapping):
             raise ModelError("The weights file holds no state dict (tensors by name).")
         own = self.state_dict(keep_vars=True)
+        state = _within(state, own)
         given = {id(own[name]) for name in state if name in own}
         missing = [
             name
@@ -117,6 +118,22 @@ class Backbone(nn.Module, ABC):
                 f"Tensors {'; '.join(faults)}. Check the entry's architecture and weights file."
             )
         self.load_state_dict(state, strict=False)
+
+
+def _within(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors of a network that a backbone holds as ``net``, where a file has them without that.
+
+    The prefixes of data-parallel training and of compiled networks go with it.
+    """
+    if any(name in own for name in state):
+        return state
+    inner = {}
+    for name, tensor in state.items():
+        short = str(name)
+        while short.startswith(("module.", "_orig_mod.")):
+            short = short.split(".", 1)[1]
+        inner[f"net.{short}"] = tensor
+    return inner if any(name in own for name in inner) and len(inner) == len(state) else state
 
 
 def with_margin(
