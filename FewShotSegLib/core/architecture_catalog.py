@@ -186,7 +186,7 @@ class NNUNetArguments:
         )
         if whole > 512:
             raise InputError(f"the strides of 'levels' multiply to {whole}, more than 512")
-        _require_small([lv.channels for lv in self.levels for _ in range(2 * lv.convolutions)])
+        require_small([lv.channels for lv in self.levels for _ in range(2 * lv.convolutions)])
 
     @property
     def rows(self) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import unittest
+from dataclasses import MISSING, fields
 from typing import Any
 
 import torch
 from backbone_interface import Interface, apply_head, random_weights
 from monai.networks import nets
 
-from FewShotSegLib.core.architecture_catalog import network_arguments
+from FewShotSegLib.core.architecture_catalog import ARCHITECTURES, network_arguments
 from FewShotSegLib.core.errors import ModelError
+from FewShotSegLib.core.geometry import along_axes
 from FewShotSegLib.models.backbones import BACKBONES
 from FewShotSegLib.models.backbones.dynamic_unet import DynamicUNet
 
@@ -77,6 +80,17 @@ class MonaiInterface(Interface):
         last = {id(p) for part in backbone.last_parts() for p in part.parameters()}
         self.assertTrue(last and last < set(named))
 
+    def test_arguments_and_defaults_are_monais(self) -> None:
+        theirs = inspect.signature(self.original.__init__).parameters
+        for field in fields(ARCHITECTURES[self.name].arguments):
+            with self.subTest(field.name):
+                self.assertIn(field.name, theirs)
+                default = theirs[field.name].default
+                if field.default is not MISSING and default is not inspect.Parameter.empty:
+                    wanted = getattr(default, "value", default)
+                    ours = {"in_channels": 1, "spatial_dims": 3}
+                    self.assertEqual(field.default, ours.get(field.name, wanted))
+
     def test_several_channels_and_slices_are_no_network_of_ours(self) -> None:
         for telling, change in (
             ("several input channels", {"in_channels": 2}),
@@ -84,6 +98,26 @@ class MonaiInterface(Interface):
         ):
             with self.assertRaisesRegex(Exception, telling):
                 network_arguments({"name": self.name, **self.arguments, **change})
+
+
+def assert_anisotropic(case: Any, change: dict[str, Any], strides: tuple[Any, ...]) -> None:
+    """Levels have the strides that are expected, and MONAI's logits are had from them."""
+    arguments = {**case.arguments, "deep_supervision": False, **change}
+    if case.name != "MonaiDynUNet":
+        del arguments["deep_supervision"]
+    torch.manual_seed(3)
+    network = random_weights(case.original(**arguments))
+    network_arguments({"name": case.name, **arguments})
+    backbone = BACKBONES[case.name](**arguments).eval()
+    backbone.import_state_dict(network.state_dict())
+    case.assertEqual(backbone.strides, strides)
+    image = torch.randn(1, 1, 16, 24, 32)
+    levels = backbone.features(image)
+    for level, stride in zip(levels, strides, strict=True):
+        size = [n // s for n, s in zip(image.shape[2:], along_axes(stride), strict=True)]
+        case.assertEqual(list(level.shape[2:]), size)
+    logits = apply_head(backbone, levels[0])
+    torch.testing.assert_close(logits, network(image), atol=1e-5, rtol=1e-5)
 
 
 class UNetTest(MonaiInterface, unittest.TestCase):
@@ -97,6 +131,9 @@ class UNetTest(MonaiInterface, unittest.TestCase):
         "num_res_units": 2,
         "norm": "batch",
     }
+
+    def test_strides_by_axis(self) -> None:
+        assert_anisotropic(self, {"strides": [[1, 2, 2], 2]}, (1, (1, 2, 2), (2, 4, 4)))
 
     def test_a_first_stride_of_one(self) -> None:
         arguments = {**self.arguments, "strides": [1, 2], "num_res_units": 0, "norm": "instance"}
@@ -124,6 +161,11 @@ class DynUNetTest(MonaiInterface, unittest.TestCase):
         "deep_supervision": True,
         "res_block": True,
     }
+
+    def test_strides_by_axis(self) -> None:
+        steps = {"strides": [1, [2, 1, 2], 2], "upsample_kernel_size": [[2, 1, 2], 2]}
+        kernels = {"kernel_size": [[3, 1, 3], 3, 3]}
+        assert_anisotropic(self, {**steps, **kernels}, (1, (2, 1, 2), (4, 2, 4)))
 
     def test_ours_with_fewer_options_takes_the_same_files(self) -> None:
         """They were refused: our names begin with ``net.``, MONAI's do not."""
@@ -161,6 +203,10 @@ class SegResNetDSTest(MonaiInterface, unittest.TestCase):
         "dsdepth": 2,
         "norm": "instance",
     }
+
+    def test_strides_by_axis(self) -> None:
+        change = {"resolution": [1.0, 1.0, 4.0]}
+        assert_anisotropic(self, change, (1, (2, 2, 1), (4, 4, 1)))
 
 
 class UNETRTest(MonaiInterface, unittest.TestCase):

@@ -60,6 +60,15 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "mlp_dim": 32,
         "num_heads": 4,
     },
+    "NNUNet": {
+        "encoder": "residual",
+        "levels": [
+            {"channels": 4, "kernel": [1, 3, 3], "stride": [1, 1, 1]},
+            {"channels": 6, "kernel": [3, 3, 3], "stride": [1, 2, 2]},
+            {"channels": 8, "kernel": [3, 3, 3], "stride": [2, 2, 2]},
+        ],
+        "decoder": [1, 2],
+    },
     "HighRes3DNet": {"width": 4, "wide": 10},
 }
 """Arguments of small networks that no model of the registry has."""

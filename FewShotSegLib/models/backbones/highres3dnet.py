@@ -121,7 +121,7 @@ class _Residual(nn.Sequential):
     """Two layers around which the input passes; what it lacks in channels is zero on both sides."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out = super().forward(x)
+        out: Tensor = self[1](self[0](x))
         lacking = out.shape[1] - x.shape[1]
         if lacking:
             x = F.pad(x, (0, 0, 0, 0, 0, 0, lacking // 2, lacking // 2))

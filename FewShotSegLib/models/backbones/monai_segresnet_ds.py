@@ -59,4 +59,4 @@ class MonaiSegResNetDS(MonaiNetwork):
     def left_out(self, name: str) -> bool:
         """See :meth:`MonaiNetwork.left_out`."""
         match = re.search(r"(?:^|\.)up_layers\.(\d+)\.head\.", name)
-        return bool(match) and int(match[1]) < len(self.net.up_layers) - 1
+        return match is not None and int(match[1]) < len(self.net.up_layers) - 1

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from ...core.errors import ModelError
 from .monai_network import MonaiNetwork
 
+STRIDES = (1, 2, 4, 8, 16)
+"""Of the levels; patches have 16 voxels a side."""
+
 
 class MonaiUNETR(MonaiNetwork):
     """A vision transformer with a convolutional decoder.
@@ -33,7 +36,7 @@ class MonaiUNETR(MonaiNetwork):
         self.net = UNETR(img_size=self.size, **arguments)
         width = self.head.in_channels
         self.channels = (width, 2 * width, 4 * width, 8 * width, self.net.hidden_size)
-        self.strides = (1, 2, 4, 8, 16)
+        self.strides = STRIDES
 
     def features(self, image: Tensor) -> list[Tensor]:
         """See :meth:`Backbone.features`.
@@ -49,9 +52,10 @@ class MonaiUNETR(MonaiNetwork):
             )
         around = [n for missing in reversed(lacking) for n in (0, missing)]
         levels = self._features(F.pad(image, around, mode="replicate"))
+        i, j, k = image.shape[2:]
         return [
-            level[(..., *(slice(n // stride) for n in image.shape[2:]))]
-            for level, stride in zip(levels, self.strides, strict=True)
+            level[:, :, : i // stride, : j // stride, : k // stride]
+            for level, stride in zip(levels, STRIDES, strict=True)
         ]
 
     @property
