@@ -278,6 +278,12 @@ class FewShotSegLogic(
     def showVolume(self, volume: Any) -> None:
         shown.show_volume(volume, self.results())
 
+    def acceptResult(self, result: Result, what: str = "refined") -> str:
+        row_id = shown.accept_result(self.session.state, result, what)
+        self._changed_supports()
+        self._tell(Changed("results"))
+        return row_id
+
     def deleteResult(self, result: Result) -> None:
         shown.delete_result(self.session.state, result)
         self._tell(Changed("results"))

@@ -13,7 +13,7 @@ def ml_text(volume_ml: float | None) -> str:
     return "–" if volume_ml is None else quantities.ml_text(volume_ml)
 
 
-def range_text(lower_ml: float | None, upper_ml: float | None) -> str:
+def range_text(lower_ml: float | None, upper_ml: float | None, between: str = " to ") -> str:
     """A tolerated range of volumes, either end of which may be open."""
     if lower_ml is None and upper_ml is None:
         return "–"
@@ -21,7 +21,7 @@ def range_text(lower_ml: float | None, upper_ml: float | None) -> str:
         return f"≤ {ml_text(upper_ml)}"
     if upper_ml is None:
         return f"≥ {ml_text(lower_ml)}"
-    return f"{ml_text(lower_ml)} to {ml_text(upper_ml)}"
+    return f"{ml_text(lower_ml)}{between}{ml_text(upper_ml)}"
 
 
 def number(text: str) -> float | None:

@@ -82,11 +82,22 @@ class ctkCollapsibleButton(_Collapsible, qt.QWidget):
     def _header(self) -> int:
         return self.fontMetrics().height() + 10
 
+    def _title_size(self) -> Any:
+        """What the header asks for: a long title makes the panel wider."""
+        return qt.QSize(self.fontMetrics().horizontalAdvance(self._text) + 30, self._header())
+
+    def sizeHint(self) -> Any:
+        return super().sizeHint().expandedTo(self._title_size())
+
+    def minimumSizeHint(self) -> Any:
+        return super().minimumSizeHint().expandedTo(self._title_size())
+
     def _get_text(self) -> str:
         return self._text
 
     def setText(self, text: str) -> None:
         self._text = text
+        self.updateGeometry()
         self.update()
 
     text = qt.Property(str, _get_text, setText)

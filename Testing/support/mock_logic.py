@@ -388,6 +388,10 @@ class MockLogic:
     def showVolume(self, volume: Any) -> None:
         self._call("showVolume", volume)
 
+    def acceptResult(self, result: Result, what: str = "refined") -> str:
+        self._call("acceptResult", result.id, what)
+        return "s9"
+
     def deleteResult(self, result: Result) -> None:
         self._call("deleteResult", result.id)
         self.result_rows = [row for row in self.result_rows if row.id != result.id]

@@ -211,6 +211,11 @@ class LogicProtocol(Protocol):
         """Bring a volume without a result on screen, without what was drawn on others."""
         ...
 
+    def acceptResult(self, result: Result, what: Literal["refined", "unrefined"]) -> str:
+        """Add its volume to the support set, annotated by the result as it is now; the row's id.
+        It takes the place of an earlier result of the volume."""
+        ...
+
     def deleteResult(self, result: Result) -> None:
         """Take its nodes out of the scene. The panel has asked before."""
         ...

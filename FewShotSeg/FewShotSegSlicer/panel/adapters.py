@@ -1,4 +1,4 @@
-"""The section «Adapter»: train one, watch it, and the list of those in the scene."""
+"""The section «Train», and under Advanced the list of what was trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .progress import TaskView
 from .tools import Cell, Hint, Table, busy_with, gate, reporting
 
 NAME = 0
-WIDTHS = {1: 100, 2: 60, 3: 122}
+WIDTHS = {1: 110, 2: 40, 3: 92}
 FILES = "FewShotSeg adapter (*.fseft)"
 
 
@@ -51,17 +51,28 @@ class AdaptersSection:
         titles = {row.id: row.title for row in self.logic.methods()}
         self.table.fill([row.id for row in rows], [adapter_cells(row, titles) for row in rows])
         obstacles = self.logic.blockers("train") if not running else []
-        self.hint.show(obstacles[0] if obstacles else "")
+        if obstacles:
+            self.hint.show(obstacles[0])
+        else:
+            self.hint.show("" if running else self._doubt(), "warning")
         estimate = self.logic.estimate("train") if not obstacles and not running else None
         busy = _("A task is running already.") if running else ""
         gate(
             self.ui.trainButton,
             busy or "\n".join(obstacles),
-            estimate.text if estimate else _("Train an adapter on the ticked supports."),
+            estimate.text
+            if estimate
+            else _("Learn the structures from the ticked volumes (train an adapter)."),
         )
         self.task.refresh(running == self.KIND)
         self.show_epochs()
         self.refresh_buttons()
+
+    def _doubt(self) -> str:
+        """What about the structures should be settled before a training, and where; or nothing."""
+        rows = [row for row in self.logic.structures() if row.ticked and row.conflict]
+        where = _("See Structures under Advanced.")
+        return f"{rows[0].conflict} {where}" if rows else ""
 
     def show_epochs(self) -> None:
         """Draw the running or last training."""
@@ -149,7 +160,7 @@ def adapter_cells(row: AdapterRow, methods: Mapping[str, str]) -> tuple[Cell, ..
     """One row of the list. ``methods``: their titles."""
     method = methods.get(row.method, row.method)
     tip = _(
-        "{method}\nFoundation model: {model}\nModality: {modality}\nSupports:\n{supports}"
+        "{method}\nFoundation model: {model}\nModality: {modality}\nLearned from:\n{supports}"
     ).format(
         method=method,
         model=row.model_id,
@@ -159,11 +170,11 @@ def adapter_cells(row: AdapterRow, methods: Mapping[str, str]) -> tuple[Cell, ..
     sentences = expected_sentences(row.metadata)
     tip += "\n" + _("What to expect on a new volume:") + "\n"
     tip += "\n".join(f"{name}: {text}" if name else text for name, text in sentences.items())
-    created = row.created.replace("T", " ")[:16]
+    created = row.created.replace("T", " ")
     structures = ", ".join(expected_cells(row.metadata)) or ", ".join(row.structures)
     return (
         Cell(row.name, tip, editable=True),
         Cell(structures, tip + "\n" + ", ".join(row.structures)),
         Cell(str(len(row.supports)), tip),
-        Cell(created, tip),
+        Cell(created[5:16], tip + "\n" + created),
     )

@@ -1,4 +1,7 @@
-"""Widths of a table's columns in a panel that people make narrow and wide."""
+"""Widths of a table's columns in a panel that people make narrow and wide.
+
+Titles are never cut; texts are, in the middle, where there is not enough space for all.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import qt
 
 
 class Columns:
-    """One column takes what the others leave; titles give way to texts where it gets narrow.
+    """One column takes what the others leave.
 
     Args:
         widget: the table widget. stretch: the column that takes what is left.
@@ -45,8 +48,9 @@ class Columns:
     def lay_out(self) -> None:
         """Set all widths; those that a person dragged are lost."""
         self._width = self.widget.viewport().width
-        full = {c: max(self.header.sectionSizeHint(c), self._needed[c]) for c in self.widths}
-        least = {c: min(self._needed[c] or most, most) for c, most in self.widths.items()}
+        title = {c: self.header.sectionSizeHint(c) for c in self.widths}
+        full = {c: max(title[c], self._needed[c]) for c in self.widths}
+        least = {c: max(title[c], min(self._needed[c], most)) for c, most in self.widths.items()}
         name = max(self.header.sectionSizeHint(self.stretch), self._needed[self.stretch])
         spare = self._width - min(name, self._width // 3) - sum(least.values())
         wanted = sum(full[c] - least[c] for c in full)

@@ -16,7 +16,7 @@ from ..machine.packages import describe_packages, install_packages
 from ..messages import agree, tooltip
 from .dialogs import open_file
 from .progress import TaskView
-from .tools import Hint, busy_with, current_id, fill_combo, gate, reporting
+from .tools import Hint, busy_with, current_id, fill_combo, gate, reporting, section_title
 
 FETCHING = ("download", "import")
 """The tasks that bring weights to this computer."""
@@ -56,7 +56,7 @@ class ModelsSection:
         ui.modelLicence.setText(printable(model.licence) if model else "–")
         ui.modelLicence.setToolTip(tip)
         title = model.title.split(" (")[0] if model else _("none")
-        ui.modelSection.text = _("Foundation model: {title}").format(title=printable(title, False))
+        section_title(ui.modelSection, _("Foundation model"), title)
         devices = [(row.id, device_text(row)) for row in self.logic.devices()]
         fill_combo(ui.deviceCombo, devices, self.logic.device())
         self._refresh_buttons(model, bool(running))
@@ -136,7 +136,7 @@ class ModelsSection:
         if end.kind in FETCHING and end.state not in ("finished", "cancelled"):
             self._failure = end.message
             self.hint.show(self._failure, "error")
-            self.ui.modelSection.collapsed = False
+            self.ui.advancedSection.collapsed = self.ui.modelSection.collapsed = False
 
     def on_model(self, _index: int = 0) -> None:
         """A person chose a model."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal
 
 import qt
 from slicer.i18n import tr as _
@@ -21,26 +21,39 @@ from ..scene.verdict import (
     sentences_of,
 )
 from ..text import ml_text, range_text
+from .navigation import open_segment_editor
 from .tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
 
 NAME, REMARK = 0, 3
-WIDTHS = {0: 130, 1: 76, 2: 92}
+WIDTHS = {1: 56, 2: 92, REMARK: 96}
+RESULT_LETTERS = 26
+"""Of an entry of the list of results, which has a button beside it."""
+MOST_SENTENCES = 2
+"""So many are shown of a whole result: a click on a structure shows its own."""
 
 
 class ResultView:
-    """The result of one query; takes no space where there is none."""
+    """The result of one query; takes no space where there is none.
 
-    def __init__(self, ui: Any, logic: LogicProtocol, status: Hint) -> None:
-        self.ui, self.logic, self.status = ui, logic, status
+    Args:
+        status: where the result is said in a sentence. accepted: called once it is a support.
+    """
+
+    def __init__(
+        self, ui: Any, logic: LogicProtocol, status: Hint, accepted: Callable[[], None]
+    ) -> None:
+        self.ui, self.logic, self.status, self.accepted = ui, logic, status, accepted
         self.result: Result | None = None
         self._newest = ""
         self._query: Any = None
         self._settled = True
         self.hint = Hint(ui.resultHintIcon, ui.resultHint)
-        self.table = Table(ui.resultsTable, REMARK, WIDTHS, rows=2)
+        self.table = Table(ui.resultsTable, NAME, WIDTHS, rows=2)
         ui.resultsTable.connect("cellClicked(int,int)", self.on_row)
         ui.resultCombo.connect("activated(int)", self.on_choice)
         ui.deleteResultButton.connect("clicked()", self.on_delete)
+        ui.correctButton.connect("clicked()", self.on_correct)
+        ui.acceptButton.connect("clicked()", self.on_accept)
         ui.refinedRadio.connect("clicked()", self.on_kind)
         ui.unrefinedRadio.connect("clicked()", self.on_kind)
         ui.showUncertaintyCheckBox.connect("clicked()", self.on_uncertainty)
@@ -97,8 +110,9 @@ class ResultView:
         """The list of results, and the table of this one."""
         self.ui.resultFrame.setVisible(True)
         names = {row.id: row.name for row in self.logic.adapters()}
-        entries = [(r.id, result_text(r, names.get(r.adapter_id, ""))) for r in results]
-        fill_combo(self.ui.resultCombo, entries, result.id)
+        named = self._query is None
+        entries = [(r.id, result_text(r, names.get(r.adapter_id, ""), named)) for r in results]
+        fill_combo(self.ui.resultCombo, entries, result.id, RESULT_LETTERS)
         busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
         gate(self.ui.deleteResultButton, busy, _("Delete this result from the scene."))
         self.table.fill(
@@ -110,16 +124,35 @@ class ResultView:
     def show_remarks(self) -> None:
         """In full what is said of the selected structure; of all where none is selected."""
         if self.result is not None:
-            self.hint.show(remarks(self.result, self.table.selected()), "warning")
+            lines = remarks(self.result, self.table.selected()).splitlines()
+            more = len(lines) - MOST_SENTENCES
+            if more > 0 and not self.table.selected():
+                del lines[MOST_SENTENCES:]
+                lines.append(_("{count} more: click a structure.").format(count=more))
+            self.hint.show("\n".join(lines), "warning")
 
     def _refresh_controls(self, result: Result) -> None:
         ui = self.ui
         alive = "" if result.segmentation is not None else _("The result's node was deleted.")
         changed = alive or (
-            "" if result.unrefined is not None else _("Refinement was off, or changed nothing.")
+            "" if result.unrefined is not None else _("The adjustment was off, or changed nothing.")
         )
-        gate(ui.refinedRadio, alive, _("The result, its sizes steadied by the prior volumes."))
-        gate(ui.unrefinedRadio, changed, _("The result before the prior volumes were looked at."))
+        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        gate(
+            ui.correctButton,
+            alive or busy,
+            _("Draw on this result over its volume, in Segment Editor."),
+        )
+        gate(
+            ui.acceptButton,
+            alive or busy,
+            _(
+                "Add this volume and its result to the annotated volumes (the support set). Look "
+                "at it first, and correct it: whatever is wrong is learned, too."
+            ),
+        )
+        gate(ui.refinedRadio, alive, _("The result, adjusted to the expected volumes (refined)."))
+        gate(ui.unrefinedRadio, changed, _("The result before it was adjusted (unrefined)."))
         gate(
             ui.showUncertaintyCheckBox,
             "" if result.uncertainty is not None else _("Tick Uncertainty map, and segment again."),
@@ -128,7 +161,7 @@ class ResultView:
         for control, tip in (
             (ui.outlineCheckBox, _("Contours in the slice views")),
             (ui.fillCheckBox, _("Fill in the slice views")),
-            (ui.show3DButton, _("Surfaces in the 3D view")),
+            (ui.show3DButton, _("Surfaces in the 3D view, in the box of the volume")),
         ):
             gate(control, alive, tip)
         display = result.segmentation.GetDisplayNode() if result.segmentation else None
@@ -154,6 +187,28 @@ class ResultView:
                 self.logic.goTo(self.result, self.result.rows[row].name)
             self.show_remarks()
 
+    def _what(self) -> Literal["refined", "unrefined"]:
+        return "unrefined" if self.ui.unrefinedRadio.checked else "refined"
+
+    def on_correct(self) -> None:
+        """Draw on what is shown of this result."""
+        if self.result is not None:
+            unrefined = self._what() == "unrefined" and self.result.unrefined is not None
+            node = self.result.unrefined if unrefined else self.result.segmentation
+            with reporting():
+                self.logic.goTo(self.result)
+                open_segment_editor(self.result.query, node)
+
+    def on_accept(self) -> None:
+        """Add what is shown of this result to the annotated volumes, and train again."""
+        if self.result is None:
+            return
+        with reporting():
+            self.logic.acceptResult(self.result, self._what())
+            self.accepted()
+            if self.ui.trainAgainCheckBox.checked:
+                self.logic.startTraining()
+
     def on_delete(self) -> None:
         """Delete after asking; the next newest takes its place."""
         if self.result is None:
@@ -168,9 +223,8 @@ class ResultView:
     def on_kind(self) -> None:
         """Refined or unrefined."""
         if self.result is not None:
-            what = "unrefined" if self.ui.unrefinedRadio.checked else "refined"
             with reporting():
-                self.logic.showResult(self.result, what)
+                self.logic.showResult(self.result, self._what())
 
     def on_uncertainty(self) -> None:
         """The uncertainty map over the image, or not."""
@@ -195,10 +249,11 @@ class ResultView:
                 self.logic.show3D(self.result, self.ui.show3DButton.checked)
 
 
-def result_text(result: Result, adapter: str) -> str:
-    """One line for the list."""
-    parts = [result.created.replace("T", " ")[5:16], adapter]
-    return ", ".join([result.segmentation.GetName(), *(part for part in parts if part)])
+def result_text(result: Result, adapter: str, named: bool) -> str:
+    """One line for the list. ``named``: with the volume, where there are results of several."""
+    name = result.segmentation.GetName() if named else ""
+    parts = [result.created.replace("T", " ")[5:16], name, adapter]
+    return ", ".join(part for part in parts if part) or result.segmentation.GetName()
 
 
 def remarks(result: Result, names: Collection[str] = ()) -> str:
@@ -218,7 +273,7 @@ def result_cells(row: ResultRow) -> tuple[Cell, ...]:
     before = _("Before it was adjusted: {volume} ml").format(volume=ml_text(row.unrefined_ml))
     expected, tip = "–", _("No expected volume was used.")
     if row.prior is not None and row.prior.enabled:
-        expected = range_text(row.prior.lower_ml, row.prior.upper_ml)
+        expected = range_text(row.prior.lower_ml, row.prior.upper_ml, "–")
         tip = _("Mean of the annotated volumes: {mean} ml").format(mean=ml_text(row.prior.mean_ml))
     flags = flags_of(row)
     icon = qt.QStyle.SP_MessageBoxWarning if needs_look(row) else None

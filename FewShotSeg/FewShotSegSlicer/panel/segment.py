@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -20,13 +21,13 @@ class SegmentSection:
 
     KIND = "segment"
 
-    def __init__(self, ui: Any, logic: LogicProtocol) -> None:
+    def __init__(self, ui: Any, logic: LogicProtocol, accepted: Callable[[], None]) -> None:
         self.ui, self.logic = ui, logic
         self.parameters: Any = None
         self.hint = Hint(ui.segmentHintIcon, ui.segmentHint)
         self.status = Hint(ui.segmentStatusIcon, ui.segmentStatus)
         self.task = TaskView(ui.segmentProgress, ui.cancelSegmentButton, self.status, logic)
-        self.results = ResultView(ui, logic, self.status)
+        self.results = ResultView(ui, logic, self.status, accepted)
         ui.adapterCombo.connect("activated(int)", self.on_adapter)
         ui.segmentButton.connect("clicked()", self.on_segment)
 
@@ -44,6 +45,9 @@ class SegmentSection:
         if self.parameters is not None:
             entries = [(row.id, row.name) for row in rows]
             fill_combo(ui.adapterCombo, entries, self.parameters.adapterId)
+            several = len(rows) > 1 or (bool(rows) and self.parameters.adapterId != rows[0].id)
+            ui.adapterCombo.setVisible(several)
+            ui.adapterComboLabel.setVisible(several)
         obstacles = self.logic.blockers("segment") if not running else []
         if obstacles:
             self.hint.show(obstacles[0])
@@ -54,7 +58,9 @@ class SegmentSection:
         gate(
             ui.segmentButton,
             busy or "\n".join(obstacles),
-            estimate.text if estimate else _("Segment this volume with this adapter."),
+            estimate.text
+            if estimate
+            else _("Segment this volume by what was learned (with the trained adapter)."),
         )
         self.task.refresh(running == self.KIND)
         query = self.parameters.queryVolume if self.parameters is not None else None
@@ -66,8 +72,8 @@ class SegmentSection:
         if query is None or not any(row.volume is query for row in self.logic.supports()):
             return ""
         return _(
-            "This volume is one of the supports: its result will look better than that of a new "
-            "volume, and says little."
+            "This volume is one of those learned from: its result will look better than that of a "
+            "new volume, and says little."
         )
 
     def on_progress(self, progress: Progress) -> None:

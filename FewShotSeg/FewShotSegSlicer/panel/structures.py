@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import qt
@@ -11,10 +12,10 @@ from ..interface.protocol import LogicProtocol
 from ..interface.rows import StructureRow
 from ..text import ml_text, number, range_text
 from .dialogs import choose_color
-from .tools import Cell, Hint, Table, busy_with, gate, reporting
+from .tools import Cell, Hint, Table, busy_with, gate, reporting, section_title
 
 TICK, NAME, SUPPORTS, MEAN, SPREAD, GAMMA, PRIOR = range(7)
-WIDTHS = {TICK: 44, SUPPORTS: 60, MEAN: 66, SPREAD: 54, GAMMA: 68, PRIOR: 36}
+WIDTHS = {TICK: 44, SUPPORTS: 44, MEAN: 48, SPREAD: 44, GAMMA: 44, PRIOR: 30}
 
 
 class StructuresSection:
@@ -38,32 +39,30 @@ class StructuresSection:
     def refresh(self) -> None:
         """Show what the logic says."""
         rows = self.logic.structures()
-        supports = sum(row.ticked and row.state == "ready" for row in self.logic.supports())
-        self.table.fill([row.id for row in rows], [self._cells(row, supports) for row in rows])
+        used = [row.id for row in self.logic.supports() if row.ticked and row.state == "ready"]
+        self.table.fill([row.id for row in rows], [self._cells(row, used) for row in rows])
         ticked = sum(row.ticked for row in rows)
-        title = _("Structures")
-        if rows:
-            title = _("Structures: {ticked} of {count}").format(ticked=ticked, count=len(rows))
-        self.ui.structuresSection.text = title
+        more = _("{ticked} of {count}").format(ticked=ticked, count=len(rows)) if rows else ""
+        section_title(self.ui.structuresSection, _("Structures"), more)
         self.hint.show(*self._obstacle(rows, ticked))
         self.refresh_buttons()
 
-    def _cells(self, row: StructureRow, supports: int) -> list[Cell]:
+    def _cells(self, row: StructureRow, used: Collection[str]) -> list[Cell]:
         prior = row.prior
         where = "\n".join(f"{s.volume_name}: {s.segment_name}" for s in row.segments)
-        drawn = len({segment.support_id for segment in row.segments})
+        drawn = len({segment.support_id for segment in row.segments} & set(used))
         allowed = _("Tolerated: {range} ml").format(
             range=range_text(prior.lower_ml, prior.upper_ml)
         )
-        measured = _("Measured on {count} supports.").format(count=prior.count)
+        measured = _("Measured on {count} annotated volumes.").format(count=prior.count)
         if prior.edited:
-            measured = _("Typed by you; Reset prior goes back to what was measured.")
+            measured = _("Typed by you; Measure again goes back to what was measured.")
         gamma = "–" if prior.gamma is None else f"{100 * prior.gamma:.0f} %"
         warning = qt.QStyle.SP_MessageBoxWarning if row.conflict else None
         return [
             Cell(tip=_("Double-click to choose a colour"), checked=row.ticked, color=row.color),
             Cell(row.name, row.conflict or row.terminology, icon=warning, editable=True),
-            Cell(f"{drawn} / {supports}", where or _("Nobody has drawn it yet.")),
+            Cell(f"{drawn} / {len(used)}", where or _("Nobody has drawn it yet.")),
             Cell(ml_text(prior.mean_ml), measured, editable=True, bold=prior.edited),
             Cell(ml_text(prior.sd_ml), measured, editable=True, bold=prior.edited),
             Cell(gamma, allowed, editable=True, bold=prior.gamma_edited),
@@ -73,7 +72,7 @@ class StructuresSection:
     def _obstacle(self, rows: list[StructureRow], ticked: int) -> tuple[str, str]:
         if not rows:
             return (
-                _("Structures appear here once a support has segments; or add one to draw."),
+                _("Structures appear here once a volume is annotated; or add one to draw."),
                 "missing",
             )
         doubtful = [row.conflict for row in rows if row.conflict and row.ticked]
@@ -94,7 +93,7 @@ class StructuresSection:
         gate(ui.addStructureButton, busy, _("Add a structure that nobody has drawn yet."))
         gate(ui.mergeButton, busy or two, _("Make the selected rows one structure."))
         gate(ui.splitButton, busy or one, _("Undo a merge."))
-        gate(ui.resetPriorButton, busy or none, _("Back to what the supports say."))
+        gate(ui.resetPriorButton, busy or none, _("Back to what the annotated volumes say."))
 
     def on_edit(self, row_id: str, column: int, item: Any) -> None:
         """A person changed a cell."""

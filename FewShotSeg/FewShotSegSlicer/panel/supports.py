@@ -1,4 +1,4 @@
-"""The section «Support set»: the annotated volumes that an adapter is trained on."""
+"""The section «Annotated volumes»: the support set that an adapter is trained on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from slicer.i18n import tr as _
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import End, Progress, SupportRow
 from ..messages import tell
-from ..scene.views import volume_on_screen
+from ..scene.views import drawn_on, volume_on_screen
 from .annotation_chooser import AnnotationChooser
 from .dialogs import choose_folder
 from .navigation import open_segment_editor
 from .progress import TaskView
-from .tools import Cell, Hint, Table, busy_with, gate, reporting
+from .tools import Cell, Hint, Table, busy_with, gate, reporting, section_title
 
 VOLUME = 0
-WIDTHS = {1: 96, 2: 122, 3: 90}
+WIDTHS = {1: 122, 2: 90}
 
 
 def state_text(row: SupportRow) -> str:
@@ -84,8 +84,13 @@ class SupportsSection:
             [row.id for row in rows],
             [
                 (
-                    Cell(row.volume_name, checked=row.ticked),
-                    Cell(row.segmentation_name),
+                    Cell(
+                        row.volume_name,
+                        _("{volume}\nAnnotated in: {segmentation}").format(
+                            volume=row.volume_name, segmentation=row.segmentation_name or "–"
+                        ),
+                        checked=row.ticked,
+                    ),
                     Cell(", ".join(row.structures) or "–"),
                     Cell(
                         state_text(row),
@@ -97,10 +102,8 @@ class SupportsSection:
             ],
         )
         ready = sum(row.ticked and row.state == "ready" for row in rows)
-        title = _("Support set")
-        if rows:
-            title = _("Support set: {ready} of {count} ready").format(ready=ready, count=len(rows))
-        self.ui.supportsSection.text = title
+        more = _("{ready} of {count} ready").format(ready=ready, count=len(rows)) if rows else ""
+        section_title(self.ui.supportsSection, _("1  Annotated volumes"), more)
         self.hint.show(*self._obstacle(rows, ready))
         making = self.logic.running() == "phantoms"
         self.task.refresh(making)
@@ -170,9 +173,18 @@ class SupportsSection:
         return next((row for row in self.logic.supports() if row.id in ids), None)
 
     def on_volume_changed(self, _node: Any = None) -> None:
-        """Another volume is offered for adding: its segmentation is no longer known."""
-        self.ui.segmentationSelector.setCurrentNode(None)
+        """Another volume is offered for adding: with its result, if nobody drew on it."""
+        self.ui.segmentationSelector.setCurrentNode(self._result_of(_node))
         self.refresh_buttons()
+
+    def _result_of(self, volume: Any) -> Any:
+        """The newest result of a volume; None where there is none, or it has an annotation."""
+        results = self.logic.results() if volume is not None else []
+        found = [result.segmentation for result in results if result.query is volume]
+        own = [n for one in results for n in (one.segmentation, one.unrefined)]
+        if any(node not in own for node in drawn_on(volume)):
+            return None
+        return found[0] if found else None
 
     def on_tick(self, row_id: str, column: int, item: Any) -> None:
         """A person ticked a row on or off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,36 @@ from ..interface.protocol import LogicProtocol
 from ..messages import tell_error, tooltip
 from .columns import Columns
 
-"""Where the first item of a table's row keeps the row's id."""
+MOST_LETTERS = 420
+"""Of a hint; what is left out in the middle is in its tooltip."""
+COMBO_LETTERS = 32
+"""Of an entry in a combo box, which would cut it at its end."""
+LONG_WORD = 24
+"""Letters of a word, such as a path, from where on it may be broken anywhere."""
+TITLE_PIXELS = 300
+
+
+def elided(text: str, most: int) -> str:
+    """A text with its middle left out where it has more letters than ``most``."""
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
+
+
+def breakable(text: str) -> str:
+    """A text whose long words Qt may break, so that none of them makes the panel wider."""
+    return re.sub(rf"\S{{{LONG_WORD}}}(?=\S)", lambda found: found.group() + "\u200b", text)
+
+
+def section_title(section: Any, title: str, more: str = "") -> None:
+    """Name a section and say how far it is; too long a text has its middle left out."""
+    whole = f"{title}: {more}" if more else title
+    metrics = section.fontMetrics()
+    text = metrics.elidedText(printable(whole, False), qt.Qt.ElideMiddle, TITLE_PIXELS)
+    if section.text != text:
+        section.text = text
+        section.setToolTip(tooltip(whole) if text != whole else "")
 
 
 class Hint:
@@ -32,7 +62,7 @@ class Hint:
     }
 
     def __init__(self, icon: Any, label: Any) -> None:
-        self.icon, self.label, self.kind = icon, label, ""
+        self.icon, self.label, self.kind, self._said = icon, label, "", None
         self.show("")
 
     def show(self, text: str, kind: str = "missing") -> None:
@@ -42,15 +72,18 @@ class Hint:
             self.icon.setPixmap(picture.pixmap(16, 16))
             self.kind = kind
         text = printable(text)
-        if self.label.text != text:
-            self.label.setText(text)
+        if text != self._said:
+            self._said = text
+            short = elided(text, MOST_LETTERS)
+            self.label.setText(breakable(short))
+            self.label.setToolTip(tooltip(text) if short != text else "")
         self.icon.setVisible(bool(text))
         self.label.setVisible(bool(text))
 
     @property
     def text(self) -> str:
-        """What is shown."""
-        return self.label.text
+        """What is said, in full."""
+        return self._said or ""
 
 
 def gate(button: Any, obstacle: str, tip: str) -> None:
@@ -225,15 +258,26 @@ class Table:
                     item.setSelected(row_id in ids)
 
 
-def fill_combo(combo: Any, entries: Sequence[tuple[str, str]], current: str) -> None:
-    """Offer (id, text) pairs in a combo box, one of them current; no signal is emitted."""
-    entries = [(entry_id, printable(text, lines=False)) for entry_id, text in entries]
+def fill_combo(
+    combo: Any, entries: Sequence[tuple[str, str]], current: str, letters: int = COMBO_LETTERS
+) -> None:
+    """Offer (id, text) pairs in a combo box, one of them current; no signal is emitted.
+
+    A long text has its middle left out; the whole is its tooltip.
+    """
+    whole = [printable(text, lines=False) for _entry_id, text in entries]
+    entries = [
+        (entry_id, elided(text, letters))
+        for (entry_id, _text), text in zip(entries, whole, strict=True)
+    ]
     combo.blockSignals(True)
     shown = [(combo.itemData(i), combo.itemText(i)) for i in range(combo.count)]
     if shown != entries:
         combo.clear()
-        for entry_id, text in entries:
+        for index, (entry_id, text) in enumerate(entries):
             combo.addItem(text, entry_id)
+            if whole[index] != text:
+                combo.setItemData(index, tooltip(whole[index]), qt.Qt.ToolTipRole)
     ids = [entry_id for entry_id, _text in entries]
     combo.setCurrentIndex(ids.index(current) if current in ids else -1)
     combo.blockSignals(False)

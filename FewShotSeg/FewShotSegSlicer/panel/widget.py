@@ -15,6 +15,7 @@ from ..interface.rows import Changed, End, Epoch, LogLine, Notice, Progress
 from ..messages import make_plain
 from ..reloading import forget_library
 from .adapters import AdaptersSection
+from .folding import Steps
 from .log import LogSection
 from .models import ModelsSection
 from .segment import SegmentSection
@@ -55,7 +56,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.supports = SupportsSection(self.ui, self.logic)
         self.structures = StructuresSection(self.ui, self.logic)
         self.adapters = AdaptersSection(self.ui, self.logic)
-        self.segment = SegmentSection(self.ui, self.logic)
+        self.steps = Steps(self.ui, self.logic)
+        self.segment = SegmentSection(self.ui, self.logic, self.on_accepted)
         self.log = LogSection(self.ui, self.logic)
         self.sections = (
             self.models,
@@ -63,6 +65,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.structures,
             self.adapters,
             self.segment,
+            self.steps,
         )
         self._refresh_timer = qt.QTimer()
         self._refresh_timer.setSingleShot(True)
@@ -80,7 +83,13 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def open_what_needs_attention(self) -> None:
         """A foundation model is chosen already: open its section only if something is missing."""
         self.models.refresh()
-        self.ui.modelSection.collapsed = not self.models.hint.text
+        if self.models.hint.text:
+            self.ui.advancedSection.collapsed = self.ui.modelSection.collapsed = False
+
+    def on_accepted(self) -> None:
+        """A result became an annotated volume: train with it."""
+        self.refresh()
+        self.steps.on_accepted()
 
     def cleanup(self) -> None:
         """Called when the module is unloaded or reloaded: nothing may be left running."""
@@ -146,6 +155,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.adapters.method.parameters = self.segment.parameters = parameters
         self.segment.results.settle()
         if parameters is not None:
+            self.steps.arrange()
+        if parameters is not None:
             self._gui_tag = parameters.connectGui(self.ui)
             self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self.refresh_soon)
 
@@ -180,5 +191,5 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif isinstance(notice, End):
             self._task_shown = ""
             self.refresh()
-            for section in (self.models, self.supports, self.adapters, self.segment):
+            for section in (self.models, self.supports, self.adapters, self.segment, self.steps):
                 section.on_end(notice)

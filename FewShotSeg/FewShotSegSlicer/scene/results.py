@@ -12,8 +12,9 @@ from FewShotSegLib.core.errors import InputError
 
 from ..interface.rows import PriorRow, Result, ResultRow
 from . import views
-from .segments import SURFACE
-from .state import QUERY, REFINED, SEGMENTATION, UNCERTAINTY, UNREFINED, SceneState
+from .segments import SURFACE, has_voxels, list_segments
+from .state import QUERY, REFINED, SEGMENTATION, UNCERTAINTY, UNREFINED, VOLUME, SceneState
+from .supports import add_support, result_nodes
 
 
 def result_of(state: SceneState, row: Mapping[str, Any]) -> Result:
@@ -60,13 +61,50 @@ def delete_result(state: SceneState, result: Result) -> None:
     nodes = [n for n in (result.segmentation, result.unrefined, result.uncertainty) if n]
     if any(state.node_of(SEGMENTATION, row["id"]) in nodes for row in data["supports"]):
         raise InputError(
-            _("This result is annotated as a support. Remove its row from the support set first.")
+            _("This result is one of the annotated volumes. Remove its row from their table first.")
         )
     show_uncertainty(result, False)
     data["results"] = [row for row in data["results"] if row["id"] != result.id]
     state.write(data)
     for node in nodes:
         slicer.mrmlScene.RemoveNode(node)
+
+
+def accept_result(state: SceneState, result: Result, what: str) -> str:
+    """Make a result, as it is now, the annotation of its volume in the support set.
+
+    Args:
+        what: ``refined`` or ``unrefined``.
+
+    Returns:
+        the id of the volume's row. There is one a volume: it takes the place of an earlier result.
+
+    Raises:
+        InputError: nothing is drawn, or the volume is there with an annotation of its own.
+    """
+    node = result.unrefined if what == "unrefined" and result.unrefined else result.segmentation
+    if result.query is None or node is None:
+        raise InputError(_("The volume or the segmentation of this result was deleted."))
+    if not any(has_voxels(node, segment.id) for segment in list_segments(node)):
+        raise InputError(_("Nothing is drawn in this result. Press Correct, and draw it first."))
+    made = result_nodes(state)
+    data = state.read()
+    for row in data["supports"]:
+        if state.node_of(VOLUME, row["id"]) is not result.query:
+            continue
+        known = state.node_of(SEGMENTATION, row["id"])
+        if known is not None and known not in made:
+            raise InputError(
+                _(
+                    "«{volume}» is among the annotated volumes already, with the segmentation "
+                    "«{segmentation}». Remove that row first to take this result instead."
+                ).format(volume=result.query.GetName(), segmentation=known.GetName())
+            )
+        state.refer(SEGMENTATION, row["id"], node)
+        row["ticked"] = True
+        state.write(data)
+        return row["id"]
+    return add_support(state, result.query, node)
 
 
 def _prior(report: Mapping[str, Any]) -> PriorRow:

@@ -38,12 +38,12 @@ def flags_of(row: ResultRow) -> list[str]:
     if row.volume_ml <= 0:
         found.append(_("not found"))
     elif side:
-        words = {"below": _("smaller than expected"), "above": _("larger than expected")}
+        words = {"below": _("small"), "above": _("large")}
         if row.within:
-            words = {"below": _("just below expected"), "above": _("just above expected")}
+            words = {"below": _("slightly small"), "above": _("slightly large")}
         found.append(words[side])
     if was_moved(row):
-        found.append(_("adjusted, was {volume} ml").format(volume=ml_text(row.unrefined_ml)))
+        found.append(_("was {volume} ml").format(volume=ml_text(row.unrefined_ml)))
     found += [text for text in row.brief if text not in found]
     if not row.within and not found:
         found.append(row.note.splitlines()[0] if row.note else _("not as expected"))
@@ -57,8 +57,20 @@ def needs_look(row: ResultRow) -> bool:
 
 def sentences_of(row: ResultRow) -> str:
     """The same in full, a sentence a line, with the structure's name."""
-    flags = flags_of(row)
-    return row.note or (f"{row.name}: {'; '.join(flags)}." if flags else "")
+    found = row.note.splitlines()
+    side = out_of_range(row)
+    if side and not found:
+        words = {
+            "below": _("{name}: {volume} ml is less than the expected {low} ml."),
+            "above": _("{name}: {volume} ml is more than the expected {high} ml."),
+        }[side]
+        low, high = (ml_text(end) for end in (row.prior.lower_ml, row.prior.upper_ml))
+        found.append(words.format(name=row.name, volume=ml_text(row.volume_ml), low=low, high=high))
+    if was_moved(row):
+        text = _("{name}: adjusted to the expected volume, from {before} to {after} ml.")
+        before, after = ml_text(row.unrefined_ml), ml_text(row.volume_ml)
+        found.append(text.format(name=row.name, before=before, after=after))
+    return "\n".join(found)
 
 
 def kind_of(result: Result) -> Literal["done", "warning"]:

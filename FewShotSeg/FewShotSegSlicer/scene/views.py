@@ -37,6 +37,12 @@ def volume_on_screen() -> Any:
     return None
 
 
+def drawn_on(volume: Any) -> list[Any]:
+    """Segmentations that refer to a volume."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return [node for node in nodes if reference_of(node) is volume]
+
+
 def show_volume(volume: Any) -> None:
     """Bring a volume into the slice views, alone and as a whole, unless it is there already."""
     set_window(volume)
