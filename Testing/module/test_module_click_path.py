@@ -93,7 +93,7 @@ class ClickPathTest(WalkTestCase):
         way.query, drawn = self.open(QUERY)
         slicer.mrmlScene.RemoveNode(drawn)
         way.wait_for_sizes()
-        self.assertEqual(ui.supportsSection.text, "Support set: 3 of 3 ready")
+        self.assertEqual(ui.supportsSection.text, "1  Annotated volumes: 3 of 3 ready")
         names = [row[1] for row in texts(ui.structuresTable)]
         self.assertEqual(names, list(NAMES.values()))
         way.choose_colors()

@@ -314,12 +314,12 @@ class ResultTest(HandoverTestCase):
         # A size within its range is not as expected for all that: flagged, and each sentence once.
         from FewShotSegSlicer.panel.results import REMARK, remarks, result_cells
 
-        moved = "ball: adjusted, was 0.10 ml."
+        moved = "ball: adjusted to the expected volume, from 0.10 to 11.0 ml."
         self.assertEqual(remarks(result), f"{moved}\n{result.rows[1].note}")
         self.assertEqual(remarks(result, ["ball"]), moved)
         cells = result_cells(result.rows[1])
         self.assertIsNotNone(cells[REMARK].icon)
-        self.assertEqual(cells[REMARK].text, "adjusted, was 0.10 ml")
+        self.assertEqual(cells[REMARK].text, "was 0.10 ml")
         self.assertIn(result.rows[1].note, cells[REMARK].tip)
         self.assertEqual((result.rows[0].prior.lower_ml, result.rows[0].unrefined_ml), (7.7, 0.1))
 

@@ -22,7 +22,7 @@ class MissingTest(PanelTestCase):
 
     def test_an_empty_scene(self) -> None:
         self.assertIn("Add the volumes that you annotated", self.ui.supportsHint.text)
-        self.assertIn("once a support has segments", self.ui.structuresHint.text)
+        self.assertIn("once a volume is annotated", self.ui.structuresHint.text)
         self.assertIn("at least one annotated volume", self.ui.adapterHint.text)
         self.assertIn("Train or load an adapter", self.ui.segmentHint.text)
         self.assert_gated(self.ui.trainButton, "at least one annotated volume")
@@ -45,7 +45,7 @@ class MissingTest(PanelTestCase):
         self.assertTrue(self.ui.trainButton.enabled)
         self.assertIn("40 s and 1.1 GB", self.ui.trainButton.toolTip)
         self.assertIn("40 s and 1.1 GB", self.ui.estimateLabel.text)
-        self.assertEqual(self.ui.supportsSection.text, "Support set: 2 of 2 ready")
+        self.assertEqual(self.ui.supportsSection.text, "1  Annotated volumes: 2 of 2 ready")
 
     def test_a_support_that_is_not_ready(self) -> None:
         (volume,) = self.add_volumes(1)
@@ -56,7 +56,7 @@ class MissingTest(PanelTestCase):
         self.logic.changed()
         settle()
         self.assertEqual(self.ui.supportsHint.text, f"CT 1: {problem}")
-        self.assertEqual(self.ui.supportsTable.item(0, 3).toolTip(), problem)
+        self.assertEqual(self.ui.supportsTable.item(0, 2).toolTip(), problem)
 
     def test_a_conflict_is_shown(self) -> None:
         self.logic.fill(self.add_volumes(2))
@@ -88,9 +88,11 @@ class MissingTest(PanelTestCase):
         self.assertIn("monai", self.ui.packagesLabel.text)
 
     def test_the_models_section_opens_where_something_is_missing(self) -> None:
+        self.assertTrue(self.ui.advancedSection.collapsed)
         self.assertTrue(self.ui.modelSection.collapsed)
         self.logic.missing = ["torch>=2.10"]
         self.panel.open_what_needs_attention()
+        self.assertFalse(self.ui.advancedSection.collapsed)
         self.assertFalse(self.ui.modelSection.collapsed)
 
 
@@ -185,7 +187,7 @@ class LifeTest(PanelTestCase):
     def test_columns_show_names_first_and_titles_where_there_is_space(self) -> None:
         self.logic.fill(self.add_volumes(2))
         self.logic.changed()
-        self.ui.structuresSection.collapsed = False
+        self.ui.advancedSection.collapsed = self.ui.structuresSection.collapsed = False
         settle()
         table, header = self.ui.structuresTable, self.ui.structuresTable.horizontalHeader()
         needed = table.fontMetrics().boundingRect(table.item(0, 1).text()).width()

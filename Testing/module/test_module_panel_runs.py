@@ -15,6 +15,8 @@ if True:  # after the world is there
     from FewShotSegSlicer.panel.tools import current_id
     from mock_rows import make_result
 
+    from FewShotSegLib.core.errors import InputError
+
 
 class TrainTest(PanelTestCase):
     """Training, from the button to the list."""
@@ -40,6 +42,7 @@ class TrainTest(PanelTestCase):
         self.assertEqual(self.ui.trainProgress.value, 300)
         self.assertEqual(self.ui.trainStatus.text, "Training, epoch 3 of 10, about 20 s left")
         plot = self.panel.adapters.plot
+        self.ui.advancedSection.collapsed = self.ui.adapterSection.collapsed = False
         self.assertTrue(plot.visible)
         heights = [y for _x, y in plot.curve(400, 120)]
         self.assertEqual(heights, sorted(heights), "a falling loss goes down")
@@ -51,6 +54,34 @@ class TrainTest(PanelTestCase):
         self.assertFalse(self.ui.cancelTrainButton.visible)
         self.assertTrue(self.ui.trainButton.enabled)
         self.assertIn("was stopped", self.ui.trainStatus.text)
+
+    def test_what_is_done_folds_and_what_comes_next_opens(self) -> None:
+        ui = self.ui
+        steps = (ui.supportsSection, ui.trainSection, ui.segmentSection)
+
+        def folded() -> list[bool]:
+            settle()
+            return [section.collapsed for section in steps]
+
+        self.assertEqual(folded(), [False, False, True])
+        ui.trainButton.click()
+        self.assertEqual(folded(), [True, False, True])
+        self.logic.finish("failed", "No memory.")
+        self.assertEqual(folded(), [True, False, True])
+        ui.supportsSection.collapsed = False
+        self.logic.changed()
+        self.assertEqual(folded(), [False, False, True], "what a person opened stays open")
+        ui.trainButton.click()
+        self.logic.adapter_rows = [AdapterRow("a0", "x", ("pouch",), supports=("1", "2", "3"))]
+        self.logic.parameters.adapterId = "a0"
+        self.logic.finish("finished", "Trained.", adapter_id="a0")
+        self.assertEqual(folded(), [True, False, False])
+        self.assertEqual(ui.trainSection.text, "2  Train: learned from 3 volumes")
+        self.logic.parameters.queryVolume = self.volumes[3]
+        self.panel.refresh()
+        ui.segmentButton.click()
+        self.logic.finish("finished", "Segmented.")
+        self.assertEqual(folded(), [True, True, False])
 
     def test_silence_is_reported(self) -> None:
         self.ui.trainButton.click()
@@ -153,7 +184,7 @@ class SegmentTest(PanelTestCase):
         self.logic.parameters.queryVolume = self.volumes[0]
         self.logic.changed()
         settle()
-        self.assertIn("one of the supports", self.ui.segmentHint.text)
+        self.assertIn("one of those learned from", self.ui.segmentHint.text)
         self.assertTrue(self.ui.segmentButton.enabled, "a warning, no prohibition")
 
     def segment(self, **more: Any) -> Any:
@@ -177,8 +208,8 @@ class SegmentTest(PanelTestCase):
         result = self.segment()
         self.assertEqual(self.ui.segmentStatus.text, "Segmented in 12 s.")
         shown = texts(self.ui.resultsTable)
-        self.assertEqual(shown[0], ["gland_right", "25.1", "17.2 to 31.9", ""])
-        self.assertEqual(shown[1], ["pouch", "48.0", "17.2 to 31.9", "larger than expected"])
+        self.assertEqual(shown[0], ["gland_right", "25.1", "17.2–31.9", ""])
+        self.assertEqual(shown[1], ["pouch", "48.0", "17.2–31.9", "large"])
         self.assertTrue(self.ui.resultsTable.item(1, 1).font().bold(), "flagged")
         self.assertEqual(self.ui.resultHint.text, "«pouch» is large.")
         self.assertFalse(self.ui.resultsTable.item(0, 1).font().bold())
@@ -208,6 +239,55 @@ class SegmentTest(PanelTestCase):
             self.assertEqual(self.logic.calls[-1], ("goTo", "r0", name))
             self.assertEqual(self.ui.resultHint.text, remark, "only what is said of this structure")
 
+    def test_correct_opens_that_result_over_that_volume(self) -> None:
+        result = self.segment()
+        with mock.patch("FewShotSegSlicer.panel.results.open_segment_editor") as opened:
+            self.ui.correctButton.click()
+            opened.assert_called_once_with(self.volumes[3], result.segmentation)
+            self.ui.unrefinedRadio.click()
+            self.ui.correctButton.click()
+            opened.assert_called_with(self.volumes[3], result.unrefined)
+        self.assertEqual(self.logic.calls[-1], ("goTo", "r0", ""))
+
+    def test_an_accepted_result_is_trained_on_at_once_or_later(self) -> None:
+        self.segment()
+        self.assertTrue(self.ui.trainSection.collapsed)
+        self.ui.trainAgainCheckBox.click()
+        self.ui.acceptButton.click()
+        settle()
+        self.assertEqual(self.logic.calls[-1], ("acceptResult", "r0", "refined"))
+        self.assertFalse(self.ui.trainSection.collapsed, "what comes next is open")
+        self.ui.trainAgainCheckBox.click()
+        self.ui.unrefinedRadio.click()
+        self.ui.acceptButton.click()
+        settle()
+        self.assertEqual(
+            self.logic.calls[-2:], [("acceptResult", "r0", "unrefined"), ("startTraining",)]
+        )
+        self.assert_gated(self.ui.acceptButton, "has ended")
+        self.assert_gated(self.ui.correctButton, "has ended")
+
+    def test_a_refused_result_starts_no_training(self) -> None:
+        self.segment()
+        self.logic.error = InputError("Nothing is drawn in this result.")
+        with mock.patch.object(slicer.util, "errorDisplay") as shown:
+            self.ui.acceptButton.click()
+        self.assertEqual(shown.call_args.args, ("Nothing is drawn in this result.",))
+        self.assertNotIn("startTraining", self.names_called())
+
+    def test_a_volume_with_a_result_is_offered_with_it(self) -> None:
+        result = self.segment()
+        for number, offered in ((3, result.segmentation), (2, None)):
+            self.ui.volumeSelector.setCurrentNode(self.volumes[number])
+            self.assertIs(self.ui.segmentationSelector.currentNode(), offered)
+
+    def test_an_adapter_is_to_be_chosen_where_there_are_several(self) -> None:
+        combo, section = self.ui.adapterCombo, self.ui.segmentSection
+        self.assertFalse(combo.isVisibleTo(section))
+        self.logic.adapter_rows = [*self.logic.adapter_rows, AdapterRow("a1", "second", ())]
+        self.panel.refresh()
+        self.assertTrue(combo.isVisibleTo(section))
+
     def test_another_query_changes_slices_table_and_status_together(self) -> None:
         self.segment()
         self.logic.calls.clear()
@@ -232,14 +312,14 @@ class SegmentTest(PanelTestCase):
 
     def test_what_an_adjustment_moved_by_a_third_is_said_in_the_table(self) -> None:
         row = make_result(None, None).rows[0]
-        for before, said in ((38.0, "adjusted, was 38.0 ml"), (30.0, "")):
+        for before, said in ((38.0, "was 38.0 ml"), (30.0, "")):
             self.segment(rows=(replace(row, unrefined_ml=before),), id=f"r{before}")
             self.assertEqual(texts(self.ui.resultsTable)[0][3], said)
 
     def test_a_volume_that_misses_its_range_by_a_hair_is_marked(self) -> None:
         row = replace(make_result(None, None).rows[0], volume_ml=17.0, unrefined_ml=17.0)
         self.segment(rows=(row,))
-        self.assertEqual(texts(self.ui.resultsTable)[0][3], "just below expected")
+        self.assertEqual(texts(self.ui.resultsTable)[0][3], "slightly small")
         self.assertTrue(self.ui.resultsTable.item(0, 1).font().bold())
         self.assertEqual(self.panel.segment.status.kind, "done")
 
@@ -251,6 +331,7 @@ class SegmentTest(PanelTestCase):
             make_result(self.volumes[query], node, result_id=f"r{number}")
             for number, (query, node) in enumerate(zip((3, 3, 2), nodes, strict=True))
         )
+        old = replace(old, created="2025-02-01 09:30:00")
         self.logic.result_rows = [old]
         self.panel.refresh()
         self.assertEqual(self.ui.resultCombo.count, 1)
@@ -258,7 +339,7 @@ class SegmentTest(PanelTestCase):
         self.panel.refresh()
         combo = self.ui.resultCombo
         shown = [combo.itemText(n) for n in range(combo.count)]
-        self.assertEqual(shown, [f"Result {n}, 01-31 14:05, first" for n in (1, 0)])
+        self.assertEqual(shown, ["01-31 14:05, first", "02-01 09:30, first"])
         self.assertEqual(current_id(combo), "r1", "a new one is shown immediately")
         choose(combo, "r0")
         self.assertEqual(self.logic.calls[-2:], [("showResult", "refined"), ("goTo", "r0", "")])

@@ -64,7 +64,7 @@ class PanelTextTest(PanelTestCase):
             settle()
             table = self.ui.supportsTable
             self.assertEqual(texts(table)[0][0], shown)
-            self.assertEqual(table.item(0, 0).toolTip(), tooltip(name))
+            self.assertEqual(table.item(0, 0).toolTip(), tooltip(f"{name}\nAnnotated in: new"))
 
     def test_the_model(self) -> None:
         from dataclasses import replace

@@ -44,7 +44,7 @@ class WalkthroughTest(WalkTestCase):
     def test_the_way(self) -> None:
         write_small_phantoms(self.way, self.folder, 2)
         self.way.add_supports()
-        self.assertEqual(self.ui.supportsSection.text, "Support set: 2 of 2 ready")
+        self.assertEqual(self.ui.supportsSection.text, "1  Annotated volumes: 2 of 2 ready")
         names = [row[1] for row in texts(self.ui.structuresTable)]
         self.assertEqual(names, ["gland_right", "gland_left", "pouch"])
         self.assertFalse(self.ui.adapterHint.visible)

@@ -110,7 +110,7 @@ class Walkthrough:
     def press_cancel(self) -> Any:
         """Stop the training; how it ended."""
         assert self.ui.cancelTrainButton.enabled, self.ui.cancelTrainButton.toolTip
-        assert self.ui.cancelTrainButton.isVisibleTo(self.ui.adapterSection)
+        assert self.ui.cancelTrainButton.isVisibleTo(self.ui.trainSection)
         self.ui.cancelTrainButton.click()
         return self.wait_until_idle()
 

@@ -1,0 +1,104 @@
+"""A result becomes an annotated volume: the table, the counts and the sizes follow."""
+
+from __future__ import annotations
+
+import slicer_world  # before slicer, which it puts in place
+
+# isort: split
+import unittest
+from typing import Any
+
+import numpy as np
+from FewShotSegSlicer.interface.rows import Result
+from FewShotSegSlicer.scene.state import QUERY, REFINED, UNREFINED
+from module_logic import SHAPE, LogicTestCase
+from module_scenes import add_segmentation, add_volume, affine_of
+from panel_case import RealPanel, choose_row, settle, texts
+
+from FewShotSegLib.core.errors import InputError
+
+
+class AcceptingTest(LogicTestCase):
+    """Two supports, and a query with a result that a segmentation left in the scene."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for _ in range(2):
+            self.support(bean=4, pea=2)
+        self.query = add_volume(np.zeros(SHAPE, np.int16), affine_of(), "Query")
+
+    def add_result(self, *names: str, row_id: str = "r0") -> Result:
+        """A result in which these structures were found, 5 x 5 x 3 voxels each."""
+        state = self.logic.session.state
+        mask = np.zeros(SHAPE, bool)
+        mask[1:6, 2:7, 1:4] = True
+        line = {"color": [1, 0, 0], "volume_ml": 0.9, "unrefined_ml": 0.9, "within": True}
+        prior = {"mean_ml": 1, "sd_ml": 0, "supports": 2, "gamma": 0.3, "lower_ml": 0.7}
+        prior |= {"upper_ml": 1.3, "lower_bound_trusted": True, "enabled": True}
+        table = [{**line, "name": name, "prior": prior, "note": ""} for name in names]
+        for role in (REFINED, UNREFINED):
+            masks = {name: mask for name in names}
+            node = add_segmentation(masks, affine_of(), self.query, f"{role} {row_id}")
+            state.refer(role, row_id, node)
+        state.refer(QUERY, row_id, self.query)
+        rows = state.read()
+        row = {"id": row_id, "table": table, "warnings": [], "seconds": 1.0, "adapter": "a"}
+        rows["results"].insert(0, row)
+        state.write(rows)
+        return self.logic.results()[0]
+
+    def annotations(self) -> list[Any]:
+        return [row.segmentation for row in self.logic.supports()]
+
+    def test_the_table_the_structures_and_the_sizes_follow(self) -> None:
+        panel = RealPanel()
+        self.addCleanup(panel.close)
+        logic, ui = panel.logic, panel.ui
+        result = self.add_result("bean", "pea")
+        logic.acceptResult(result)
+        settle()
+        self.assertEqual([row[0] for row in texts(ui.supportsTable)], ["v0", "v1", "Query"])
+        self.assertEqual(ui.supportsSection.text, "1  Annotated volumes: 3 of 3 ready")
+        self.assertEqual([row[2] for row in texts(ui.structuresTable)], ["3 / 3", "3 / 3"])
+        slicer_world.process_events_until(
+            lambda: all(row.prior.count == 3 for row in logic.structures())
+        )
+        logic.tickSupport(logic.supports()[2].id, False)
+        settle()
+        self.assertEqual([row[2] for row in texts(ui.structuresTable)], ["2 / 2", "2 / 2"])
+        choose_row(ui.supportsTable, 2)
+        ui.removeSupportButton.click()
+        settle()
+        self.assertIsNotNone(result.segmentation.GetScene(), "a result is no less for that")
+
+    def test_there_is_one_row_a_volume(self) -> None:
+        first = self.add_result("bean", "pea")
+        row_id = self.logic.acceptResult(first)
+        self.logic.tickSupport(row_id, False)
+        again = self.add_result("bean", row_id="r1")
+        self.assertEqual(self.logic.acceptResult(again, "unrefined"), row_id)
+        self.assertEqual(len(self.logic.supports()), 3)
+        self.assertIs(self.annotations()[2], again.unrefined)
+        self.assertTrue(self.logic.supports()[2].ticked)
+        with self.assertRaisesRegex(InputError, "one of the annotated volumes"):
+            self.logic.deleteResult(again)
+
+    def test_an_annotation_of_a_person_is_not_replaced(self) -> None:
+        own = self.add_result("bean").unrefined  # any node that is no longer a result's
+        state = self.logic.session.state
+        state.refer(UNREFINED, "r0", None)
+        self.logic.addSupport(self.query, own)
+        before = self.annotations()
+        with self.assertRaisesRegex(InputError, "«Query» is among the annotated volumes already"):
+            self.logic.acceptResult(self.logic.results()[0])
+        self.assertEqual(self.annotations(), before)
+
+    def test_nothing_drawn_is_nothing_to_learn_from(self) -> None:
+        with self.assertRaisesRegex(InputError, "Press Correct, and draw"):
+            self.logic.acceptResult(self.add_result())
+        self.assertEqual(len(self.logic.supports()), 2)
+
+
+if __name__ == "__main__":
+    assert slicer_world
+    unittest.main()
