@@ -440,6 +440,11 @@ class PanelTest(PairingTestCase):
         self.ui = self.panel.ui
         self.panel.enter()
 
+    def annotations(self) -> list[str]:
+        """What the table says on hovering its rows."""
+        table = self.ui.supportsTable
+        return [table.item(row, 0).toolTip() for row in range(table.rowCount)]
+
     def test_nodes_that_are_loaded_while_it_is_open_count(self) -> None:
         volume = self.volume("a")
         settle()
@@ -454,7 +459,7 @@ class PanelTest(PairingTestCase):
         slicer.mrmlScene.EndState(slicer.mrmlScene.BatchProcessState)
         self.ui.addSceneButton.click()
         settle()
-        self.assertEqual(texts(self.ui.supportsTable)[0][:2], ["b", "b_seg"])
+        self.assertEqual(self.annotations(), ["b\nAnnotated in: b_seg"])
         self.assertIsNone(self.ui.volumeSelector.currentNode())
 
     def test_a_batch_is_heard_of_once_it_is_over(self) -> None:
@@ -470,7 +475,7 @@ class PanelTest(PairingTestCase):
         slicer.mrmlScene.EndState(slicer.mrmlScene.BatchProcessState)
         settle()
         self.assertTrue(heard)
-        self.assertEqual(texts(self.ui.supportsTable)[0][3], "deleted")
+        self.assertEqual(texts(self.ui.supportsTable)[0][2], "deleted")
 
     def test_choosing_on_the_panel(self) -> None:
         self.volume("Abdomen")
@@ -490,7 +495,7 @@ class PanelTest(PairingTestCase):
         choice = self.panel.logic.supports()[0].choices[0]
         choose(chooser.combo, choice.id)
         settle()
-        self.assertEqual(texts(self.ui.supportsTable)[0][1], "rater A")
+        self.assertEqual(self.annotations(), ["Abdomen\nAnnotated in: rater A"])
         self.assertFalse(chooser.widget.isVisibleTo(self.ui.supportsSection))
         with mock.patch("FewShotSegSlicer.panel.supports.tell") as said:
             self.ui.addSceneButton.click()

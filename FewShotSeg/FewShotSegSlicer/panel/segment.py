@@ -24,6 +24,8 @@ class SegmentSection:
     def __init__(self, ui: Any, logic: LogicProtocol, accepted: Callable[[], None]) -> None:
         self.ui, self.logic = ui, logic
         self.parameters: Any = None
+        self.proposal_due = False
+        self._proposed: Any = None
         self.hint = Hint(ui.segmentHintIcon, ui.segmentHint)
         self.status = Hint(ui.segmentStatusIcon, ui.segmentStatus)
         self.task = TaskView(ui.segmentProgress, ui.cancelSegmentButton, self.status, logic)
@@ -32,15 +34,29 @@ class SegmentSection:
         ui.segmentButton.connect("clicked()", self.on_segment)
 
     def take_volume_on_screen(self) -> None:
-        """Where no query is chosen yet, take the one on screen that is there to be segmented."""
-        if self.parameters is None or self.parameters.queryVolume is not None:
+        """Where no query is chosen yet, take one that is there to be segmented, on screen first.
+
+        So it is where one was taken that has become an annotated volume since. The views stay.
+        """
+        self.proposal_due = False
+        if self.parameters is None:
+            return
+        query = self.parameters.queryVolume
+        learned = query is self._proposed and any(
+            row.volume is query for row in self.logic.supports()
+        )
+        if query is not None and not learned:
             return
         node = self.logic.proposedQuery(volume_on_screen())
-        if node is not None:
+        if node is not None and node is not query:
+            self._proposed = node
+            self.results.settle()
             self.parameters.queryVolume = node
 
     def refresh(self) -> None:
         """Show what the logic says."""
+        if self.proposal_due and self.results.result is None:
+            self.take_volume_on_screen()
         ui, running, rows = self.ui, busy_with(self.logic), self.logic.adapters()
         if self.parameters is not None:
             entries = [(row.id, row.name) for row in rows]

@@ -73,7 +73,8 @@ class SupportsSection:
         node = self.logic.proposedSupport(volume_on_screen())
         shown = self.ui.volumeSelector.currentNode()
         parameters = self.logic.getParameterNode()
-        if shown is None or shown is self._proposed or shown is parameters.queryVolume:
+        asked = shown is parameters.queryVolume and self._result_of(shown) is None
+        if shown is None or shown is self._proposed or asked:
             self._offer(node)
 
     def refresh(self) -> None:

@@ -177,6 +177,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if isinstance(notice, Changed):
             if notice.part == "settings":  # another scene has another parameter node
                 self.setParameterNode(self.logic.getParameterNode())
+            elif notice.part == "supports":
+                self.segment.proposal_due = True
             self.refresh_soon()
         elif isinstance(notice, LogLine):
             self.log.add_line(notice.text)
