@@ -161,7 +161,7 @@ class ImportTest(slicer_world.SceneTestCase):
         self.press(other)
         end = self.logic.lastEnd()
         self.assertEqual((end.kind, end.state), ("import", "failed"))
-        self.assertEqual(ui.modelHint.text, end.message)
+        self.assertEqual(self.panel.models.hint.text, end.message)
         self.assertRegex(end.message, r"^Nothing was installed\. .*not of the architecture")
         self.assertNotIn("\n", end.message)
         self.assertEqual((self.left(), other.read_bytes()), ({"tiny.json"}, content))

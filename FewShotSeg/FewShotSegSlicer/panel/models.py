@@ -18,6 +18,8 @@ from .dialogs import open_file
 from .progress import TaskView
 from .tools import Hint, busy_with, current_id, fill_combo, gate, reporting, section_title
 
+MODEL_LETTERS = 40
+"""Of an entry of the list of models, which is as wide as the panel."""
 FETCHING = ("download", "import")
 """The tasks that bring weights to this computer."""
 
@@ -48,7 +50,8 @@ class ModelsSection:
         """Show what the logic says."""
         ui, rows, model = self.ui, self.logic.models(), self.current()
         running = busy_with(self.logic)
-        fill_combo(ui.modelCombo, [(row.id, model_text(row)) for row in rows], self.logic.model())
+        models = [(row.id, model_text(row)) for row in rows]
+        fill_combo(ui.modelCombo, models, self.logic.model(), MODEL_LETTERS)
         for index, row in enumerate(rows):
             ui.modelCombo.setItemData(index, tooltip(model_tip(row)), qt.Qt.ToolTipRole)
         tip = tooltip(model_tip(model)) if model else ""
