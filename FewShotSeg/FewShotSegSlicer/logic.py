@@ -37,6 +37,7 @@ from .jobs.result_loader import read_result
 from .jobs.task import Task
 from .machine.methods import method_rows
 from .machine.requirements import outdated_advice
+from .machine.stepper import Stepper
 from .scene import results as shown
 from .scene.parameter_node import FewShotSegParameterNode
 from .scene.session import Session
@@ -70,6 +71,7 @@ class FewShotSegLogic(
         self._end: End | None = None
         self._epochs: list[Epoch] = []
         self._closed = False
+        self._surfaces: Stepper | None = None
         self.session = Session(
             lambda: ScriptedLoadableModuleLogic.getParameterNode(self), self._tell
         )
@@ -91,6 +93,7 @@ class FewShotSegLogic(
         self._closed = True
         if self._task is not None:
             self._task.abort(_("Stopped, because the module was closed."), wait=True)
+        self._stop_surfaces()
         self.session.sizes.stop()
         self.removeObservers()
         slicer.app.disconnect("aboutToQuit()", self.close)
@@ -131,6 +134,7 @@ class FewShotSegLogic(
         if self._task is not None:
             self._task.abort(_("Stopped, because the scene was closed."))
         self._epochs = []  # the curve of an adapter that is gone
+        self._stop_surfaces()
         self.session.sizes.stop()
 
     def _on_scene_import(self, caller: Any = None, event: Any = None) -> None:
@@ -292,4 +296,20 @@ class FewShotSegLogic(
         shown.show_uncertainty(result, visible)
 
     def show3D(self, result: Result, visible: bool) -> None:
-        shown.show_3d(result, visible)
+        self._stop_surfaces()
+        if not visible or result.segmentation is None:
+            shown.show_3d(result, False)
+            return
+
+        def done(error: BaseException | None) -> None:
+            self._surfaces = None
+            if error is not None:
+                raise error
+            shown.show_3d(result, True)
+
+        self._surfaces = Stepper(shown.surface_steps(result.segmentation), done)
+
+    def _stop_surfaces(self) -> None:
+        if self._surfaces is not None:
+            self._surfaces.stop()
+            self._surfaces = None

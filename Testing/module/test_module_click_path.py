@@ -1,4 +1,4 @@
-"""The clinician's way on real CT, click by click from an empty scene, against the command line."""
+"""The clinician's way on real CT, click by click from loaded files, against the command line."""
 
 from __future__ import annotations
 
@@ -37,6 +37,16 @@ class ClickPathTest(WalkTestCase):
     def setUp(self) -> None:
         self.data = data_folder() / "openkbp" / "dev"
         super().setUp()
+        self.clicks = 0
+        if slicer_world.REAL:
+            if slicer.util.mainWindow() is None:
+                self.skipTest("Slicer was started without a main window")
+            module = slicer.util.selectedModule()
+            self.addCleanup(slicer.util.selectModule, module)
+        else:
+            import segment_editor
+
+            self.addCleanup(segment_editor.install())
         before = {key: qt.QSettings().value(f"FewShotSeg/{key}") for key in ("Model", "Device")}
         for key, value in before.items():
             self.addCleanup(qt.QSettings().setValue, f"FewShotSeg/{key}", value or "")
@@ -45,19 +55,21 @@ class ClickPathTest(WalkTestCase):
         return tuple(self.data / f"pt_{patient}_{kind}.nii.gz" for kind in ("ct", "seg"))
 
     def open(self, patient: int) -> tuple[Any, Any]:
-        """A patient as a person would open and name it."""
+        """A patient as a person would open and name it: the annotation knows of no volume."""
         image, labels = self.paths(patient)
         volume = slicer.util.loadVolume(str(image))
-        segmentation = slicer.util.loadSegmentation(str(labels))
-        segments = segmentation.GetSegmentation()
-        for number in reversed(range(segments.GetNumberOfSegments())):
-            segment = segments.GetNthSegment(number)
-            if segment.GetLabelValue() in NAMES:
-                segment.SetName(NAMES[segment.GetLabelValue()])
-            else:
-                segments.RemoveSegment(segments.GetNthSegmentID(number))
+        segmentation = None
+        if patient != QUERY:
+            segmentation = slicer.util.loadSegmentation(str(labels))
+            segments = segmentation.GetSegmentation()
+            for number in reversed(range(segments.GetNumberOfSegments())):
+                segment = segments.GetNthSegment(number)
+                if segment.GetLabelValue() in NAMES:
+                    segment.SetName(NAMES[segment.GetLabelValue()])
+                else:
+                    segments.RemoveSegment(segments.GetNthSegmentID(number))
         if patient in PLACES:
-            add_transform(PLACES[patient], volume, segmentation)
+            add_transform(PLACES[patient], *(node for node in (volume, segmentation) if node))
         return volume, segmentation
 
     def moved_files(self, patient: int) -> tuple[str, str]:
@@ -85,37 +97,83 @@ class ClickPathTest(WalkTestCase):
             stdout=subprocess.DEVNULL,
         )
 
-    def test_from_an_empty_scene_to_an_overlay_as_the_command_line_gives(self) -> None:
+    def press(self, button: Any) -> None:
+        """One click on the panel: on a button that is there to be seen."""
+        self.clicks += 1
+        settle()
+        self.assertTrue(button.isVisibleTo(self.panel.uiWidget), button.name)
+        self.assertTrue(button.enabled, button.toolTip)
+        button.click()
+        settle()
+
+    def finish(self) -> None:
+        """The running task goes on to a good end."""
+        end = self.way.wait_until_idle()
+        self.assertEqual(end.state, "finished", end.message)
+
+    def test_three_clicks_to_an_overlay_and_two_to_a_corrected_support(self) -> None:
         way, ui = self.way, self.ui
         way.choose_model(MODEL, "cpu")
+        way.set_epochs(EPOCHS)
+        ui.seedSpinBox.value = SEED
         for patient in SUPPORTS:
-            way.add_support(*self.open(patient))
-        way.query, drawn = self.open(QUERY)
-        slicer.mrmlScene.RemoveNode(drawn)
-        way.wait_for_sizes()
+            self.open(patient)
+        way.query, _none = self.open(QUERY)
+        settle()
+
+        self.press(ui.addSceneButton)
         self.assertEqual(ui.supportsSection.text, "1  Annotated volumes: 3 of 3 ready")
+        self.assertIs(self.logic.getParameterNode().queryVolume, way.query)
         names = [row[1] for row in texts(ui.structuresTable)]
         self.assertEqual(names, list(NAMES.values()))
         way.choose_colors()
-        ui.seedSpinBox.value = SEED
-        settle()
+        way.wait_for_sizes()
         shown = {row.name: row.prior.mean_ml for row in self.logic.structures()}
-        self.train_once_more_after_cancelling(EPOCHS)
+        self.press(ui.trainButton)
+        self.finish()
         for name, prior in self.logic.adapters()[0].metadata["priors"].items():
             self.assertAlmostEqual(prior["mean"] / 1000, shown[name], places=3)
-
-        way.choose_query()
-        first = masks_of(self.segment(names, refine=False))
-        self.assertIsNone(self.logic.results()[0].unrefined)
-        result = self.segment(names, refine=True)
-        if result.unrefined is not None:
-            for name, mask in masks_of(result, refined=False).items():
-                np.testing.assert_array_equal(mask, first[name])
+        self.press(ui.segmentButton)
+        self.finish()
+        self.assertEqual(self.clicks, 3)
+        result = self.logic.results()[0]
+        self.assertEqual([row[0] for row in texts(ui.resultsTable)], names)
         self.check_overlay(result)
         self.check_reload()
         result = self.logic.results()[0]
         self.check_overlay(result)
         self.compare(result)
+        self.correct_and_go_on(result, names)
+
+    def correct_and_go_on(self, result: Any, names: list[str]) -> None:
+        """Correct the result in Segment Editor, accept it, and see the training begin."""
+        ui, before = self.ui, self.clicks
+        self.press(ui.correctButton)
+        editor = slicer.modules.SegmentEditorWidget.editor
+        self.assertIs(editor.segmentationNode(), result.segmentation)
+        self.assertIs(editor.sourceVolumeNode(), result.query)
+        segments = result.segmentation.GetSegmentation()
+        segment_id = segments.GetSegmentIdBySegmentName(names[0])
+        where = (result.segmentation, segment_id, result.query)
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(*where)
+        drawn = mask.copy()
+        drawn[: len(drawn) // 2] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, *where)
+        np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(*where), drawn)
+        self.press(ui.acceptButton)
+        self.assertEqual(self.clicks - before, 2)
+        self.way.wait_for_epoch(1)
+        self.assertEqual(self.logic.running(), "train")
+        self.assertIs(self.logic.supports()[3].segmentation, result.segmentation)
+        self.assertEqual(ui.supportsSection.text, "1  Annotated volumes: 4 of 4 ready")
+        self.assertEqual([row[2] for row in texts(ui.structuresTable)], ["4 / 4"] * len(names))
+        self.assertEqual(self.way.press_cancel().state, "cancelled")
+        self.way.wait_for_sizes()
+        voxel = abs(np.prod(result.query.GetSpacing())) / 1000
+        sizes = self.logic.session.sizes
+        self.assertAlmostEqual(
+            sizes.ml(result.segmentation, segment_id), np.count_nonzero(drawn) * voxel, places=3
+        )
 
     def compare(self, result: Any) -> None:
         """The panel's result is the command line's, voxel by voxel and in Dice."""

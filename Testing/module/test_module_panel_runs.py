@@ -217,8 +217,9 @@ class SegmentTest(PanelTestCase):
         self.assertEqual(self.logic.calls[-1], ("showResult", "unrefined"))
         self.ui.refinedRadio.click()
         self.assertEqual(self.logic.calls[-1], ("showResult", "refined"))
-        self.ui.show3DButton.click()
-        self.assertEqual(self.logic.calls[-1], ("show3D", True))
+        for visible in (False, True):  # it is on from the first
+            self.ui.show3DButton.click()
+            self.assertEqual(self.logic.calls[-1], ("show3D", visible))
         self.ui.fillCheckBox.click()
         for node in (result.segmentation, result.unrefined):
             self.assertFalse(node.GetDisplayNode().GetVisibility2DFill())
@@ -227,17 +228,26 @@ class SegmentTest(PanelTestCase):
 
     def test_a_result_comes_into_view_and_a_structure_on_a_click(self) -> None:
         self.segment()
-        shown = [call for call in self.logic.calls if call[0] in ("showResult", "goTo")]
-        self.assertEqual(shown, [("showResult", "refined"), ("goTo", "r0", "")])
+        shown = [("showResult", "refined"), ("goTo", "r0", ""), ("show3D", True)]
+        self.assertEqual(self.logic.calls[-3:], shown)
+        calls = len(self.logic.calls)
         self.logic.changed()
         settle()
-        self.assertEqual(self.logic.calls[-1], ("goTo", "r0", ""), "a refresh moves nothing")
+        self.assertEqual(len(self.logic.calls), calls, "a refresh moves nothing")
         table = self.ui.resultsTable
         for row, name, remark in ((0, "gland_right", ""), (1, "pouch", "«pouch» is large.")):
             choose_row(table, row)
             table.cellClicked.emit(row, 0)
             self.assertEqual(self.logic.calls[-1], ("goTo", "r0", name))
             self.assertEqual(self.ui.resultHint.text, remark, "only what is said of this structure")
+
+    def test_without_3d_it_stays_so_for_the_next_result(self) -> None:
+        self.segment()
+        self.ui.show3DButton.click()
+        self.logic.calls.clear()
+        self.segment(id="r1")
+        self.assertFalse(self.ui.show3DButton.checked)
+        self.assertNotIn("show3D", self.names_called())
 
     def test_correct_opens_that_result_over_that_volume(self) -> None:
         result = self.segment()
@@ -298,7 +308,8 @@ class SegmentTest(PanelTestCase):
         self.assertEqual(self.ui.segmentStatus.text, "")
         self.logic.parameters.queryVolume = self.volumes[3]
         self.panel.refresh()
-        self.assertEqual(self.logic.calls[1:], [("showResult", "refined"), ("goTo", "r0", "")])
+        shown = [("showResult", "refined"), ("goTo", "r0", ""), ("show3D", True)]
+        self.assertEqual(self.logic.calls[1:], shown)
         self.assertIn("Look at: pouch.", self.ui.segmentStatus.text)
 
     def test_a_result_with_something_to_look_at_has_no_green_tick(self) -> None:
@@ -342,7 +353,7 @@ class SegmentTest(PanelTestCase):
         self.assertEqual(shown, ["01-31 14:05, first", "02-01 09:30, first"])
         self.assertEqual(current_id(combo), "r1", "a new one is shown immediately")
         choose(combo, "r0")
-        self.assertEqual(self.logic.calls[-2:], [("showResult", "refined"), ("goTo", "r0", "")])
+        self.assertEqual(self.logic.calls[-3:-1], [("showResult", "refined"), ("goTo", "r0", "")])
         self.panel.refresh()
         self.assertEqual(current_id(combo), "r0", "what was chosen stays")
         with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=False):
@@ -352,7 +363,7 @@ class SegmentTest(PanelTestCase):
             self.ui.deleteResultButton.click()
         self.assertIn("Result 0", asked.call_args.args[0])
         self.assertIn(("deleteResult", "r0"), self.logic.calls)
-        self.assertEqual(self.logic.calls[-2:], [("showResult", "refined"), ("goTo", "r1", "")])
+        self.assertEqual(self.logic.calls[-3:-1], [("showResult", "refined"), ("goTo", "r1", "")])
         self.assertEqual(current_id(combo), "r1")
 
     def test_another_querys_result_is_not_shown(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import slicer_world
 from panel_case import texts
-from walk_case import WalkTestCase
+from walk_case import WalkTestCase, masks_of
 from walkthrough import Walkthrough
 
 SMALL = {"spacing": (6.0, 6.0, 6.0), "shape": (40, 32, 26)}
@@ -50,7 +50,13 @@ class WalkthroughTest(WalkTestCase):
         self.assertFalse(self.ui.adapterHint.visible)
         self.train_once_more_after_cancelling(2)
         self.way.choose_query()
-        self.check_overlay(self.segment(names))
+        first = masks_of(self.segment(names, refine=False))
+        self.assertIsNone(self.logic.results()[0].unrefined)
+        result = self.segment(names)
+        if result.unrefined is not None:
+            for name, mask in masks_of(result, refined=False).items():
+                np.testing.assert_array_equal(mask, first[name])
+        self.check_overlay(result)
         self.check_reload()
 
 

@@ -18,6 +18,8 @@ if True:  # after the world is there
     import slicer
     import views
     import vtk
+    from FewShotSegSlicer.scene.results import is_in_3d
+    from FewShotSegSlicer.scene.views import volume_on_screen
     from vtk.util.numpy_support import vtk_to_numpy
 
 
@@ -68,32 +70,28 @@ class WalkTestCase(slicer_world.SceneTestCase):
         return self.logic.results()[0]
 
     def check_overlay(self, result: Any) -> None:
-        """The displayable managers draw the result, and no longer draw it once it is hidden."""
+        """What is on screen without further ado: the displayable managers draw the result in every
+        slice view and in 3D, and no longer draw it once it is hidden."""
         if slicer_world.REAL and slicer.app.layoutManager() is None:
             return  # started without a main window
         segmentation = result.segmentation
-        largest = max(result.rows, key=lambda row: row.volume_ml)
-        self.assertGreater(largest.volume_ml, 0)
-        segments = segmentation.GetSegmentation()
-        centre = segmentation.GetSegmentCenterRAS(segments.GetSegmentIdBySegmentName(largest.name))
-        slicer.util.setSliceViewerLayers(background=result.query, fit=True)
-        slicer.modules.markups.logic().JumpSlicesToLocation(*centre, False)
+        self.assertGreater(max(row.volume_ml for row in result.rows), 0)
+        self.assertIs(volume_on_screen(), result.query)
         shown, hidden = self.folder / "shown.png", self.folder / "hidden.png"
-        views.save_slice("Red", shown)
+        for name in ("Green", "Yellow", "Red"):
+            views.save_slice(name, shown)
+            self.assertGreater(coloured(shown), 20, name)
+        slicer_world.process_events_until(lambda: is_in_3d(result), 60.0)
+        settle()
+        self.assertTrue(self.ui.show3DButton.checked)
+        before, after = self.folder / "before.png", self.folder / "after.png"
+        views.save_3d(after)
         segmentation.GetDisplayNode().SetVisibility(False)
         views.save_slice("Red", hidden)
-        segmentation.GetDisplayNode().SetVisibility(True)
-        self.assertGreater(coloured(shown), 20)
         if not slicer_world.REAL:  # Slicer draws coloured corner annotations as well
             self.assertEqual(coloured(hidden), 0)
-        if self.ui.show3DButton.checked:  # as the scene was saved
-            self.ui.show3DButton.click()
-        before = self.folder / "before.png"
         views.save_3d(before)
-        self.ui.show3DButton.click()
-        self.assertTrue(segmentation.GetDisplayNode().GetVisibility3D())
-        after = self.folder / "after.png"
-        views.save_3d(after)
+        segmentation.GetDisplayNode().SetVisibility(True)
         self.assertGreater(np.abs(pixels(after) - pixels(before)).sum(), 1000)
 
     def check_reload(self) -> None:

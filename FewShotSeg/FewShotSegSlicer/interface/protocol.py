@@ -222,7 +222,8 @@ class LogicProtocol(Protocol):
 
     def showUncertainty(self, result: Result, visible: bool) -> None: ...
     def show3D(self, result: Result, visible: bool) -> None:
-        """Its surfaces, in the box of their volume, in the middle of the 3D views; or none."""
+        """Its surfaces, in the box of their volume, in the middle of the 3D views; or none. They
+        are made one by one, and come when all are there."""
         ...
 
     # log

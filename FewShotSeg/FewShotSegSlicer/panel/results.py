@@ -20,6 +20,7 @@ from ..scene.verdict import (
     sentence_of,
     sentences_of,
 )
+from ..scene.views import has_3d_view
 from ..text import ml_text, range_text
 from .navigation import open_segment_editor
 from .tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
@@ -47,6 +48,7 @@ class ResultView:
         self._newest = ""
         self._query: Any = None
         self._settled = True
+        self._in_3d = True
         self.hint = Hint(ui.resultHintIcon, ui.resultHint)
         self.table = Table(ui.resultsTable, NAME, WIDTHS, rows=2)
         ui.resultsTable.connect("cellClicked(int,int)", self.on_row)
@@ -99,11 +101,12 @@ class ResultView:
         self.status.show(sentence_of(result), kind_of(result))
         self.table.select([])
         if self._settled:
+            self._in_3d = is_in_3d(result)
             return
-        in_3d = self.ui.show3DButton.checked
         self.logic.showResult(result, "refined")
         self.logic.goTo(result)
-        if in_3d:
+        self._in_3d = self._in_3d and has_3d_view()
+        if self._in_3d:
             self.logic.show3D(result, True)
 
     def _fill(self, result: Result, results: Sequence[Result]) -> None:
@@ -168,7 +171,7 @@ class ResultView:
         if display is not None:
             ui.outlineCheckBox.setChecked(bool(display.GetVisibility2DOutline()))
             ui.fillCheckBox.setChecked(bool(display.GetVisibility2DFill()))
-            ui.show3DButton.setChecked(is_in_3d(result))
+        ui.show3DButton.setChecked(self._in_3d)
 
     def on_choice(self, _index: int = 0) -> None:
         """Another result of this query; the others are hidden."""
@@ -244,9 +247,10 @@ class ResultView:
 
     def on_3d(self) -> None:
         """Surfaces in 3D, or not."""
+        self._in_3d = self.ui.show3DButton.checked
         if self.result is not None:
             with reporting():
-                self.logic.show3D(self.result, self.ui.show3DButton.checked)
+                self.logic.show3D(self.result, self._in_3d)
 
 
 def result_text(result: Result, adapter: str, named: bool) -> str:

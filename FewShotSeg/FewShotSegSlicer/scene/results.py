@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import slicer
@@ -12,7 +12,7 @@ from FewShotSegLib.core.errors import InputError
 
 from ..interface.rows import PriorRow, Result, ResultRow
 from . import views
-from .segments import SURFACE, has_voxels, list_segments
+from .segments import BINARY, SURFACE, has_voxels, list_segments
 from .state import QUERY, REFINED, SEGMENTATION, UNCERTAINTY, UNREFINED, VOLUME, SceneState
 from .supports import add_support, result_nodes
 
@@ -208,13 +208,30 @@ def is_in_3d(result: Result) -> bool:
     return bool(made and display.GetVisibility3D())
 
 
-def show_3d(result: Result, visible: bool) -> None:
-    """Show the refined segments in the 3D views, in the box of their volume.
+def surface_steps(segmentation: Any) -> Iterator[None]:
+    """Make the surface of one segment after the other, of those that have none yet."""
+    segments = segmentation.GetSegmentation()
+    for info in list_segments(segmentation):
+        segment = segments.GetSegment(info.id)
+        if segment is None or segment.GetRepresentation(SURFACE) is not None:
+            continue
+        part = slicer.vtkSegmentation()
+        part.SetSourceRepresentationName(BINARY)
+        part.CopySegmentFromSegmentation(segments, info.id)
+        part.CreateRepresentation(SURFACE)
+        surface = part.GetSegment(info.id).GetRepresentation(SURFACE)
+        if surface is not None:
+            segment.AddRepresentation(SURFACE, surface)
+        yield
 
-    Their surfaces are made when first wanted.
+
+def show_3d(result: Result, visible: bool) -> None:
+    """Show the refined segments in the 3D views, in the box of their volume; or hide them.
+
+    What :func:`surface_steps` has not made is made now.
     """
     node = result.segmentation
-    if node is None:
+    if node is None or node.GetScene() is None:
         return
     if visible:
         node.CreateClosedSurfaceRepresentation()

@@ -179,16 +179,22 @@ def show_outline(volume: Any) -> None:
     node.GetDisplayNode().SetVisibility(True)
 
 
+def has_3d_view() -> bool:
+    """Whether the layout has a 3D view; taken for granted where there is no main window."""
+    manager = slicer.app.layoutManager()
+    if manager is None:
+        return True
+    return any(manager.threeDWidget(n).visible for n in range(manager.threeDViewCount))
+
+
 def centre_3d() -> None:
     """Let the 3D views look at all that is in them; a layout without one gives way."""
     manager = slicer.app.layoutManager()
     if manager is None:  # Slicer without a main window
         return
-    widgets = [manager.threeDWidget(n) for n in range(manager.threeDViewCount)]
-    if not any(widget.visible for widget in widgets):
+    if not has_3d_view():
         manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-        widgets = [manager.threeDWidget(n) for n in range(manager.threeDViewCount)]
-    for widget in widgets:
-        view = widget.threeDView()
+    for number in range(manager.threeDViewCount):
+        view = manager.threeDWidget(number).threeDView()
         view.resetFocalPoint()
         view.resetCamera(False, True, True)
