@@ -41,6 +41,9 @@ class Answers:
     checkpoint: str | None = _answer(
         "which file of weights (default: the last of the training)", "FILE"
     )
+    trainer: str | None = _answer(
+        "a trainer class of one's own that leaves nnU-Net's network as it is", "CLASS"
+    )
     licence: str | None = _answer("of the weights, for lists", "NAME")
 
     def __post_init__(self) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -23,6 +21,7 @@ from ...core.model_entry import entry_fields
 from ..registry import find_model
 from .base import Format, Found, Open
 from .known import FORMATS
+from .naming import file_stem
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -174,20 +173,9 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def file_stem(model_id: str) -> str:
-    """A plain file name of an id."""
-    return re.sub(r"[^\w.-]", "_", model_id).strip(".-_") or "model"
-
-
 def _known_ids() -> list[str]:
     return [entry["id"] for _, entry in model_folders.usable_entries()[0]]
 
 
 def _path_of(model_id: str) -> Path:
     return next(path for path, e in model_folders.usable_entries()[0] if e["id"] == model_id)
-
-
-def proposed_id(*parts: Any) -> str:
-    """An id from names in the files, such as ``hippocampus-3d_fullres``."""
-    text = "-".join(str(part) for part in parts if part)
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._")[:80] or "model"

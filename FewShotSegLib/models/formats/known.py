@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from . import nnunet
 from .base import Format
 
-FORMATS: list[Format] = []
+FORMATS: list[Format] = [nnunet]
 """In the order in which they are tried."""
