@@ -101,11 +101,8 @@ def _blended(
     """Scores (rows, i, j, k) on the model's grid, of windows placed as for features."""
     entry, shape = model.entry, image.shape[2:]
     windows: Windows = place_windows(shape, entry.window, entry.overlap, backbone.largest_stride)
-    padding = [
-        n for size, whole in zip(shape, windows.padded, strict=True) for n in (0, whole - size)
-    ]
-    pairs = [padding[2 * axis : 2 * axis + 2] for axis in (2, 1, 0)]
-    image = F.pad(image, [n for pair in pairs for n in pair], mode="replicate")
+    beyond = [whole - size for size, whole in zip(shape, windows.padded, strict=True)]
+    image = F.pad(image, [n for m in reversed(beyond) for n in (0, m)], mode="replicate")
     planes: list[Tensor] = []
     blend_windows(
         image,

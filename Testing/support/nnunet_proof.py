@@ -81,14 +81,14 @@ def middle(image: sitk.Image) -> sitk.Image:
 
 
 CASES = {
-    "mr, plain": Case("MRI", "hippocampus", whole, orientation="LPS"),
+    "mr, plain": Case("MRI", "hippocampus", whole, orientation="RAS"),
     "ct, plain, several windows": Case("CT", "openkbp", middle, gigabytes=0.35, orientation="LPS"),
     "mr, residual, thick, transposed": Case(
         "MRI",
         "hippocampus",
         every_fourth_sagittal_slice,
         planner="nnUNetPlannerResEncM",
-        orientation="LPS",
+        orientation="RAS",
     ),
     "mr, plain, masked, reoriented": Case(
         "T1", "hippocampus", with_zeros_around, gigabytes=1.0, reader="NibabelIOWithReorient"
@@ -147,13 +147,17 @@ def train(case: Case, folder: Path) -> Path:
         [NUMBER], experiment_planner_class_name=case.planner, gpu_memory_target_in_gb=case.gigabytes
     )
     planning.preprocess([NUMBER], plans, configurations=["3d_fullres"], num_processes=[1])
+    os.environ["nnUNet_n_proc_DA"] = "0"  # planning needs one
     initialise = nnUNetTrainer.initialize
 
     def shortened(self: Any) -> None:
         self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = STEPS, 1
         initialise(self)
 
-    with mock.patch.object(nnUNetTrainer, "initialize", shortened):
+    with (
+        mock.patch.object(nnUNetTrainer, "initialize", shortened),
+        mock.patch.object(nnUNetTrainer, "perform_actual_validation"),  # writes no weights
+    ):
         running.run_training(
             str(NUMBER),
             "3d_fullres",
@@ -247,7 +251,7 @@ def run_case(name: str, folder: Path) -> dict[str, Any]:
     for key, part in (("raw", "raw"), ("preprocessed", "preprocessed"), ("results", "results")):
         os.environ[f"nnUNet_{key}"] = str(folder / part)
         (folder / part).mkdir(parents=True, exist_ok=True)
-    os.environ |= {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
+    os.environ |= {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
     os.environ["FEWSHOTSEG_HOME"] = str(folder / "home")
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  nnU-Net draws from it
