@@ -179,7 +179,7 @@ def _facts(
     ]
     if labels.left_out:
         left = ", ".join(map(shown, labels.left_out))
-        facts.append(f"Names that can't be told apart from others are left out: {left}.")
+        facts.append(f"Names that can't be distinguished from others are left out: {left}.")
     return (*facts, *([files.remark] if files.remark else []))
 
 

@@ -42,7 +42,7 @@ class Labels:
 
     Attributes:
         classes: names with their rows. rows: of the head. background: its row, or None with
-            regions, which are a yes or no each. left_out: names that can't be told apart from
+            regions, which are a yes or no each. left_out: names that can't be distinguished from
             another, or have no word.
     """
 

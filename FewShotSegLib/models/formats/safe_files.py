@@ -54,6 +54,8 @@ def load_tensors(path: Path) -> Any:
     except FileNotFoundError as error:
         raise ModelError(f"There is no file {path}.") from error
     except OSError as error:
+        if error.filename is None:  # torch's, of a file cut short
+            raise ModelError(f"{path} is not used: {_reason(error)}.") from error
         raise ModelError(f"{path} can't be read ({error.strerror or error}).") from error
     except Exception as error:  # pickle.UnpicklingError, and whatever a damaged archive raises
         raise ModelError(f"{path} is not used: {_reason(error)}.") from error
