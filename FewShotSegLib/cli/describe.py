@@ -8,6 +8,7 @@ from typing import Any
 from ..core.expected import expected_sentences
 from ..core.size_prior import SizePrior
 from ..core.tables import text_table
+from ..core.trust import worst
 
 
 def adapter_text(data: Mapping[str, Any]) -> str:
@@ -78,6 +79,24 @@ def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:
         "note",
     ]
     return "\n".join([text_table(header, rows, " > >>>>"), *reasons])
+
+
+def ranking_text(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Many results, worst first: a line a volume, with what is worst in it.
+
+    Args:
+        results: by the volume's name, the structures of its ``report.json`` entry.
+    """
+    rows = []
+    order = sorted(results, key=lambda name: worst([e["trust"] for e in results[name].values()]))
+    for name in order:
+        structure, entry = min(results[name].items(), key=lambda pair: worst([pair[1]["trust"]]))
+        trust = entry["trust"]
+        dice = "-" if trust["dice"] is None else f"{trust['dice']:.2f}"
+        reason = trust["reasons"][0] if trust["reasons"] else ""
+        rows.append([name, trust["verdict"], structure, dice, reason])
+    header = ["volume", "verdict", "by", "expected Dice", "reason"]
+    return text_table(header, rows, "   >")
 
 
 def range_text(lower_ml: float | None, upper_ml: float | None) -> str:

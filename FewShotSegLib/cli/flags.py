@@ -74,10 +74,18 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_segment(add)
     sub = add("evaluate", "score a segmentation against a reference", cli_texts.EVALUATE)
     sub.add_argument(
-        "--reference", type=path_flag, required=True, metavar="SEG", help="the true segmentation"
+        "--reference",
+        type=path_flag,
+        required=True,
+        metavar="SEG",
+        help="the true segmentation, or a folder",
     )
     sub.add_argument(
-        "--prediction", type=path_flag, required=True, metavar="SEG", help="the one to be scored"
+        "--prediction",
+        type=path_flag,
+        required=True,
+        metavar="SEG",
+        help="the one to be scored, or a folder",
     )
     _add_structures(sub, "score these (default: all that the reference annotates)")
     sub.add_argument(
@@ -88,6 +96,9 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         help="for surface Dice (default: %(default)s)",
     )
     sub.add_argument("--json", type=path_flag, metavar="FILE", help="write the scores here as well")
+    sub.add_argument(
+        "--csv", type=path_flag, metavar="FILE", help="of a folder of results: write a table here"
+    )
     sub = add("models", "list the foundation models", cli_texts.MODELS)
     sub.add_argument("model", nargs="?", metavar="ID", help="tell all that is known of this one")
     sub.add_argument(
@@ -228,7 +239,11 @@ def _add_segment(add: Add) -> None:
         "--adapter", type=path_flag, required=True, metavar="NAME.fseft", help="from 'adapt'"
     )
     sub.add_argument(
-        "query", type=path_flag, nargs="+", metavar="QUERY", help="the volumes to segment"
+        "query",
+        type=path_flag,
+        nargs="+",
+        metavar="QUERY",
+        help="the volumes to segment: images, DICOM folders, or folders of these",
     )
     sub.add_argument(
         "--out",
@@ -237,6 +252,18 @@ def _add_segment(add: Add) -> None:
         metavar="SEG.nii.gz",
         help="the label map (.nii.gz, .nii, .nrrd, .mha) or named segments (.seg.nrrd) to write; "
         "a folder for QUERYSTEM_seg.nii.gz of each query",
+    )
+    sub.add_argument(
+        "--again",
+        action="store_true",
+        help="segment what is in the folder already too (default: what the same adapter made of "
+        "the same volume with the same options is left as it is)",
+    )
+    sub.add_argument(
+        "--no-pictures",
+        dest="pictures",
+        action="store_false",
+        help="of several queries: make no picture of each for volumes.html",
     )
     sub.add_argument(
         "--transductive",

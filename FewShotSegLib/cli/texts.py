@@ -39,10 +39,20 @@ Segment volumes with a trained adapter. The result lies on the query's own grid;
 it says how large each structure is, what was expected, and what transduction changed.
 
   fewshotseg segment --adapter parotids.fseft --out results/ ct3.nii.gz ct4.nii.gz
+  fewshotseg segment --adapter parotids.fseft --out results/ archive/
+
+A folder is looked into: images, patients' folders, DICOM with several series. One volume that fails
+costs no other; a run that was stopped goes on when it is started again. volumes.csv and
+volumes.html in the folder list all results, worst first.
 """
 EVALUATE = """\
 Dice, HD95, surface Dice and volume error by structure, on the original grid. A structure that the
 reference does not annotate is unknown, and not scored.
+
+A folder that 'segment' wrote its results into is compared with a folder of references by name.
+
+  fewshotseg evaluate --reference ct3_manual.nii.gz --prediction ct3_seg.nii.gz
+  fewshotseg evaluate --reference manual/ --prediction results/ --csv scores.csv
 """
 MODELS = """\
 List the foundation models: what images they are for, their network, their licence, and whether

@@ -238,7 +238,12 @@ def worst(judgements: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
         judgements: of a result's structures, as in its report.
     """
     places = [VERDICTS.index(found["verdict"]) for found in judgements]
-    dice = [found["dice"] for found in judgements if found["dice"] is not None]
+    # Nothing found, or in an image of something else: there is no Dice to speak of.
+    dice = [
+        -1.0 if found["dice"] is None else found["dice"]
+        for found in judgements
+        if found["dice"] is not None or found["verdict"] == UNUSABLE
+    ]
     return min(places, default=len(VERDICTS)), min(dice, default=1.0)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..compute.parallel import MOST, in_parallel
 from ..compute.precision import at_speed
+from ..core.geometry import Stride, along_axes
 from ..features.store import VolumeFeatures
 from ..methods.adapters.base import Adapter
 from .tiles import Box, box_scores, iterate_boxes
@@ -181,18 +182,18 @@ def _as_kept(array: np.ndarray) -> np.ndarray:
 
 
 def _level_voxels(
-    inside: Sequence[np.ndarray], stride: int, shape: Sequence[int]
+    inside: Sequence[np.ndarray], stride: Stride, shape: Sequence[int]
 ) -> list[np.ndarray]:
     """For each structure the flat numbers of the level's voxels that it has most of, or some of."""
-    found = []
+    found, wide = [], np.array(along_axes(stride))
     for places in inside:
         if not len(places):
             found.append(np.zeros(0, np.int64))
             continue
         cells, counts = np.unique(
-            np.ravel_multi_index(tuple((places // stride).T), tuple(shape)), return_counts=True
+            np.ravel_multi_index(tuple((places // wide).T), tuple(shape)), return_counts=True
         )
-        cells = cells[counts >= min(0.5 * stride**3, counts.max())]
+        cells = cells[counts >= min(0.5 * wide.prod(), counts.max())]
         found.append(cells[:: max(1, len(cells) // REGION_VOXELS)])
     return found
 

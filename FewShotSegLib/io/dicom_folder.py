@@ -26,8 +26,8 @@ class Series:
     note: str = ""
 
 
-def read_folder(folder: Path) -> Series:
-    """The one image series of a folder.
+def read_folder(folder: Path, uid: str | None = None) -> Series:
+    """The one image series of a folder, or the one with this UID.
 
     Tilted or unevenly spaced slices are resampled to a regular grid, which the note says.
 
@@ -37,5 +37,5 @@ def read_folder(folder: Path) -> Series:
     require_usable_name(folder)
     for file in children(folder):
         require_usable_name(file)
-    image, said = read_apart("dicom", folder)
+    image, said = read_apart("dicom" if uid is None else f"dicom {uid}", folder)
     return Series(image, **said)

@@ -31,10 +31,11 @@ def main(kind: str, limit: str, name: str) -> int:
     # A thread of C, which no loop in ITK can hold up.
     faulthandler.dump_traceback_later(float(limit), exit=True)
     try:
-        if kind == "dicom":
+        what, _, uid = kind.partition(" ")
+        if what == "dicom":
             from .dicom.series import read_series
 
-            image, modality, note = read_series(Path(name))
+            image, modality, note = read_series(Path(name), uid or None)
             said = {"modality": modality, "note": note}
         else:
             from .image_files import read_file_here

@@ -32,7 +32,8 @@ def read_apart(kind: str, path: Path) -> tuple[sitk.Image, dict[str, Any]]:
     """Read an image in another process.
 
     Args:
-        kind: ``file``, or ``dicom`` for a folder.
+        kind: ``file``, or ``dicom`` for a folder, with a series' UID after a space where it has
+            several.
 
     Returns:
         The image with its metadata, and what else the child says of it.

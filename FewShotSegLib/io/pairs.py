@@ -62,10 +62,10 @@ def find_pairs(folder: str | os.PathLike[str]) -> list[Pair]:
     if images and segmentations:
         pairs = _match(_files(images), _files(segmentations))
     else:
-        pairs = _match(*_separated(_files(folder))) or _cases(folder)
+        pairs = _match(*separated(_files(folder))) or _cases(folder)
     if not pairs:
         raise InputError(f"There are no images with segmentations in {folder}. {_LAYOUTS}")
-    return sorted(pairs, key=lambda pair: _natural(pair.name))
+    return sorted(pairs, key=lambda pair: natural(pair.name))
 
 
 def read_names(folder: str | os.PathLike[str]) -> str | None:
@@ -143,7 +143,7 @@ def _stem(file: Path) -> str:
     return file.name[: -len(extension_of(file) or "")]
 
 
-def _separated(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+def separated(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Images and segmentations, by how the names end."""
     images: list[Path] = []
     segmentations: list[Path] = []
@@ -182,7 +182,7 @@ def _cases(folder: Path) -> list[Pair]:
     for case in children(folder):
         if not case.is_dir() or case.name.startswith("."):
             continue
-        images, segmentations = _separated(_files(case))
+        images, segmentations = separated(_files(case))
         if not images or not segmentations:
             continue
         if len(images) + len(segmentations) > 2:
@@ -200,7 +200,7 @@ def _named(files: Iterable[Path], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """A sort key by which numbers within names count as numbers."""
     parts = re.split(r"(\d+)", name.casefold())
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

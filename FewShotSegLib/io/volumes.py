@@ -32,8 +32,11 @@ __all__ = [
 ]
 
 
-def read_image(path: StrPath) -> Volume:
+def read_image(path: StrPath, series: str | None = None) -> Volume:
     """Read a scalar 3-D image from a file or from a folder with one DICOM series.
+
+    Args:
+        series: the UID of the one that is meant, where a folder has several.
 
     Returns:
         The volume; array (i, j, k) in the file's dtype (float64 becomes float32), the grid with
@@ -48,9 +51,9 @@ def read_image(path: StrPath) -> Volume:
     modality: str | None = None
     notes: tuple[str, ...] = ()
     if is_folder(path):
-        series = read_folder(path)
-        image, modality = series.image, series.modality
-        notes = (series.note,) if series.note else ()
+        found = read_folder(path, series)
+        image, modality = found.image, found.modality
+        notes = (found.note,) if found.note else ()
     else:
         image = read_file(path)
     if is_segmentation(image.GetMetaDataKeys()):

@@ -1,9 +1,13 @@
-"""Several queries, one after the other: each fails alone, and the others are done."""
+"""Several queries, one after the other: each fails alone, and the others are done.
+
+What was done before, by the same adapter on the same volume with the same options, is not done
+again: a run that was stopped goes on where it was.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +17,13 @@ from ..compute.transaction import recover
 from ..core.errors import Cancelled, FewShotSegError, InputError, in_words
 from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
-from ..io.volumes import extension_of
+from ..io.queries import Found, find_queries, stem_of
 from .adapter_file import TrainedAdapter
 from .inputs import PathLike, SupportLike
 from .report import NAME as REPORT
 from .report import read_reports
 from .runtime import Runtime
-from .segmentation import Segmentation, segment
+from .segmentation import Segmentation, segment, work_key
 
 
 @dataclass(frozen=True)
@@ -27,46 +31,61 @@ class Outcome:
     """What came of one query.
 
     Attributes:
-        query: as it was given. out: the path of its result.
-        result: None where it failed. error: why, or None.
+        query: as it was given, or found in a folder. out: the path of its result.
+        result: None where it failed, or was done before. error: why it failed, or None.
+        name: what the result is called by. before: the report of a result of before.
     """
 
     query: PathLike
     out: str
     result: Segmentation | None = None
     error: FewShotSegError | None = None
+    name: str = ""
+    before: Mapping[str, Any] | None = None
+
+    @property
+    def report(self) -> Mapping[str, Any] | None:
+        """What ``report.json`` says of the result; None where there is none."""
+        return self.before if self.result is None else self.result.report
 
 
-def result_paths(queries: Sequence[PathLike], folder: PathLike, exclusive: bool) -> list[str]:
+def result_paths(
+    queries: Sequence[PathLike | Found], folder: PathLike, exclusive: bool
+) -> list[str]:
     """Where in a folder each query's result goes: ``STEM_seg.nii.gz``.
 
     ``STEM.seg.nrrd`` where structures may overlap.
+
+    Args:
+        queries: volumes, as :func:`.io.queries.find_queries` gives them; or paths, which are not
+            looked into.
 
     Raises:
         InputError: two queries have one name.
     """
     paths: dict[str, PathLike] = {}
     for query in queries:
-        name = Path(query).name
-        stem = name[: -len(extension_of(name) or "") or None]
-        path = os.path.join(folder, f"{stem}_seg.nii.gz" if exclusive else f"{stem}.seg.nrrd")
+        found = query if isinstance(query, Found) else Found(stem_of(query), query)
+        name = f"{found.name}_seg.nii.gz" if exclusive else f"{found.name}.seg.nrrd"
+        path = os.path.join(folder, name)
         if path in paths:
             raise InputError(
-                f"{paths[path]} and {query} would both be written to {path}; segment them in two "
-                "runs with a folder each."
+                f"{paths[path]} and {found.query} would both be written to {path}; segment them in "
+                "two runs with a folder each."
             )
-        paths[path] = query
+        paths[path] = found.query
     return list(paths)
 
 
 def segment_each(
     adapter: TrainedAdapter | PathLike,
-    queries: Iterable[PathLike],
+    queries: Iterable[PathLike | Found],
     out: PathLike,
     options: SegmentOptions | None = None,
     *,
     supports: Sequence[SupportLike] = (),
     runtime: Runtime | None = None,
+    resume: bool = False,
     **changes: Any,
 ) -> Iterator[Outcome]:
     """Segment queries into a folder, one after the other, as they are asked for.
@@ -76,41 +95,54 @@ def segment_each(
     keep their own segmentations under such names.
 
     Args:
-        queries: image files or DICOM folders. out: the folder; it is made where it is missing.
+        queries: image files, DICOM folders, or folders of these (:func:`.find_queries`).
+        out: the folder; it is made where it is missing.
         options, supports, runtime, changes: of :func:`.segmentation.segment`, the same for all.
+        resume: leave out what the folder's report says was done, of the same voxels by the same
+            adapter with the same options; its outcome has the report in ``before``.
 
     Raises:
         InputError, ModelError: the adapter, its model or the names can't be used: no query is read.
         Cancelled: the user stopped; results that are complete stay.
     """
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
-    queries = list(queries)
-    paths = result_paths(queries, out, trained.exclusive)
+    found: list[Found] = []
+    for query in queries:
+        found += [query] if isinstance(query, Found) else find_queries([query])
+    paths = result_paths(found, out, trained.exclusive)
     options = SegmentOptions.of(options, **changes)
     trained.find_model(options.model)
     recover(out)  # a run that was killed may have left a result whose report is not in place yet
-    ours = read_reports(Path(out) / REPORT)
+    reports = read_reports(Path(out) / REPORT)
     one = partial(segment, trained, options=options, supports=supports, runtime=runtime)
-    return _outcomes(one, list(zip(queries, paths, strict=True)), set(ours))
+    key = partial(work_key, trained, options=options, supports=supports) if resume else None
+    return _outcomes(one, key, list(zip(found, paths, strict=True)), reports)
 
 
 def _outcomes(
     one: Callable[[PathLike, PathLike], Segmentation],
-    work: Sequence[tuple[PathLike, str]],
-    ours: set[str],
+    key: Callable[[PathLike], str] | None,
+    work: Sequence[tuple[Found, str]],
+    reports: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Outcome]:
-    for query, path in work:
+    for found, path in work:
+        query, name = found.query, path_text(os.path.basename(path))
+        before, outcome = reports.get(name), None
         try:
-            if os.path.lexists(path) and path_text(os.path.basename(path)) not in ours:
+            there = os.path.lexists(path)
+            if there and before is None:
                 raise InputError(
                     f"{path} is there already, and {REPORT} beside it does not say that FewShotSeg "
                     "made it; choose another folder."
                 )
-            outcome = Outcome(query, path, one(query, path))
+            if key and there and before and "work" in before and before["work"] == key(query):
+                outcome = Outcome(query, path, name=found.name, before=before)
+            else:
+                outcome = Outcome(query, path, one(query, path), name=found.name)
         except (Cancelled, BrokenPipeError):  # the user; whoever listens to the events
             raise
         except Exception as error:
-            outcome = Outcome(query, path, error=in_words(error))
+            outcome = Outcome(query, path, error=in_words(error), name=found.name)
         yield outcome
         del outcome  # its masks and probabilities, before those of the next
 

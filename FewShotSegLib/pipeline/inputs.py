@@ -22,6 +22,7 @@ from ..core.limits import require_path
 from ..core.modality import modality_of
 from ..core.model_folders import DEFAULT_MODELS
 from ..io.annotations import read_annotation
+from ..io.queries import DicomSeries
 from ..io.volumes import read_image, usable_volume
 from ..models.registry import Model
 from ..training.support_set import Support
@@ -57,6 +58,8 @@ def as_volume(query: PathLike | Volume, name: str = "The volume") -> Volume:
     Raises:
         InputError: it can't be read or used.
     """
+    if isinstance(query, DicomSeries):
+        return read_image(require_path(query), query.uid)
     if not isinstance(query, Volume):
         return read_image(require_path(query))
     usable = usable_volume(query.array, query.grid, query.modality, name)

@@ -52,6 +52,7 @@ class Basis:
         refinement: what transduction says of itself; None without.
         warnings: said before there was a result.
         signals: what the features say, by structure name; None where nothing is kept to judge by.
+        work: by which the same work is recognised.
     """
 
     priors: Mapping[str, SizePrior]
@@ -61,6 +62,7 @@ class Basis:
     refinement: dict[str, Any] | None = None
     warnings: Sequence[str] = ()
     signals: Mapping[str, Signals] | None = None
+    work: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def make_report(
         "backbone_passes": source.passes,
         "backbone_seconds": round(source.seconds, 3),
         "device": str(source.device),
+        "work": basis.work,
         "seed": basis.options.seed,
         "training_seed": trained.training.get("seed"),
         "model": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import __version__
 from ..compute.transaction import Transaction, recover
 from ..core.annotation import Structure
 from ..core.atomic import require_writable
@@ -41,7 +43,7 @@ from ..io.results import (
 from ..models.preprocessing import Placement
 from ..training.run import Run
 from ..training.size_penalty import SizeTarget
-from ..training.support_set import prepare_support
+from ..training.support_set import Support, prepare_support
 from ..training.transduction import refine
 from .adapter_file import TrainedAdapter, content_hash
 from .inputs import (
@@ -190,9 +192,42 @@ def segment(
     )
     runtime.check()
     like = None if isinstance(query, Volume) else query
-    basis = Basis(priors, foundation, options, source, refinement, warnings, signals)
+    work = _work_key(trained, volume, pairs, options)
+    basis = Basis(priors, foundation, options, source, refinement, warnings, signals, work)
     _finish(result, trained, basis, (out, like) if out else None, clock, runtime)
     return result
+
+
+def work_key(
+    trained: TrainedAdapter,
+    query: PathLike | Volume,
+    options: SegmentOptions,
+    supports: Sequence[SupportLike] = (),
+) -> str:
+    """What a result's report has as ``work``: the same adapter, voxels and options give the same,
+    and the same result.
+
+    Raises:
+        InputError: the query or a support can't be read.
+    """
+    offset = options.intensity_offset
+    volume = in_hounsfield(as_volume(query), trained.modality, offset)
+    pairs = as_supports(supports, trained.structures)
+    pairs = with_known_values(pairs, trained.modality, offset)
+    return _work_key(trained, volume, pairs, options)
+
+
+def _work_key(
+    trained: TrainedAdapter, volume: Volume, pairs: Sequence[Support], options: SegmentOptions
+) -> str:
+    kept = trained.metadata().get("evidence")  # what verdicts hang on
+    parts = [__version__, trained.content_sha256(), repr(kept), repr(options)]
+    for one in (volume, *(pair.volume for pair in pairs)):
+        parts += [repr(one.grid), content_hash(one)]
+    for pair in pairs:
+        for name, mask in sorted(pair.annotation.masks.items()):
+            parts += [name, hashlib.sha256(np.ascontiguousarray(mask)).hexdigest()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _require_output(out: PathLike, inputs: Sequence[Any]) -> None:

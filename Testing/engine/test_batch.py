@@ -66,7 +66,8 @@ class BatchTest(TrainedWorld):
         self.assertEqual(ran.status, 2)
         self.assertEqual(
             sorted(os.listdir(self.folder / "out")),
-            ["query_seg.nii.gz", "report.json", "support0_seg.nii.gz"],
+            ["pictures", "query_seg.nii.gz", "report.json", "support0_seg.nii.gz"]
+            + ["volumes.csv", "volumes.html"],
         )
         self.assertNotIn("Traceback", ran.err)
         end = ran.err[ran.err.rindex("fewshotseg: ") :]

@@ -131,6 +131,7 @@ class Verdicts(unittest.TestCase):
 
         order = [
             [entry(FINE, 0.9), entry(UNUSABLE, None)],
+            [entry(FINE, 0.9), entry(UNUSABLE, 0.1)],
             [entry(LOOK, 0.5), entry(FINE, 0.9)],
             [entry(LOOK, 0.6), entry(FINE, 0.9)],
             [entry(UNKNOWN, None)],

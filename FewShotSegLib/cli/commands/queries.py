@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.atomic import write_json
-from ...core.errors import InputError
+from ...core.errors import FewShotSegError, InputError
 from ...core.events import EventSink, make_event
 from .common import make_runtime, say, segment_options
 
 if TYPE_CHECKING:
+    from ...core.annotation import Structure
+    from ...io.queries import Found
+    from ...pipeline.adapter_file import TrainedAdapter
     from ...pipeline.batch import Outcome
+    from ...pipeline.listing import Listing
 
 
 def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Segment every query; one that fails does not cost the others."""
     from ...core.size_prior import override_priors
+    from ...io.queries import find_queries
     from ...pipeline import segment
     from ...pipeline.adapter_file import TrainedAdapter
-    from ...pipeline.batch import Outcome, result_paths, segment_each, summary
+    from ...pipeline.batch import Outcome, result_paths
     from ...pipeline.inputs import read_support, require_no_input
 
     trained = TrainedAdapter.load(args.adapter)
-    single = _single_output(args.query, args.out)
-    inputs = [*args.query, *(path for pair in args.support or () for path in pair)]
-    for out in [args.out] if single else result_paths(args.query, args.out, trained.exclusive):
+    found = find_queries(args.query)
+    single = _single_output([f.query for f in found], args.out)
+    given = [f.query for f in found if not Path(f.query).is_dir()]
+    inputs = [*given, *(path for pair in args.support or () for path in pair)]
+    for out in [args.out] if single else result_paths(found, args.out, trained.exclusive):
         require_no_input(out, inputs)
     trained.find_model(args.model)  # reported before any query is read
     options, runtime = segment_options(args), make_runtime(args, sink)
@@ -42,37 +51,87 @@ def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
         "runtime": runtime,
     }
     if single:
-        (query,) = args.query
-        _tell(args, Outcome(query, args.out, segment(trained, query, args.out, **shared)))
+        (one,) = found
+        result = segment(trained, one.query, args.out, **shared)
+        _tell(args, Outcome(one.query, args.out, result))
         return 0
-    failed = []
-    for outcome in segment_each(trained, args.query, args.out, **shared):
-        if outcome.error is None:
-            _tell(args, outcome)
-        elif len(args.query) == 1:
-            raise outcome.error
-        else:
-            # One bad file must not cost a night's batch.
-            failed.append(outcome)
-            text = f"{outcome.query} was left out: {outcome.error}"
-            sink(make_event("warning", message=text))
+    return _segment_many(args, sink, trained, found, shared)
+
+
+def _segment_many(
+    args: argparse.Namespace,
+    sink: EventSink,
+    trained: TrainedAdapter,
+    found: Sequence[Found],
+    shared: Mapping[str, Any],
+) -> int:
+    """Into a folder, with a table and a page of all where there are several.
+
+    Raises:
+        InputError: some failed; the others are done.
+    """
+    from ...pipeline.batch import segment_each, summary
+    from ...pipeline.listing import Listing
+
+    listing = Listing(args.out, args.pictures) if len(found) > 1 else None
+    failed: list[Outcome] = []
+    done: list[Outcome] = []
+    try:
+        for outcome in segment_each(trained, found, args.out, resume=not args.again, **shared):
+            if listing is not None:
+                listing.add(outcome, trained, shared["runtime"])
+            if outcome.error is None:
+                if outcome.result is None:  # of before: reported as one of now
+                    sink(make_event("result", kind="segmentation", path=outcome.out))
+                _tell(args, outcome)
+                done.append(replace(outcome, result=None, before=outcome.report))
+            elif listing is None:
+                raise outcome.error
+            else:
+                # One bad file must not cost a night's batch.
+                failed.append(outcome)
+                text = f"{outcome.query} was left out: {outcome.error}"
+                sink(make_event("warning", message=text))
+    except BaseException:
+        # What is done is worth its page however the run ended; how, is reported first.
+        with suppress(FewShotSegError, OSError):
+            if listing is not None and done:
+                _list(args, sink, listing, done)
+        raise
+    if listing is not None:
+        _list(args, sink, listing, done)
     if failed:
-        raise InputError(summary(failed, len(args.query)))
+        raise InputError(summary(failed, len(found)))
     return 0
+
+
+def _list(
+    args: argparse.Namespace, sink: EventSink, listing: Listing, done: Sequence[Outcome]
+) -> None:
+    """The table and the page of many results, and the same in words."""
+    from ..describe import ranking_text
+
+    paths = [listing.write_table(), listing.write_page(Path(args.adapter).stem)]
+    for path, kind in zip(paths, ("table", "page"), strict=True):
+        sink(make_event("result", kind=kind, path=str(path)))
+    reports = {o.name: o.report["structures"] for o in done if o.report}
+    say(args, "\n".join([ranking_text(reports), *map(str, paths)]))
 
 
 def _tell(args: argparse.Namespace, outcome: Outcome) -> None:
     """A result in words."""
     from ..describe import result_text
 
-    assert outcome.result is not None  # failures are reported elsewhere
-    structures = outcome.result.report["structures"]
-    say(args, f"{outcome.query}\n{result_text(structures)}\n{outcome.out}\n")
+    assert outcome.report is not None  # failures are reported elsewhere
+    structures = outcome.report["structures"]
+    before = "" if outcome.result else " (done before)"
+    say(args, f"{outcome.query}{before}\n{result_text(structures)}\n{outcome.out}\n")
 
 
 def evaluate_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Score a segmentation."""
     from ...core.annotation import parse_structures
+    from ...evaluation.folders import holds_results
     from ...evaluation.metrics import evaluate_files, format_table, scores_json
 
     structures = parse_structures(args.structures) if args.structures else None
@@ -80,6 +139,13 @@ def evaluate_command(args: argparse.Namespace, sink: EventSink) -> int:
         Path(path).resolve() for path in (args.reference, args.prediction)
     }:
         raise InputError(f"--json {args.json} is one of the segmentations; give another name.")
+    if holds_results(args.prediction):
+        return _evaluate_many(args, sink, structures)
+    if args.csv:
+        raise InputError(
+            f"--csv is for a folder of results, which {args.prediction} is not: it has no "
+            "report.json. --json takes the scores of one."
+        )
     scores = evaluate_files(args.reference, args.prediction, structures, args.tolerance)
     data = scores_json(scores, args.tolerance)
     if args.json:
@@ -90,7 +156,37 @@ def evaluate_command(args: argparse.Namespace, sink: EventSink) -> int:
     return 0
 
 
-def _single_output(queries: Sequence[str], out: str) -> bool:
+def _evaluate_many(
+    args: argparse.Namespace, sink: EventSink, structures: Sequence[Structure] | None
+) -> int:
+    """Score a folder of results.
+
+    Raises:
+        InputError: some could not be compared; the others were.
+    """
+    from ...evaluation.folders import evaluate_folder, folder_text, write_table
+    from ...evaluation.metrics import scores_json
+
+    found = list(evaluate_folder(args.reference, args.prediction, structures, args.tolerance))
+    data = {
+        one.volume: scores_json(one.scores, args.tolerance) | {"note": one.note} for one in found
+    }
+    if args.json:
+        paths = {"reference": args.reference, "prediction": args.prediction}
+        write_json(args.json, {**paths, "volumes": data})
+    if args.csv:
+        write_table(args.csv, found)
+    sink(make_event("result", kind="evaluation", path=args.csv or args.json, volumes=data))
+    title = f"{args.prediction} against {args.reference}"
+    say(args, f"{title}; surface Dice within {args.tolerance:g} mm\n{folder_text(found)}")
+    missing = [one for one in found if one.note]
+    if missing:
+        lines = "\n  ".join(f"{one.volume}: {one.note}" for one in missing)
+        raise InputError(f"{len(missing)} of {len(found)} could not be compared:\n  {lines}")
+    return 0
+
+
+def _single_output(queries: Sequence[Any], out: str) -> bool:
     """Whether ``--out`` is the result's own file, and no folder for results.
 
     Raises:

@@ -34,8 +34,40 @@ _OURS_IN_WORDS = (
 )
 
 
-def one_series(folder: Path) -> list[Source]:
-    """The files of the folder's one series of images.
+def series_in(files: Sequence[Path]) -> dict[str, str]:
+    """The series of images among files, with their descriptions, by UID; by the headers alone.
+
+    What can't be read is left out: reading the series says what is wrong.
+    """
+    found: dict[str, str] = {}
+    for path in files:
+        try:
+            dataset = _header(path)
+        except MemoryError:
+            raise
+        except Exception:  # pydicom raises of any kind on damaged files
+            continue
+        if "Rows" in dataset:
+            found.setdefault(text(dataset, "SeriesInstanceUID"), text(dataset, "SeriesDescription"))
+    return found
+
+
+def _header(path: Path) -> Dataset:
+    """A file's elements before its pixels.
+
+    Raises:
+        InvalidDicomError: it is none. Of any kind: it is damaged.
+    """
+    config.settings.reading_validation_mode = config.IGNORE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with path.open("rb") as stream:
+            force = stream.read(2) in _FIRST_GROUPS
+        return dcmread(path, stop_before_pixels=True, force=force)
+
+
+def one_series(folder: Path, wanted: str | None = None) -> list[Source]:
+    """The files of the folder's one series of images, or of the one with this UID.
 
     Raises:
         InputError: there is none or more than one, a file of it is damaged or can't be read, or
@@ -54,6 +86,8 @@ def one_series(folder: Path) -> list[Source]:
         uid = text(dataset, "SeriesInstanceUID")
         descriptions.setdefault(uid, text(dataset, "SeriesDescription"))
         series.setdefault(uid, []).append(_source(path, dataset))
+    if wanted is not None:
+        series = {wanted: series[wanted]} if wanted in series else {}
     if not series:
         raise InputError(
             f"The folder {folder} has no DICOM images; give an image file, or the folder that"

@@ -24,8 +24,8 @@ MIN_COSINE = 1e-10
 """What is less is nothing: ITK warns of directions with numbers next to it."""
 
 
-def read_series(folder: Path) -> tuple[sitk.Image, str | None, str]:
-    """The one image series of a folder.
+def read_series(folder: Path, uid: str | None = None) -> tuple[sitk.Image, str | None, str]:
+    """The one image series of a folder, or the one with this UID.
 
     Returns:
         The image, scalar and 3-D; ``"CT"``, ``"MR"`` or None; and what was resampled, in a
@@ -34,7 +34,7 @@ def read_series(folder: Path) -> tuple[sitk.Image, str | None, str]:
     Raises:
         InputError: there is no series or more than one, or its slices don't make a volume.
     """
-    sources = one_series(folder)
+    sources = one_series(folder, uid)
     try:
         stack = _stack(sources)
         image, note = _image(folder, sources, stack)

@@ -1,0 +1,189 @@
+"""A folder of results scored against a folder of references, matched by name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.annotation import Structure
+from ..core.atomic import replacing
+from ..core.errors import FewShotSegError, InputError
+from ..core.tables import text_table
+from ..io.file_names import children, is_folder
+from ..io.pairs import separated
+from ..io.queries import stem_of
+from ..io.volumes import extension_of
+from ..pipeline.report import NAME as REPORT
+from ..pipeline.report import read_reports
+from .metrics import TOLERANCE_MM, Scores, evaluate_files
+
+COLUMNS = (
+    *("volume", "structure", "dice", "hd95_mm", "surface_dice", "volume_ml", "reference_ml"),
+    *("verdict", "expected_dice", "note"),
+)
+_ENDING = re.compile(
+    r"[_.-](?:seg|segmentation|labels?|mask)$|[_-](?:ct|mri?|image|img)$|_\d{4}$", re.IGNORECASE
+)
+MOST_DEPTH = 4
+"""Folders within a folder of references that are looked into."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One result.
+
+    Attributes:
+        volume: what it is called by. scores: by structure; empty where it could not be compared.
+        trust: the verdicts of its report, by structure. note: why there are no scores.
+    """
+
+    volume: str
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    trust: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    note: str = ""
+
+
+def holds_results(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder that ``segment`` wrote results into."""
+    return is_folder(path) and (Path(path) / REPORT).is_file()
+
+
+def evaluate_folder(
+    reference: str | os.PathLike[str],
+    results: str | os.PathLike[str],
+    structures: Sequence[Structure] | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
+) -> Iterator[Compared]:
+    """Compare every result that a folder's ``report.json`` knows with its reference.
+
+    A reference has the result's name, whatever stands at the ends of both (``pt_1_seg.nii.gz`` is
+    that of ``pt_1_ct_seg.nii.gz``), or is the one segmentation in a folder of that name. One that
+    can't be compared costs no other.
+
+    Args:
+        structures: which to score; None for those of each result's report.
+
+    Raises:
+        InputError: there is no such folder, or nothing in it.
+    """
+    known = find_references(reference)
+    if not known:
+        raise InputError(f"There are no segmentations in {reference}; check the folder.")
+    reports = read_reports(Path(results) / REPORT)
+    if not reports:
+        raise InputError(f"{Path(results) / REPORT} has no results.")
+    for name, report in sorted(reports.items()):
+        entries = report.get("structures", {})
+        volume = _key(stem_of(name))
+        trust = {k: entry.get("trust") or {} for k, entry in entries.items()}
+        wanted = structures or [Structure(k, entry["label"]) for k, entry in entries.items()]
+        if volume not in known:
+            yield Compared(volume, trust=trust, note=f"there is no reference in {reference}")
+            continue
+        try:
+            scores = evaluate_files(known[volume], Path(results) / name, wanted, tolerance_mm)
+        except FewShotSegError as error:
+            yield Compared(volume, trust=trust, note=str(error))
+        else:
+            yield Compared(volume, scores, trust)
+
+
+def find_references(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The segmentations in a folder and in those within it, by volume.
+
+    In a folder of images and segmentations (``pt_1_ct``, ``pt_1_seg``) the latter alone count; in
+    one of segmentations all.
+
+    Raises:
+        InputError: there is no such folder, or two segmentations of one volume.
+    """
+    if not is_folder(folder):
+        raise InputError(f"There is no folder {folder}; check the path.")
+    found: dict[str, Path] = {}
+    for key, path in _references(Path(folder), Path(folder), 0):
+        if key in found:
+            raise InputError(f"{found[key]} and {path} may both be the reference of '{key}'.")
+        found[key] = path
+    return found
+
+
+def _references(root: Path, folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
+    entries = [child for child in sorted(children(folder)) if not child.name.startswith(".")]
+    files = [child for child in entries if not child.is_dir() and extension_of(child)]
+    images, segmentations = separated(files)
+    chosen = segmentations or images
+    for path in chosen:
+        own = _key(stem_of(path))
+        # In a patient's folder there is one, whatever it is called.
+        if folder != root and len(chosen) == 1 and segmentations:
+            own = folder.relative_to(root).parts[0].casefold()
+        yield own, path
+    if depth < MOST_DEPTH:
+        for child in entries:
+            if child.is_dir():
+                yield from _references(root, child, depth + 1)
+
+
+def _key(stem: str) -> str:
+    """A name without what tells an image from a segmentation, in lower case."""
+    while (shorter := _ENDING.sub("", stem)) and shorter != stem:
+        stem = shorter
+    return stem.casefold()
+
+
+def write_table(path: str | os.PathLike[str], compared: Sequence[Compared]) -> None:
+    """The scores as CSV: a row a volume and structure. What is not defined is empty.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for one in compared:
+        if one.note:
+            writer.writerow({"volume": one.volume, "note": one.note})
+        for name, scores in one.scores.items():
+            data, trust = scores.to_json(), one.trust.get(name, {})
+            row = {key: data[key] for key in COLUMNS if key in data}
+            row |= {"verdict": trust.get("verdict"), "expected_dice": trust.get("dice")}
+            writer.writerow({"volume": one.volume, "structure": name, "note": scores.note, **row})
+    with replacing(path) as partial:
+        partial.write_text(stream.getvalue(), encoding="utf-8-sig")
+
+
+def folder_text(compared: Sequence[Compared]) -> str:
+    """The scores as a table for a terminal, with the mean of each structure below."""
+    rows, means = [], []
+    for one in compared:
+        rows += [[one.volume, "-", "-", "-", "-", one.note]] if one.note else []
+        rows += [
+            [one.volume, name, *_numbers([scores]), scores.note]
+            for name, scores in one.scores.items()
+        ]
+    names = dict.fromkeys(name for one in compared for name in one.scores)
+    for name in names:
+        scored = [one.scores[name] for one in compared if name in one.scores]
+        scored = [scores for scores in scored if scores.scored]
+        if scored:
+            means.append([f"mean of {len(scored)}", name, *_numbers(scored), ""])
+    header = ["volume", "structure", "Dice", "HD95 mm", "surface Dice", "note"]
+    return text_table(header, rows + means, "  >>>", footers=len(means))
+
+
+def _numbers(scores: Sequence[Scores]) -> list[str]:
+    """Mean Dice, HD95 and surface Dice."""
+    parts = (("dice", ".3f"), ("hd95_mm", ".1f"), ("surface_dice", ".3f"))
+    found = []
+    for name, digits in parts:
+        value = float(np.mean([getattr(one, name) for one in scores]))
+        found.append("-" if np.isnan(value) else format(value, digits))
+    return found

@@ -1,0 +1,70 @@
+"""A small picture of a result: three planes with the structures' contours, for a contact sheet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.image import imsave
+from scipy import ndimage
+
+from ..core.annotation import Structure
+from ..core.colors import default_color
+from ..core.geometry import Volume
+from .page import legible
+from .views import View, display_window, make_views, orientation_of, slice_plane
+
+WIDTH = 720
+"""Pixels of all three planes side by side."""
+GAP = 6
+_STEEPNESS = 0.3
+_QUALITY = 82
+
+
+def draw_thumbnail(
+    image: Volume, masks: Mapping[str, np.ndarray], structures: Sequence[Structure]
+) -> bytes:
+    """A JPEG of the slices that show most of most structures, as a radiologist reads them.
+
+    Args:
+        masks: by structure name, (i, j, k) bool on the image's grid.
+    """
+    orientation = orientation_of(image.grid)
+    views = make_views(image, list(masks.values()), orientation, _STEEPNESS)
+    scale = (WIDTH - 2 * GAP) / sum(view.width for view in views)
+    low, high = display_window(image)
+    panes = []
+    for view in views:
+        grey = slice_plane(image.array, orientation, view.plane, view.index).astype(np.float32)
+        shown = np.clip((grey - low) / (high - low), 0, 1)
+        pane = np.repeat(_placed(shown, view, scale, 0.0)[..., None], 3, 2)
+        for structure in structures:
+            if structure.name not in masks:
+                continue
+            mask = slice_plane(masks[structure.name], orientation, view.plane, view.index)
+            # Voxels are coarser than pixels: their smoothed border is what a person would draw.
+            inside = _placed(mask.astype(np.float32), view, scale, 0.0) > 0.5
+            edge = inside & ~ndimage.binary_erosion(inside, iterations=2)
+            pane[edge] = legible(structure.color or default_color(structure.value))
+        panes.append(pane)
+    gap = np.zeros((panes[0].shape[0], GAP, 3), np.float32)
+    row = np.concatenate([panes[0], gap, panes[1], gap, panes[2]], 1)
+    stream = io.BytesIO()
+    picture = (row * 255).round().astype(np.uint8)
+    imsave(stream, picture, format="jpg", pil_kwargs={"quality": _QUALITY})
+    return stream.getvalue()
+
+
+def _placed(plane: np.ndarray, view: View, scale: float, beyond: float) -> np.ndarray:
+    """The part of a plane (rows, columns) that a view shows, in pixels of ``1 / scale`` mm."""
+    places = []
+    for start, length, pixel in (
+        (view.top, view.height, view.pixel[0]),
+        (view.left, view.width, view.pixel[1]),
+    ):
+        count = max(1, round(length * scale))
+        # A voxel's centre is half its size from its beginning.
+        places.append((start + (np.arange(count) + 0.5) / scale) / pixel - 0.5)
+    grid = np.meshgrid(*places, indexing="ij")
+    return ndimage.map_coordinates(plane, grid, order=1, mode="constant", cval=beyond)

@@ -1,0 +1,183 @@
+"""What became of many volumes: a table for programs (CSV), and a page for people (HTML)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..core.atomic import replacing, require_writable
+from ..core.errors import FewShotSegError, InputError
+from ..core.events import make_event
+from ..core.plain_text import path_text
+from ..core.quantities import ml_text
+from ..core.trust import UNKNOWN, VERDICTS, worst
+from ..overlay.contact_sheet import FAILED, MARK, Card, Line, contact_sheet
+from ..overlay.thumbnail import draw_thumbnail
+from .adapter_file import TrainedAdapter
+from .batch import Outcome
+from .inputs import PathLike, as_volume
+from .report import NAME as REPORT
+from .report import read_reports
+from .runtime import Runtime
+
+TABLE, PAGE, PICTURES = "volumes.csv", "volumes.html", "pictures"
+COLUMNS = (
+    *("volume", "structure", "ml", "verdict", "expected_dice", "lower", "upper", "reasons"),
+    *("seconds", "result", "error"),
+)
+
+
+class Listing:
+    """The table and the page of a folder of results, which grow with them.
+
+    The table has every result that the folder's report knows, and the failures of this run.
+
+    Args:
+        folder: of the results. pictures: whether each gets one.
+
+    Raises:
+        InputError: a file of another kind is in the way. StorageError: it can't be written to.
+    """
+
+    def __init__(self, folder: PathLike, pictures: bool = True) -> None:
+        self.folder, self.pictures = Path(folder), pictures
+        self._failed: dict[str, Outcome] = {}
+        self._names: dict[str, str] = {}
+        for name, mark in ((TABLE, ",".join(COLUMNS)), (PAGE, MARK)):
+            _require_ours(self.folder / name, mark)
+            require_writable(self.folder / name)
+
+    def add(self, outcome: Outcome, trained: TrainedAdapter, runtime: Runtime) -> None:
+        """What came of a query; the table is written anew. A picture that can't be drawn, or
+        written, is a warning: the result is good."""
+        key = path_text(Path(outcome.out).name)
+        self._names[key] = outcome.name
+        self._failed.pop(key, None)
+        if outcome.error is not None:
+            self._failed[key] = outcome
+        elif self.pictures and outcome.result is not None:
+            try:
+                # A file may not say what it is; the adapter knows.
+                volume = replace(as_volume(outcome.query), modality=trained.modality)
+                picture = draw_thumbnail(volume, outcome.result.masks, trained.structures)
+                with replacing(self._picture(key)) as partial:
+                    partial.write_bytes(picture)
+            except (FewShotSegError, ValueError) as error:
+                message = f"There is no picture of {outcome.name}. {error}"
+                runtime.events(make_event("warning", message=message))
+        self.write_table()
+
+    def write_table(self) -> Path:
+        """The CSV, worst first."""
+        stream = io.StringIO(newline="")
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for key, report in self._results():
+            writer.writerows(_rows(self._name(key), key, report))
+        for key, outcome in self._failed.items():
+            writer.writerow({"volume": self._name(key), "error": str(outcome.error)})
+        path = self.folder / TABLE
+        with replacing(path) as partial:
+            # With its mark spreadsheets know that it is UTF-8.
+            partial.write_text(stream.getvalue(), encoding="utf-8-sig")
+        return path
+
+    def write_page(self, title: str) -> Path:
+        """The page of HTML, worst first, what failed before all."""
+        cards = [
+            Card(self._name(key), FAILED, note=str(outcome.error))
+            for key, outcome in self._failed.items()
+        ]
+        for key, report in self._results():
+            path = self._picture(key)
+            picture = path.read_bytes() if self.pictures and path.is_file() else b""
+            cards.append(_card(self._name(key), report, picture))
+        done = len(cards) - len(self._failed)
+        subtitle = f"{done} segmented, {len(self._failed)} failed; worst first"
+        path = self.folder / PAGE
+        with replacing(path) as partial:
+            partial.write_text(contact_sheet(title, subtitle, cards), encoding="utf-8")
+        return path
+
+    def _results(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Result file and report of each, worst first."""
+        reports = read_reports(self.folder / REPORT)
+        known = [(k, v) for k, v in reports.items() if k not in self._failed]
+        return sorted(known, key=lambda pair: (worst(_judgements(pair[1])), pair[0]))
+
+    def _name(self, key: str) -> str:
+        return self._names.get(key) or key.removesuffix("_seg.nii.gz").removesuffix(".seg.nrrd")
+
+    def _picture(self, key: str) -> Path:
+        name = key.removesuffix("_seg.nii.gz").removesuffix(".seg.nrrd")
+        return self.folder / PICTURES / f"{name}.jpg"
+
+
+def _judgements(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Of each structure; one of before there were any is not known."""
+    nothing: dict[str, Any] = {
+        "verdict": UNKNOWN,
+        "reasons": [],
+        "dice": None,
+        "lower": None,
+        "upper": None,
+    }
+    found = [entry.get("trust") or nothing for entry in report.get("structures", {}).values()]
+    return [trust if trust.get("verdict") in VERDICTS else nothing for trust in found]
+
+
+def _rows(name: str, result: str, report: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    entries = report.get("structures", {})
+    for (structure, entry), trust in zip(entries.items(), _judgements(report), strict=True):
+        yield {
+            "volume": name,
+            "structure": structure,
+            "ml": entry["volume_ml"],
+            "verdict": trust["verdict"],
+            "expected_dice": trust["dice"],
+            "lower": trust["lower"],
+            "upper": trust["upper"],
+            "reasons": "; ".join(trust["reasons"]),
+            "seconds": report.get("seconds", {}).get("total"),
+            "result": result,
+        }
+
+
+def _card(name: str, report: Mapping[str, Any], picture: bytes) -> Card:
+    entries = report.get("structures", {})
+    found = _judgements(report)
+    lines = [
+        Line(
+            structure,
+            trust["verdict"],
+            ml_text(entry["volume_ml"]),
+            "" if trust["dice"] is None else f"{trust['dice']:.2f}",
+            trust["reasons"],
+        )
+        for (structure, entry), trust in zip(entries.items(), found, strict=True)
+    ]
+    place = min((VERDICTS.index(trust["verdict"]) for trust in found), default=0)
+    return Card(name, VERDICTS[place], lines, picture=picture)
+
+
+def _require_ours(path: Path, mark: str) -> None:
+    """Refuse to write over another's file.
+
+    Raises:
+        InputError: there is one.
+    """
+    if not path.exists():
+        return
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            ours = mark in stream.read(4096)
+    except (OSError, UnicodeDecodeError):
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{path} is there already and is not FewShotSeg's; choose another output folder."
+        )
