@@ -16,7 +16,7 @@ from ..core.plain_text import printable
 from ..core.trust import FINE, LOOK, UNKNOWN, UNUSABLE
 
 MARK = "<!-- FewShotSeg contact sheet -->"
-"""By which a page of ours is told from another's file."""
+"""By which a page of ours is distinguished from another's file."""
 FAILED = "failed"
 _KINDS = {FAILED: "failed", UNUSABLE: "unusable", LOOK: "look", UNKNOWN: "unknown", FINE: "fine"}
 

@@ -79,6 +79,7 @@ class CommandsTest(TrainedWorld):
         for _ in range(2):
             self.done(*self.segment_arguments(self.adapter, out, *queries))
         wanted = {"query_seg.nii.gz", "support0_seg.nii.gz", "report.json"}
+        wanted |= {"volumes.csv", "volumes.html", "pictures"}
         self.assertEqual(set(os.listdir(out)), wanted)
 
     def test_adapt_inspect_and_evaluate(self) -> None:
