@@ -180,9 +180,26 @@ def _preprocessing(data: Any) -> dict[str, Preprocessing]:
     }
     if not preprocessing or not set(preprocessing) <= set(MODALITIES):
         raise InputError("'preprocessing' has a part for each of the modalities CT and MR in use")
-    if any(part.intensity == "identity" for part in preprocessing.values()):
+    if any(part.intensity not in ("window", "percentiles") for part in preprocessing.values()):
         raise InputError("augmentation needs intensities in 0..1; use window or percentiles")
+    for part in preprocessing.values():
+        require_whole(part)
     return preprocessing
+
+
+def require_whole(preprocessing: Preprocessing) -> None:
+    """Check that a model to be trained sees whole volumes, resampled as ours are.
+
+    Raises:
+        InputError: it has what models that were trained elsewhere need.
+    """
+    fields = ("crop", "least", "resampling")
+    given = [name for name in fields if getattr(preprocessing, name) is not None]
+    if given:
+        raise InputError(
+            f"'{given[0]}' of 'preprocessing' is for models that were trained elsewhere; leave it "
+            "out"
+        )
 
 
 def _architecture(data: Any, classes: tuple[str, ...]) -> dict[str, Any]:

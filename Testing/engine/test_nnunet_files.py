@@ -178,12 +178,12 @@ class ReadingTest(FilesCase):
         folder = files.write(self.folder / "unfinished", place="fold_all/checkpoint_latest.pth")
         self.assertIn("had not ended", " ".join(add_model(folder, name="c").facts))
 
-    def test_resampling_of_another_kind_is_told(self) -> None:
+    def test_resampling_of_another_kind_is_said(self) -> None:
         plan = changed(files.plans, f"{FULL}/resampling_fn_data", "resample_torch_fornnunet")
         facts = add_model(files.write(self.folder / "theirs", plan=plan)).facts
         self.assertIn("a linear kernel", facts[-1])
 
-    def test_what_was_found_is_told_in_words(self) -> None:
+    def test_what_was_found_is_said_in_words(self) -> None:
         ran = run("models", "add", str(files.write(self.folder / "theirs")))
         self.assertEqual(ran.status, 0, ran.err)
         for words in (

@@ -87,6 +87,9 @@ class BadAssemblies(World):
             "use window or percentiles": lambda d: d["preprocessing"]["MR"].update(
                 intensity="identity"
             ),
+            "'crop' of 'preprocessing' is for models": lambda d: d["preprocessing"]["CT"].update(
+                crop="nonzero"
+            ),
             "not one of the kind 'RAS'": lambda d: d["preprocessing"]["CT"].update(
                 orientation="RAX"
             ),

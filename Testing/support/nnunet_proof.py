@@ -32,6 +32,7 @@ from shared_data import data_folder  # noqa: E402
 
 FILE = ROOT / "Testing" / "nnunet.json"
 STEPS = 3
+OTHER_VOXELS = (0.85, 1.2, 1.1)
 NUMBER = 901
 DATASET = f"Dataset{NUMBER}_Proof"
 
@@ -66,7 +67,9 @@ def every_fourth_sagittal_slice(image: sitk.Image) -> sitk.Image:
 
 
 def with_zeros_around(image: sitk.Image) -> sitk.Image:
-    """As images without skull are: mostly 0, so that nnU-Net normalises within a mask."""
+    """As images without skull are: mostly 0, so that nnU-Net normalises within a mask; with axes
+    that it has to turn."""
+    image = sitk.DICOMOrient(image, "LPS")
     size = image.GetSize()
     return sitk.ConstantPad(image, [n // 3 for n in size], [n // 4 for n in size], 0)
 
@@ -105,8 +108,8 @@ def pairs_of(case: Case) -> list[tuple[Path, Path]]:
     return [(p, p.parents[1] / "labels" / p.name) for p in images]
 
 
-def write_data_set(case: Case, folder: Path, count: int = 5) -> Path:
-    """nnU-Net's raw data set; returns an image that is not in it."""
+def write_data_set(case: Case, folder: Path, count: int = 5) -> None:
+    """nnU-Net's raw data set, and an image that is not in it."""
     raw = folder / "raw" / DATASET
     for name in ("imagesTr", "labelsTr"):
         (raw / name).mkdir(parents=True)
@@ -131,22 +134,34 @@ def write_data_set(case: Case, folder: Path, count: int = 5) -> Path:
     if case.reader:
         about["overwrite_image_reader_writer"] = case.reader
     (raw / "dataset.json").write_text(json.dumps(about))
-    query = folder / "query_0000.nii.gz"
-    sitk.WriteImage(case.prepare(sitk.ReadImage(str(pairs[count + 1][0]))), query)
-    return query
+    query = case.prepare(sitk.ReadImage(str(pairs[count + 1][0])))
+    # Of other voxels than those of the training, so that they have to be resampled.
+    query.SetSpacing([n * m for n, m in zip(query.GetSpacing(), OTHER_VOXELS, strict=True)])
+    sitk.WriteImage(query, query_of(folder))
 
 
-def train(case: Case, folder: Path) -> Path:
-    """One short epoch of nnU-Net; the folder that it leaves."""
+def query_of(folder: Path) -> Path:
+    """An image that nnU-Net has not seen."""
+    return folder / "query_0000.nii.gz"
+
+
+def train(case: Case) -> None:
+    """Plans, prepares, and trains one short epoch."""
     from nnunetv2.experiment_planning import plan_and_preprocess_api as planning
-    from nnunetv2.run import run_training as running
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     planning.extract_fingerprints([NUMBER], num_processes=1)
     plans = planning.plan_experiments(
         [NUMBER], experiment_planner_class_name=case.planner, gpu_memory_target_in_gb=case.gigabytes
     )
     planning.preprocess([NUMBER], plans, configurations=["3d_fullres"], num_processes=[1])
+    train_planned(plans)
+
+
+def train_planned(plans: str) -> None:
+    """One epoch of nnU-Net of a few steps."""
+    from nnunetv2.run import run_training as running
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
     os.environ["nnUNet_n_proc_DA"] = "0"  # planning needs one
     initialise = nnUNetTrainer.initialize
 
@@ -166,7 +181,6 @@ def train(case: Case, folder: Path) -> Path:
             plans_identifier=plans,
             device=torch.device("cpu"),
         )
-    return folder / "results" / DATASET / f"nnUNetTrainer_1epoch__{plans}__3d_fullres"
 
 
 def theirs(model: Path, query: Path, precise: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,7 +237,7 @@ def compare(case: Case, model: Path, query: Path) -> dict[str, Any]:
     numbers: dict[str, Any] = {"facts": list(added.facts)}
     for name, precise in (("as they round", False), ("in single precision", True)):
         scores, labels, data = theirs(model, query, precise)
-        if case.reader:  # they turned the image
+        if case.reader:  # its scores are on the turned image
             scores, labels = (np.flip(part, (-3, -2)) for part in (scores, labels))
         seen = np.isfinite(scores[0])
         numbers[name] = {
@@ -246,19 +260,27 @@ def compare(case: Case, model: Path, query: Path) -> dict[str, Any]:
     }
 
 
-def run_case(name: str, folder: Path) -> dict[str, Any]:
-    """One case, in this process."""
-    for key, part in (("raw", "raw"), ("preprocessed", "preprocessed"), ("results", "results")):
-        os.environ[f"nnUNet_{key}"] = str(folder / part)
+def prepare_environment(folder: Path) -> None:
+    """The variables that nnU-Net reads when it is imported, and generators it draws from."""
+    for part in ("raw", "preprocessed", "results"):
+        os.environ[f"nnUNet_{part}"] = str(folder / part)
         (folder / part).mkdir(parents=True, exist_ok=True)
     os.environ |= {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
     os.environ["FEWSHOTSEG_HOME"] = str(folder / "home")
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  nnU-Net draws from it
+
+
+def run_case(name: str, folder: Path) -> dict[str, Any]:
+    """One case, in this process."""
+    prepare_environment(folder)
     begun = time.monotonic()
-    query = write_data_set(CASES[name], folder)
-    model = train(CASES[name], folder)
-    return compare(CASES[name], model, query) | {"seconds": round(time.monotonic() - begun)}
+    trained = folder / "results" / DATASET
+    if not list(trained.glob("*/fold_0/checkpoint_final.pth")):
+        write_data_set(CASES[name], folder)
+        train(CASES[name])
+    numbers = compare(CASES[name], next(trained.glob("nnUNetTrainer_*")), query_of(folder))
+    return numbers | {"seconds": round(time.monotonic() - begun)}
 
 
 def run_alone(name: str, folder: Path) -> dict[str, Any]:
@@ -276,7 +298,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", nargs="?", choices=list(CASES))
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="the numbers of all cases")
+    parser.add_argument("--keep", type=Path, help="a folder for all; what is trained there stays")
     arguments = parser.parse_args()
     if arguments.case:
         with tempfile.TemporaryDirectory() as elsewhere:
@@ -284,9 +307,10 @@ def main() -> None:
             print(json.dumps(run_case(arguments.case, folder)))
         return
     numbers = {}
-    for name in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            numbers[name] = run_alone(name, Path(folder))
+    for number, name in enumerate(CASES, 1):
+        with tempfile.TemporaryDirectory() as elsewhere:
+            folder = (arguments.keep or Path(elsewhere)) / f"{number}"
+            numbers[name] = run_alone(name, folder)
         print(name, json.dumps(numbers[name], indent=1), flush=True)
     if arguments.write:
         FILE.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

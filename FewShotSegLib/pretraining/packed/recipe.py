@@ -26,7 +26,7 @@ from ...core.ranges import (
     require_within,
 )
 from ...models.preprocessing import Preprocessing
-from ..assembly import read_model
+from ..assembly import read_model, require_whole
 from ..state import MOST_BATCH
 from .contrast import Contrast
 from .views import Deformation
@@ -176,6 +176,8 @@ def parse_recipe(data: Any) -> Recipe:
         )
         for modality, part in parts.items()
     }
+    for part in preprocessing.values():
+        require_whole(part)
     return Recipe(
         model,
         dict(architecture),
