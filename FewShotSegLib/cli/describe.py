@@ -26,6 +26,7 @@ def adapter_text(data: Mapping[str, Any]) -> str:
         f"{' (stopped early)' if training.get('stopped_early') else ''}, seed "
         f"{training.get('seed')}, on {len(data['supports'])} support(s), "
         f"{training.get('seconds', {}).get('total', 0):.0f} s on {training.get('device', '?')}",
+        *_companion_lines(data.get("companion")),
         f"Written by        FewShotSeg {data['version']}, format {data['format']}",
         "",
     ]
@@ -37,6 +38,16 @@ def adapter_text(data: Mapping[str, Any]) -> str:
     lines += [text_table(header, rows, " >>>>>"), "", "What to expect on a new volume:"]
     lines += [f"  {k}: {v}" if k else f"  {v}" for k, v in expected_sentences(data).items()]
     return "\n".join(lines)
+
+
+def _companion_lines(data: Mapping[str, Any] | None) -> list[str]:
+    """What is said of an adapter's second network."""
+    if data is None:
+        return []
+    return [
+        f"Averaged with     {data['method']}, {data['trained_parameters']:,} trained parameters, "
+        f"{data['training'].get('epochs', 0)} epochs"
+    ]
 
 
 def result_text(structures: Mapping[str, Mapping[str, Any]]) -> str:

@@ -32,6 +32,7 @@ from ..core.method_catalog import (
     white_box_methods,
 )
 from ..core.model_answers import Answers, flag
+from ..core.options import EFFORTS
 from . import texts as cli_texts
 
 # Neither this nor anything it imports may load torch: --help and a wrong flag answer immediately.
@@ -189,6 +190,13 @@ def _add_adapt(add: Add) -> None:
         choices=PRESETS,
         default=PRESETS[0],
         help="the project's own training settings, or the paper's (default: own)",
+    )
+    sub.add_argument(
+        "--effort",
+        choices=EFFORTS,
+        default="default",
+        help="quick: don't measure what Dice to expect; best: train the same network from random "
+        "parameters as well, which takes minutes, and average both (default: %(default)s)",
     )
     _add_model_and_seed(sub)
     sub.add_argument(

@@ -26,6 +26,7 @@ _LABELS = {
     "features": "foundation model",
     "train": "training",
     "validate": "the adapter is written; measuring what Dice to expect",
+    "companion": "the adapter is written; training a second network to average with",
     "refine": "transduction",
     "segment": "segmenting",
     "write": "writing",

@@ -22,8 +22,10 @@ from .method_catalog import METHODS
 from .model_entry import Line, PreprocessingFields, Sha256
 from .size_prior import SizePrior
 
-FORMAT = 4
+FORMAT = 5
 """A reader refuses a higher one."""
+COMPANION_FORMAT = 5
+"""Of files with a second network, whose probabilities are averaged with the adapter's."""
 EVIDENCE_FORMAT = 4
 """Of files that hold what results are judged by: older readers would call it damaged."""
 REVISED_FORMAT = 3
@@ -119,6 +121,21 @@ class EvidenceRecord:
 
 
 @dataclass(frozen=True)
+class CompanionRecord:
+    """A second network, trained on the same supports, whose probabilities are averaged in."""
+
+    OTHERS: ClassVar[bool] = True
+    method: str
+    decoder: str | None
+    training: TrainingRecord
+    trained_parameters: Count = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS or self.decoder not in METHODS[self.method].decoders:
+            raise InputError(f"no method {shown(self.method)} trains a network in this way")
+
+
+@dataclass(frozen=True)
 class AdapterHeader:
     """The fields that ``adapter_file`` lists.
 
@@ -148,6 +165,7 @@ class AdapterHeader:
     trained_parameters: Count = 0
     expected: Expected | None = None
     evidence: EvidenceRecord | None = None
+    companion: CompanionRecord | None = None
 
     def __post_init__(self) -> None:
         require_structures(self.structures, "'structures'")
@@ -165,6 +183,7 @@ class AdapterHeader:
             raise InputError(f"'decoder' can't be {shown(self.decoder)} for {self.method}")
         plain = BLACK_BOX_FORMAT if self.decoder is None else WHITE_BOX_FORMAT
         known = (plain, REVISED_FORMAT) if self.evidence is None else (EVIDENCE_FORMAT,)
+        known = known if self.companion is None else (COMPANION_FORMAT,)
         if self.format not in known:
             raise InputError(f"format {self.format} is not that of {self.method}")
 

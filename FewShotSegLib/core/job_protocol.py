@@ -116,6 +116,7 @@ class TrainJob:
     device: str = "auto"
     cache: str | None = None
     validate: bool = True
+    effort: Literal["quick", "default", "best"] = "default"
 
     def options(self) -> AdaptOptions:
         """The same as :func:`FewShotSegLib.pipeline.adapt` takes it.

@@ -23,12 +23,17 @@ from .size_prior import PriorChange
 
 AUTO = "auto"
 FEATURES = ("multi", "last")
+EFFORTS = ("quick", "default", "best")
+COMPANION_METHOD = "scratch"
+"""How the second network of the best effort is trained."""
+COMPANION_SETTINGS: Mapping[str, Any] = {}
+"""What of its training differs from that method's own."""
 Priors = Mapping[str, float | PriorChange | None]
 """By structure name, what is known better than the supports show: a volume in ml, None to switch
 the prior off, or what else to change about it."""
 _WITH_THE_INPUTS = ("structures", "model", "modality", "intensity_offset", "gamma", "priors_ml")
 """Options that act on what a training begins with, which a fingerprint covers itself."""
-_AFTER_TRAINING = ("exclusive", "validate")
+_AFTER_TRAINING = ("exclusive", "validate", "effort")
 
 
 def _model_name(model: Any) -> str | None:
@@ -69,6 +74,9 @@ class AdaptOptions:
         exclusive: False lets structures overlap.
         validate: measure after the training what Dice new volumes can be expected to have, by
             holding each support out once: see :mod:`.expected`. It takes as long again at most.
+        effort: ``quick`` trains the adapter and measures nothing; ``default`` measures what to
+            expect; ``best`` trains the same network from random parameters after that, and
+            averages the probabilities of both: see :mod:`FewShotSegLib.pipeline.companion`.
 
     Raises:
         InputError: a value is none that the option can have.
@@ -88,6 +96,7 @@ class AdaptOptions:
     priors_ml: Priors = field(default_factory=dict)
     exclusive: bool = True
     validate: bool = True
+    effort: str = "default"
 
     def __post_init__(self) -> None:
         wanted = as_structures(self.structures)
@@ -96,6 +105,13 @@ class AdaptOptions:
         require_method(self.method, self.decoder, self.preset)
         if self.features is not None:
             _require_choice("The features are", self.features, FEATURES)
+        _require_choice("The effort is", self.effort, EFFORTS)
+        if self.effort == "best" and method_named(self.method).runs_on_images(self.preset):
+            raise InputError(
+                "The best effort adds a network that is trained from random parameters to an "
+                f"adapter on stored features, which '{self.method}' with these settings is not. "
+                "Choose another method or effort."
+            )
         _require_choice("The modality is", self.modality, (AUTO, *MODALITIES))
         if self.intensity_offset is not None:
             OFFSET.check(self.intensity_offset)
@@ -126,6 +142,19 @@ class AdaptOptions:
         if isinstance(self.settings, TrainingSettings):
             return self.settings
         return replace(default_settings(self.method, self.preset, self.decoder), **self.settings)
+
+    @property
+    def measures(self) -> bool:
+        """Whether it is to be measured what Dice to expect."""
+        return self.validate and self.effort != EFFORTS[0]
+
+    @property
+    def companion(self) -> AdaptOptions | None:
+        """How the second network is trained; None but for the best effort."""
+        if self.effort != EFFORTS[-1]:
+            return None
+        own: dict[str, Any] = {"method": COMPANION_METHOD, "settings": dict(COMPANION_SETTINGS)}
+        return replace(self, decoder=None, effort="default", **own)
 
     @property
     def feature_levels(self) -> Literal["multi", "last"]:

@@ -51,6 +51,7 @@ from ..training.support_set import (
 )
 from ..training.validation import Subject
 from .adapter_file import TrainedAdapter, content_hash
+from .companion import add_companion
 from .expectation import WrittenAdapter, before_measuring, measure
 from .inputs import (
     PathLike,
@@ -144,6 +145,10 @@ def adapt(
     if trained.expected.status == "unfinished":
         subject = Subject(given.supports, learned.supports, options.training, result.epochs)
         measure(trained, subject, partial(_start_fold, basis), basis.source, run, clock)
+        if file is not None:
+            file.update(run)
+    if options.effort == "best":
+        add_companion(trained, partial(_train_companion, given, basis, clock, runtime), run)
         if file is not None:
             file.update(run)
     return trained
@@ -297,6 +302,23 @@ def _start_fold(basis: _Basis, supports: SupportSet, epochs: int, run: Run) -> F
     learner = _start(shorter, supports, run).learner
     assert isinstance(learner, FeatureLearner)  # others are not measured
     return learner
+
+
+def _train_companion(
+    given: _Given, basis: _Basis, clock: Clock, runtime: Runtime, run: Run
+) -> TrainedAdapter:
+    """The second network of an adapter: see :mod:`.companion`."""
+    options = basis.options.companion
+    assert options is not None  # else nobody asks for one
+    tuning = choose_tuning(options.method, options.decoder, options.preset)
+    own = replace(basis, options=options, tuning=tuning)
+    learned = _prepare(given, own, clock, runtime)
+    start = _start(own, learned.supports, run)
+    with clock.phase(run.phase, options.training.epochs), _stoppable(start.learner, run):
+        result = fit(start.learner, run)
+    trained = _trained(given, own, learned, start, result)
+    trained.training["seconds"] = clock.seconds()
+    return trained
 
 
 def _stoppable(learner: Learner, run: Run) -> AbstractContextManager[Any]:

@@ -4,8 +4,9 @@ The file's header holds the key ``fewshotseg``, whose JSON is below, and ``sha25
 file's every byte with zeros in its own place (``checksums``), which older files lack.
 
 =====================  ======================================================================
-``format``             4 with ``evidence``; without it 1, or 2 where the backbone was trained as
-                       well, or 3 on an architecture that was revised; a reader refuses a higher one
+``format``             5 with a ``companion``, 4 with ``evidence``; without these 1, or 2 where the
+                       backbone was trained as well, or 3 on an architecture that was revised; a
+                       reader refuses a higher one
 ``version``            of the FewShotSeg that wrote it
 ``model``              id, title and ``weights_sha256`` of the frozen backbone, and its
                        ``network`` (the architecture's every option and revision); older files have
@@ -26,11 +27,14 @@ file's every byte with zeros in its own place (``checksums``), which older files
                        was held out; older files have none
 ``evidence``           how many ``supports`` and ``held_out`` adapters its results are judged by;
                        older files have none, nor those of white-box methods
+``companion``          of an adapter trained with the best effort: ``method``, ``decoder``,
+                       ``training`` and ``trained_parameters`` of the second network
 =====================  ======================================================================
 
 Tensors are the adapter's by name and, with ``backbone.`` before it, whatever a white-box method
 trained of the backbone: these alone, the rest is the foundation model's. Those of ``evidence`` have
-``evidence.`` before their names (:class:`.inference.evidence.Evidence`).
+``evidence.`` before their names (:class:`.inference.evidence.Evidence`); those of the companion
+have ``companion.`` before what they would be called in a file of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +54,7 @@ from torch import Tensor
 from .. import __version__
 from ..core.adapter_header import (
     BLACK_BOX_FORMAT,
+    COMPANION_FORMAT,
     EVIDENCE_FORMAT,
     KEY,
     REVISED_FORMAT,
@@ -79,6 +84,8 @@ from ..models.registry import Model, ModelEntry, find_model
 
 EVIDENCE = "evidence."
 """How the names of the tensors begin that results are judged by."""
+COMPANION = "companion."
+"""How the names of the second network's tensors begin."""
 MEASURED = ("seconds", "backbone_seconds", "backbone_passes", "device")
 """What ``training`` says of the run alone: another run of the same training differs in it."""
 
@@ -95,6 +102,8 @@ class TrainedAdapter:
         expected: what Dice new volumes can be expected to have, or why that is not known; None in
             files of before it was measured.
         evidence: what results are judged by; None in files of before, and of white-box methods.
+        companion: a second network for the same structures, on the same images, whose
+            probabilities are averaged with the adapter's; None but for the best effort.
     """
 
     adapter: Adapter
@@ -117,6 +126,7 @@ class TrainedAdapter:
     network: dict[str, Any] | None = None
     expected: Expected | None = None
     evidence: Evidence | None = None
+    companion: TrainedAdapter | None = None
 
     def __repr__(self) -> str:
         """One line for people: without it a notebook shows every parameter."""
@@ -125,9 +135,12 @@ class TrainedAdapter:
         means = [f"{k} {v.mean:.2f}" for k, v in measured.items() if v.mean is not None]
         expected = f"; expected Dice {', '.join(means)}" if means else ""
         return (
-            f"<{type(self).__name__}: {names}; {self.method} on {self.model_id}, "
+            f"<{type(self).__name__}: {names}; {self._methods()} on {self.model_id}, "
             f"{len(self.supports)} supports{expected}>"
         )
+
+    def _methods(self) -> str:
+        return self.method + (f" and {self.companion.method}" if self.companion else "")
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -160,7 +173,13 @@ class TrainedAdapter:
             "supports": self.supports,
             **({} if self.expected is None else {"expected": self.expected.to_json()}),
             **({} if self.evidence is None else {"evidence": self._evidence_counts()}),
+            **({} if self.companion is None else {"companion": self.companion._as_companion()}),
         }
+
+    def _as_companion(self) -> dict[str, Any]:
+        """What the file of the adapter that this one accompanies says of it."""
+        data = self.metadata()
+        return {k: data[k] for k in ("method", "decoder", "training", "trained_parameters")}
 
     def _evidence_counts(self) -> dict[str, int]:
         assert self.evidence is not None
@@ -171,6 +190,8 @@ class TrainedAdapter:
 
     def _format(self) -> int:
         """The oldest format whose readers use the file rightly."""
+        if self.companion is not None:
+            return COMPANION_FORMAT
         return self._plain_format() if self.evidence is None else EVIDENCE_FORMAT
 
     def _plain_format(self) -> int:
@@ -189,7 +210,8 @@ class TrainedAdapter:
         data.pop("expected", None)
         data.pop("evidence", None)
         data["format"] = self._plain_format()
-        data["training"] = {k: v for k, v in self.training.items() if k not in MEASURED}
+        for part in (data, data.get("companion", {"training": {}})):
+            part["training"] = {k: v for k, v in part["training"].items() if k not in MEASURED}
         digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
         tensors = {k: v for k, v in self._tensors().items() if not k.startswith(EVIDENCE)}
         for key, value in sorted(tensors.items()):
@@ -201,7 +223,9 @@ class TrainedAdapter:
         tuned = {BACKBONE + name: tensor for name, tensor in self.tuned.items()}
         kept = {} if self.evidence is None else self.evidence.tensors()
         evidence = {EVIDENCE + name: tensor for name, tensor in kept.items()}
-        return {**self.adapter.state_dict(), **tuned, **evidence}
+        other = {} if self.companion is None else self.companion._tensors()
+        companion = {COMPANION + name: tensor for name, tensor in other.items()}
+        return {**self.adapter.state_dict(), **tuned, **evidence, **companion}
 
     def save(self, path: StrPath) -> None:
         """Write the file; what was there is replaced only once the new one is complete.
@@ -245,13 +269,13 @@ class TrainedAdapter:
             kind = HEAD if white_box else ADAPTERS[header.method]
             return kind(used, len(structures), levels)
 
+        def make_second() -> Adapter:
+            return HEAD(used, len(structures), levels)
+
         try:
             tensors = safetensors.torch.load(content)
-            kept = {
-                k.removeprefix(EVIDENCE): tensors.pop(k)
-                for k in list(tensors)
-                if k.startswith(EVIDENCE)
-            }
+            kept = _taken(tensors, EVIDENCE)
+            second = _taken(tensors, COMPANION)
             own, tuned = split_state(tensors)
             adapter = _loaded(make, own)
             evidence = None
@@ -266,11 +290,16 @@ class TrainedAdapter:
             if white_box != bool(tuned):
                 raise ValueError("the backbone's tensors are missing or not of this method")
             _require_finite(tuned)
+            second_head, second_tuned = split_state(second)
+            if bool(second_tuned) != (header.companion is not None):
+                raise ValueError("the companion is not what the header says")
+            second_adapter = _loaded(make_second, second_head) if second else None
+            _require_finite(second_tuned)
         except (KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
             raise InputError(
                 f"The adapter {path} is damaged. Train it again, or copy it again."
             ) from error
-        return cls(
+        trained = cls(
             adapter=adapter.eval(),
             method=header.method,
             features=header.features,
@@ -293,6 +322,18 @@ class TrainedAdapter:
             expected=header.expected,
             evidence=evidence,
         )
+        if header.companion is not None and second_adapter is not None:
+            trained.companion = replace(
+                trained,
+                adapter=second_adapter.eval(),
+                method=header.companion.method,
+                decoder=header.companion.decoder,
+                training=data["companion"]["training"],
+                tuned=second_tuned,
+                expected=None,
+                evidence=None,
+            )
+        return trained
 
     def find_model(self, name: StrPath | None = None) -> Model:
         """The foundation model that this adapter was trained on, or the one called ``name``.
@@ -344,6 +385,12 @@ class TrainedAdapter:
         if self.decoder is None:
             return model
         return TunedModel(model, TUNINGS[self.method](self.decoder), self.tuned)
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin so, without that, taken out of ``tensors``."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
 def _loaded(make: Callable[[], Adapter], state: Mapping[str, Tensor]) -> Adapter:

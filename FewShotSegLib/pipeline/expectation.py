@@ -37,7 +37,7 @@ def before_measuring(options: AdaptOptions, supports: int, on_features: bool) ->
     """
     if supports < 2:
         return Expected("one support")
-    if not options.validate:
+    if not options.measures:
         return Expected("skipped")
     return Expected("unfinished" if on_features else "backbone")
 
@@ -95,15 +95,17 @@ class WrittenAdapter:
     def update(self, run: Run) -> None:
         """Write it again. What cannot be written, or is another's by now, is left as it is."""
         expected = self._trained.expected
-        if expected is None or expected.status == "unfinished":
+        known = expected is not None and expected.status != "unfinished"
+        if not known and self._trained.companion is None:
             return
         if self._state() != self._written:
             _warn(run, f"{self._path} was changed meanwhile, and is left as it is.")
             return
         try:
             self._trained.save(self._path)
+            self._written = self._state()
         except FewShotSegError as error:
-            _warn(run, f"The adapter is complete, but not what to expect of it. {error}")
+            _warn(run, f"The adapter is complete, but not what was added to it since. {error}")
 
     def _state(self) -> tuple[int, ...] | None:
         try:

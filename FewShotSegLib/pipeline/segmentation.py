@@ -46,6 +46,7 @@ from ..training.size_penalty import SizeTarget
 from ..training.support_set import Support, prepare_support
 from ..training.transduction import refine
 from .adapter_file import TrainedAdapter, content_hash
+from .companion import averaged, companion_probabilities
 from .inputs import (
     PathLike,
     SupportLike,
@@ -159,7 +160,8 @@ def segment(
         prepared = [prepare_support(pair, trained.structures, source) for pair in pairs]
     with clock.phase("segment", None):
         scores = model_probabilities(trained.adapter, features, source.device, _on_tile(runtime))
-        unrefined = _masks(scores, volume, trained, options)
+        second = companion_probabilities(trained, foundation, volume, source, runtime)
+        unrefined = _masks(averaged(scores, second), volume, trained, options)
     masks, refinement, first = unrefined, None, scores
     if options.transductive:
         with clock.phase("refine", None):
@@ -177,10 +179,11 @@ def segment(
             )
             if refined is not scores:
                 scores = refined
-                masks = _masks(scores, volume, trained, options)
+                masks = _masks(averaged(scores, second), volume, trained, options)
     with clock.phase("judge", None):
         both = (first, scores)
         signals = find_signals(trained, features, both, source.device, runtime.check)
+    scores = averaged(scores, second)
     placement = trained.preprocessing.placement(volume)
     result = Segmentation(
         structures=trained.structures,

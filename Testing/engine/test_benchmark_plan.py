@@ -209,6 +209,7 @@ class SummaryTest(BenchmarkCase):
             setting_key(task, method, 2, draw, "w"),
             setting_key(task, method, 1, draw, "v"),
             setting_key(task, replace(method, epochs=3), 1, draw, "w"),
+            setting_key(task, replace(method, effort="best"), 1, draw, "w"),
             setting_key(task, replace(method, refine=True), 1, draw, "w"),
             setting_key(task, method, 1, replace(draw, seed=9), "w"),
             setting_key(task, method, 2, replace(draw, supports=("b", "a")), "w"),

@@ -41,6 +41,7 @@ OTHER: dict[str, Any] = {
     "priors_ml": {"bean": 2.0},
     "exclusive": False,
     "validate": False,
+    "effort": "quick",
 }
 """Another value than the default of every option of a training, for the method ``bias``."""
 
@@ -128,7 +129,7 @@ class Values(unittest.TestCase):
         base = AdaptOptions(method="bias")
         elsewhere = {
             *("structures", "model", "modality", "intensity_offset", "gamma", "priors_ml"),
-            *("exclusive", "validate"),
+            *("exclusive", "validate", "effort"),
         }
         self.assertEqual(set(OTHER), {field.name for field in fields(AdaptOptions)})
         for name, value in OTHER.items():
@@ -170,6 +171,7 @@ class OneValueForAll(unittest.TestCase):
             "priors_ml": ("--prior", "bean=2"),
             "exclusive": ("--overlapping",),
             "validate": ("--no-validate",),
+            "effort": ("--effort", "quick"),
         }
         self.assertEqual(set(flags), set(OTHER))
         for name, words in flags.items():

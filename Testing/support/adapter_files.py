@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
 import torch
 from tiny_model import QUICK
+from torch import Tensor
 
+from FewShotSegLib.core.adapter_header import KEY, read_header
 from FewShotSegLib.core.annotation import Structure
+from FewShotSegLib.core.checksums import write_sealed
 from FewShotSegLib.core.size_prior import SizePrior
 from FewShotSegLib.methods.adapters import ADAPTERS
 from FewShotSegLib.models.preprocessing import Preprocessing
@@ -46,3 +55,15 @@ def make_adapter(method: str = "adapter", features: str = "multi") -> TrainedAda
         supports=[{"shape": [3, 4, 5], "content": "00ff"}],
         version="0.0.1",
     )
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], None]) -> None:
+    """An adapter's file with other metadata or tensors, sealed anew.
+
+    Args:
+        change: gets both, and changes them in place.
+    """
+    content = path.read_bytes()
+    data, tensors = read_header(content, path.name), safetensors.torch.load(content)
+    change(data, tensors)
+    write_sealed(path, safetensors.torch.save(tensors), {KEY: json.dumps(data)})

@@ -40,7 +40,7 @@ class Method:
 
     Attributes:
         name: what the table calls it.
-        method, decoder, preset, features: as of :func:`pipeline.adapt`.
+        method, decoder, preset, features, effort: as of :func:`pipeline.adapt`.
         model: foundation model. untrained: its network with random weights in place of its own.
         refine: segment with transduction as well, which gives a second line, NAME + TI.
         shots: run for these alone; None is all of the plan's.
@@ -52,6 +52,7 @@ class Method:
     decoder: str | None = None
     preset: str = "own"
     features: Literal["multi", "last"] | None = None
+    effort: Literal["default", "best"] = "default"
     model: str = DEFAULT_MODEL
     untrained: bool = False
     refine: bool = False

@@ -42,6 +42,8 @@ def setting_key(task: Task, method: Method, shots: int, draw: Draw, weights_sha2
         "supports": draw.supports[:shots],
         "seed": draw.seed,
     }
+    if options.companion is not None:
+        parts["companion"] = [options.companion.method, options.companion.training.to_json()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

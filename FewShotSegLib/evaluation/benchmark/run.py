@@ -197,10 +197,20 @@ def _row(
         row["dice_ti"] = _scores(truth, result.masks)
     return {
         **row,
-        "parameters": trained.metadata()["trained_parameters"],
-        "train_seconds": trained.training["seconds"]["train"],
+        "parameters": sum(
+            one.metadata()["trained_parameters"] for one in (trained, trained.companion) if one
+        ),
+        "train_seconds": _training_seconds(trained),
         "query_seconds": round(seconds, 2),
     }
+
+
+def _training_seconds(trained: TrainedAdapter) -> float:
+    """Of an adapter, and of its second network if it has one."""
+    seconds = trained.training["seconds"]["train"]
+    if trained.companion is not None:
+        seconds += trained.companion.training["seconds"]["companion"]
+    return round(seconds, 3)
 
 
 def _scores(truth: dict[str, np.ndarray], masks: dict[str, np.ndarray]) -> dict[str, float | None]:
