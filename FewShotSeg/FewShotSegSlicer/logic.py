@@ -35,6 +35,7 @@ from .jobs.control import PlainRun, TaskControl
 from .jobs.folder import remove_abandoned
 from .jobs.result_loader import read_result
 from .jobs.task import Task
+from .jobs.worker_process import WaitingWorker
 from .machine.methods import method_rows
 from .machine.requirements import outdated_advice
 from .machine.stepper import Stepper
@@ -72,6 +73,7 @@ class FewShotSegLogic(
         self._epochs: list[Epoch] = []
         self._closed = False
         self._surfaces: Stepper | None = None
+        self._waiting = WaitingWorker()
         self.session = Session(
             lambda: ScriptedLoadableModuleLogic.getParameterNode(self), self._tell
         )
@@ -94,6 +96,7 @@ class FewShotSegLogic(
         if self._task is not None:
             self._task.abort(_("Stopped, because the module was closed."), wait=True)
         self._stop_surfaces()
+        self._waiting.dismiss(wait=True)
         self.session.sizes.stop()
         self.removeObservers()
         slicer.app.disconnect("aboutToQuit()", self.close)

@@ -26,3 +26,17 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # macOS and musl; Windows
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, LARGEST)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def return_freed_memory() -> bool:
+    """Give what this process has freed and kept back to the system, until it needs it again.
+
+    Returns:
+        whether that could be done; only glibc (Linux) knows it.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return False
+    trim(0)
+    return True

@@ -39,17 +39,22 @@ class Owner:
         return is_the_process(self.pid, self.start)
 
 
-def make_job_folder(parent: Path, caller: int | None = None) -> Path:
+DESK = "desk-"
+"""In the names of folders that processes take their jobs from; no voxels are in those."""
+
+
+def make_job_folder(parent: Path, caller: int | None = None, label: str = "") -> Path:
     """A new folder that the user alone can look into.
 
     Args:
         parent: where it is made. caller: the process that waits for the job; None is this one.
+        label: empty, or :data:`DESK`.
 
     Raises:
         OSError: it can't be made.
     """
     pid = os.getpid() if caller is None else caller
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{pid}-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{label}{pid}-", dir=parent))
     mark_job_folder(folder, pid)
     return folder
 
@@ -137,7 +142,7 @@ def _read_marker(path: Path) -> Any:
 
 
 def _pid_in_name(folder: Path) -> Owner:
-    pid = folder.name[len(PREFIX) :].split("-")[0]
+    pid = folder.name[len(PREFIX) :].removeprefix(DESK).split("-")[0]
     # A name without an owner is another process's: this very process is there.
     return Owner(int(pid), "") if pid.isdecimal() and len(pid) < 20 else Owner(os.getpid(), "")
 

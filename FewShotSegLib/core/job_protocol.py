@@ -6,7 +6,8 @@ A *job* is a private folder with ``job.json``
 and raw arrays. The process is ``python -u -m FewShotSegLib.worker FOLDER``: it writes events
 (``events``) as JSON lines on its standard output and leaves what it made in ``FOLDER/results``. It
 stops when there is a file ``cancel`` in the folder; when its caller is no more, or the folder, it
-removes the folder and ends. (Slicer's launcher of Python passes no standard input on.)
+removes the folder and ends. (Slicer's launcher of Python passes no standard input on.) With
+``--stay DESK`` it does one job after another: see :func:`hand_next`.
 
 Nothing in a folder names a patient: arrays are raw voxels, their place is an affine.
 This module needs numpy and nothing else.
@@ -39,6 +40,12 @@ HEARTBEAT_SECONDS = 1.0
 """A process that works says so at least this often, whatever else it says."""
 CANCEL = "cancel"
 """The name of an empty file in the folder that asks the process to stop."""
+STAY = "--stay"
+"""The worker's option: do one job after another. A desk follows, and the seconds to stay idle."""
+NEXT = "next"
+"""A file on a desk: the path of the folder of the next job, in UTF-8."""
+IDLE_SECONDS = 300.0
+"""So long a process without a job waits for one."""
 CHUNK_BYTES = 4 * 2**20
 """Voxels are written in pieces of this size, so that whoever writes can do other things between."""
 MISSING = "MissingPackage"
@@ -228,6 +235,27 @@ def write_job(folder: Path, job: Job) -> None:
     """
     head = {"format": FORMAT, "kind": kind_of(job), "caller": os.getpid()}
     write_json(folder / JOB, {**head, **asdict(job)})
+
+
+def hand_next(desk: Path, folder: Path) -> None:
+    """Put a job on the desk of a process that stays; its ``job.json`` is complete.
+
+    Raises:
+        OSError: the desk is gone, and its process with it.
+    """
+    temporary = desk / f"{NEXT}-unfinished"
+    temporary.write_text(str(folder.absolute()), encoding="utf-8")
+    os.replace(temporary, desk / NEXT)
+
+
+def take_next(desk: Path) -> Path | None:
+    """The folder of the job on a desk, which is taken off it; None where there is none."""
+    try:
+        text = (desk / NEXT).read_text(encoding="utf-8")
+        (desk / NEXT).unlink()
+    except OSError:
+        return None
+    return Path(text)
 
 
 def read_job(folder: Path) -> tuple[Job, int]:

@@ -36,6 +36,7 @@ from ..core.model_folders import (
     user_folder,
     weights_path,
 )
+from .kept import KeptModels, key_of
 from .preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -153,6 +154,9 @@ class Model:
             ModelError: the file is missing, or is not the one that the entry describes.
         """
         require_unchanged_by_others(self.entry.weights)
+        kept = kept_models.digest(self.entry) if kept_models is not None else None
+        if kept is not None:
+            return kept
         try:
             digest = file_sha256(self.entry.weights)
         except OSError as error:
@@ -222,11 +226,25 @@ class Model:
         Raises:
             ModelError: the weights are missing, damaged or of another architecture.
         """
+        if kept_models is None:
+            return self._read_backbone()
+        digest, kept = kept_models.digest(self.entry), kept_models.get(self.entry)
+        if kept is not None and self.__dict__.setdefault("weights_sha256", digest) == digest:
+            return kept
+        key = key_of(self.entry)
+        backbone = self._read_backbone()
+        kept_models.put(key, self.weights_sha256, backbone)
+        return backbone
+
+    def _read_backbone(self) -> Backbone:
+        import torch
+
         from .weights import read_state
 
         entry = self.entry
         state = read_state(self._checked_bytes(), entry.weights)
-        backbone = entry.build()
+        with torch.random.fork_rng(devices=[]):  # loading a model draws nothing from a seed
+            backbone = entry.build()
         backbone.import_state_dict(state)
         del state
         rows = len(backbone.head_weights()[0])
@@ -275,6 +293,16 @@ class Model:
         if background is None:
             return weights[row].clone(), biases[row].clone()
         return weights[row] - weights[background], biases[row] - biases[background]
+
+
+kept_models: KeptModels | None = None
+"""Of a process that runs one job after another; see :func:`keep_loaded_models`."""
+
+
+def keep_loaded_models() -> None:
+    """Keep the last model that was loaded for the next that has the same entry and file."""
+    global kept_models
+    kept_models = kept_models or KeptModels()
 
 
 def list_entries() -> list[ModelEntry]:

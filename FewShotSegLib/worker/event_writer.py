@@ -50,6 +50,11 @@ class EventWriter:
             self._lines.append(line)
             self._changed.notify_all()
 
+    def begin(self) -> None:
+        """Another job begins: its events follow those of the one before."""
+        with self._changed:
+            self._ended = False
+
     def drained(self, seconds: float) -> bool:
         """Wait so long at most; whether every line was written by then."""
         with self._changed:

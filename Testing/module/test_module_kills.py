@@ -83,7 +83,7 @@ class KillsTestCase(ProcessTestCase):
             self.logic.cancel()
             pid = None
         else:
-            pid = process.pid() or int(process._process.processId())
+            pid = process.pid() or int(process.worker.process.processId())
             if pid:
                 os.kill(pid, signal.SIGKILL)
         end = self.assert_idle(pid or None)
@@ -116,7 +116,7 @@ class NamedMomentsTest(KillsTestCase):
     def test_six_moments(self) -> None:
         for name, reached in (
             ("handing over", lambda: self.logic.running()),
-            ("before it said a word", lambda: self.process() and self.process()._running),
+            ("before it said a word", lambda: self.process() and self.process().is_running()),
             ("at its first word", lambda: self.process() and self.process().pid()),
             ("features", lambda: self.logic.progress().phase in ("features", "train")),
             ("training", lambda: self.logic.progress().phase == "train"),

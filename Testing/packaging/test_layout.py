@@ -19,6 +19,8 @@ WITHOUT = {
     "io": ("torch", "monai", "psutil"),
     "cli/__init__.py": ("torch", "monai"),
     "worker/process.py": ("torch", "monai"),
+    "worker/leash.py": ("torch", "monai"),
+    "worker/staying.py": ("torch", "monai"),
 }
 """Packages and files that are imported where these are missing: by Slicer before they are
 installed, and by whatever must start fast."""

@@ -13,12 +13,15 @@ import prepared_python
 from tiny_model import STRUCTURES, Patient
 
 from FewShotSegLib.core.annotation import parse_structures
+from FewShotSegLib.core.job_folders import DESK, make_job_folder
 from FewShotSegLib.core.job_protocol import (
+    STAY,
     ArrayFile,
     MaskFile,
     SegmentJob,
     SupportFiles,
     array_steps,
+    hand_next,
     make_private,
     write_job,
 )
@@ -54,6 +57,49 @@ def put_query(folder: Path, image: Path, adapter: Path, **fields: Any) -> Path:
     array = put(folder, "query.npy", query.array, query.grid.affine)
     write_job(folder, SegmentJob(array, **fields))
     return folder
+
+
+class StayingWorker:
+    """A process that does one job after another; ``desk`` is where it takes them from."""
+
+    def __init__(self, parent: Path, seconds: float = 600.0, **environment: str) -> None:
+        self.desk = make_job_folder(parent, label=DESK)
+        self.process = subprocess.Popen(
+            [
+                *(prepared_python.program(), "-u", "-m", "FewShotSegLib.worker"),
+                *(STAY, str(self.desk), str(seconds)),
+            ],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+
+    def do(self, folder: Path) -> list[dict[str, Any]]:
+        """The events of a job, up to its end; none where the process has ended."""
+        hand_next(self.desk, folder)
+        return self.events()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it says until a job ends, or the process does."""
+        events: list[dict[str, Any]] = []
+        for line in self.process.stdout:
+            events.append(json.loads(line))
+            if events[-1]["event"] in ("finished", "failed", "cancelled"):
+                break
+        return events
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        return self.process.wait(600)
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait(600)
+        self.process.stdout.close()
+        self.process.stderr.close()
 
 
 class Worker:

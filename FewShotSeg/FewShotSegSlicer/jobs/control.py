@@ -15,6 +15,7 @@ from ..interface.rows import End, Epoch, Estimate, Progress, TaskKind
 from ..scene.session import Session
 from . import segment, train
 from .task import Run, Task, WholeRun
+from .worker_process import WaitingWorker
 
 WORK = {"train": train, "segment": segment}
 """What has blockers and an estimate, by kind of task."""
@@ -29,6 +30,7 @@ class TaskControl:
     _end: End | None
     _epochs: list[Epoch]
     _closed: bool
+    _waiting: WaitingWorker
 
     def blockers(self, kind: TaskKind) -> list[str]:
         missing = self.missingPackages()
@@ -92,7 +94,7 @@ class TaskControl:
             self._task.abort("", wait=True)  # only a question; what a person wants goes first
         if self._task is not None:
             raise InputError(_("Wait until the running task has ended, or cancel it."))
-        self._task = Task(run, self.session.tell)
+        self._task = Task(run, self.session.tell, self._waiting)
         self._task.start()  # whose end, which may come immediately, takes it away
 
 

@@ -10,12 +10,17 @@ import slicer
 from FewShotSegLib.core import job_folders
 from FewShotSegLib.core.job_folders import PREFIX
 
-__all__ = ["PREFIX", "make_job_folder", "remove_abandoned", "remove_job_folder"]
+__all__ = ["PREFIX", "make_desk", "make_job_folder", "remove_abandoned", "remove_job_folder"]
 
 
 def make_job_folder() -> Path:
     """A new folder that the user alone can look into, marked as this process's."""
     return job_folders.make_job_folder(_parent())
+
+
+def make_desk() -> Path:
+    """A new folder that a process which stays takes its jobs from."""
+    return job_folders.make_job_folder(_parent(), label=job_folders.DESK)
 
 
 def remove_job_folder(folder: Path | None) -> bool:

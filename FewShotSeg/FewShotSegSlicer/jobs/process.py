@@ -1,9 +1,7 @@
-"""The background process: started, listened to, stopped, and never left behind."""
+"""One job in the background process: handed over, listened to, stopped, never left behind."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import qt
+from slicer.i18n import tr as _
 
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.job_protocol import CANCEL
 from FewShotSegLib.core.json_fields import parse_json
-from FewShotSegLib.core.processes import kill_tree
 
 from ..machine.engine import engine_parent, python_program
+from .worker_process import WaitingWorker, WorkerProcess
 
 STOP_MILLISECONDS = 5000
 """After a request to stop, the process gets this long before it is killed."""
@@ -48,11 +47,11 @@ class Ended:
 
 
 class JobProcess:
-    """One job's process.
+    """One job, in the process that waits or in a new one.
 
     Args:
         folder: of the job. on_event: for every event. on_log: for every line of its log.
-        on_end: called once, whatever happened.
+        on_end: called once, whatever happened. waiting: where a process may wait.
     """
 
     def __init__(
@@ -61,42 +60,66 @@ class JobProcess:
         on_event: Callable[[dict[str, Any]], None],
         on_log: Callable[[str], None],
         on_end: Callable[[Ended], None],
+        waiting: WaitingWorker | None = None,
     ) -> None:
         self.last_heard = time.monotonic()
-        self._on_event, self._on_log, self._on_end = on_event, on_log, on_end
+        self._tell_event, self._tell_log, self._tell_end = on_event, on_log, on_end
         script = Path(__file__).with_name("start_worker.py")
         self._program = [python_program(), "-u", str(script), str(engine_parent())]
         self._folder = folder
-        self._out, self._err = b"", b""
-        self._pid: int | None = None
+        self._waiting = waiting or WaitingWorker()
         self._ended = Ended("crashed")
-        self._over = self._running = False
-        self._process = qt.QProcess()
-        self._process.setProcessEnvironment(_environment())
-        self._process.setWorkingDirectory(str(folder.parent))
-        self._process.connect("started()", self._on_started)
-        self._process.connect("readyReadStandardOutput()", self._read_events)
-        self._process.connect("readyReadStandardError()", self._read_log)
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._finished)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._error)
+        self._over = self._heard = self._stopping = False
+        self.worker: WorkerProcess | None = None
+        self.reused = False
+        """Whether the process did another job before."""
         self._kill_timer = qt.QTimer()
         self._kill_timer.setSingleShot(True)
         self._kill_timer.setInterval(STOP_MILLISECONDS)
         self._kill_timer.connect("timeout()", self.kill)
 
     def start(self) -> None:
-        """Start it; returns immediately."""
-        program, *arguments = self._program
-        self._process.start(program, [*arguments, str(self._folder)])
+        """Start it; returns immediately.
+
+        Raises:
+            OSError: no folder can be made.
+        """
+        self.worker = self._waiting.take(self._program)
+        if self.worker is not None:
+            self.reused = True
+            try:
+                self.worker.hand(self._folder, self)
+                return
+            except OSError:  # it is just leaving
+                self._leave_behind()
+        self._start_new()
+
+    def _start_new(self) -> None:
+        self.reused = False
+        self.worker = WorkerProcess(self._program)
+        self.worker.hand(self._folder, self)
+        self.worker.start()
+
+    def _leave_behind(self) -> None:
+        """The process that waited can't be used."""
+        self._tell_log(_("The background process that waited had ended; a new one is started."))
+        if self.worker is not None:
+            self.worker.client = None
+            self.worker.kill()
 
     def pid(self) -> int | None:
-        """Of the engine itself (launchers have another), once it has said so."""
-        return self._pid
+        """Of the engine itself (launchers have another), once it has said so of this job."""
+        return self.worker.pid if self.worker is not None and self._heard else None
+
+    def is_running(self) -> bool:
+        """Whether the process has started."""
+        return self.worker is not None and self.worker.started
 
     def cancel(self) -> None:
         """Ask it to stop; a process that does not is killed after a few seconds."""
         if self._over:
             return
+        self._stopping = True
         try:
             (self._folder / CANCEL).touch()
         except OSError:
@@ -106,115 +129,76 @@ class JobProcess:
 
     def kill(self) -> None:
         """Kill it and whatever it started, immediately. ``on_end`` follows from the event loop."""
-        if self._over:
-            return
-        if self._pid is not None and _is_running(self._process):
-            _kill_tree(self._pid)
-        self._process.kill()
+        self._stopping = True
+        if not self._over and self.worker is not None:
+            self.worker.kill()
 
     def kill_and_wait(self, milliseconds: int = 3000) -> None:
         """Kill it and wait until it is gone: for when no event loop will follow."""
-        if not self._over:
-            self.kill()
-            self._process.waitForFinished(milliseconds)
+        self._stopping = True
+        if not self._over and self.worker is not None:
+            self.worker.kill_and_wait(milliseconds)
 
-    def _on_started(self) -> None:
-        self._running = True
+    # --- what the process says; see worker_process.Client
 
-    def _read_events(self) -> None:
+    def on_started(self) -> None:
+        """The process is there."""
+
+    def on_line(self, line: bytes) -> None:
+        """An event, or what else is on its standard output."""
         self.last_heard = time.monotonic()
-        *lines, self._out = (self._out + _bytes(self._process.readAllStandardOutput())).split(b"\n")
-        for line in lines:
-            try:
-                event = parse_json(line, "An event")
-                kind = event["event"]
-            except (InputError, KeyError, TypeError):
-                self._on_log(line.decode("utf-8", "replace"))
-                continue
-            if kind == "started":
-                self._pid = event.get("pid")
-            elif kind == "heartbeat":
-                heard = event.get("memory_bytes") or 0
-                self._ended.memory_bytes = max(self._ended.memory_bytes or 0, heard) or None
-                self._ended.available_bytes = event.get("available_bytes")
-                self._ended.total_bytes = event.get("total_bytes")
-            elif kind in ("finished", "failed", "cancelled"):
-                self._ended.final = event
-            self._on_event(event)
+        try:
+            event = parse_json(line, "An event")
+            kind = event["event"]
+        except (InputError, KeyError, TypeError):
+            self._tell_log(line.decode("utf-8", "replace"))
+            return
+        if kind == "started":
+            self._heard = True
+            if self.worker is not None:
+                self.worker.pid = event.get("pid")
+        elif kind == "heartbeat":
+            heard = event.get("memory_bytes") or 0
+            self._ended.memory_bytes = max(self._ended.memory_bytes or 0, heard) or None
+            self._ended.available_bytes = event.get("available_bytes")
+            self._ended.total_bytes = event.get("total_bytes")
+        elif kind in ("finished", "failed", "cancelled"):
+            self._ended.final = event
+        self._tell_event(event)
+        if kind == "finished":
+            self._finished()
 
-    def _read_log(self) -> None:
-        *lines, self._err = (self._err + _bytes(self._process.readAllStandardError())).split(b"\n")
-        for line in lines:
-            self._say(line)
-
-    def _say(self, line: bytes) -> None:
+    def on_log(self, line: bytes) -> None:
+        """A line of the log."""
         text = line.decode("utf-8", "replace").rstrip()
         if text:
             self._ended.lines = [*self._ended.lines, text][-LAST_LINES:]
-            self._on_log(text)
+            self._tell_log(text)
 
-    def _error(self, *args: Any) -> None:
-        # Of the errors, only failing to start is not followed by "finished".
-        if not self._running and not self._over:
-            self._ended.state, self._ended.error = "not started", self._process.errorString()
-            self._end()
-
-    def _finished(self, *args: Any) -> None:
-        self._read_events()
-        self._read_log()
-        self._say(self._err)
-        crashed = int(_value(self._process.exitStatus())) != 0
-        self._ended.state = "crashed" if crashed else "exited"
-        self._ended.status = self._process.exitCode()
+    def on_gone(self, state: str, status: int, error: str) -> None:
+        """The process is no more."""
+        if self.reused and not self._heard and not self._stopping:
+            self._leave_behind()
+            try:
+                self._start_new()
+                return
+            except OSError as failure:
+                state, error = "not started", str(failure)
+        self._ended.state, self._ended.status, self._ended.error = state, status, error
         self._end()
+
+    def _finished(self) -> None:
+        """The job is done, and the process waits for another."""
+        worker = self.worker
+        if worker is not None and not self._over:
+            worker.read_log()
+            self._ended.state = "exited"
+            self._waiting.keep(worker)
+            self._end()
 
     def _end(self) -> None:
         if self._over:
             return
         self._over = True
         self._kill_timer.stop()
-        if self._pid is not None:
-            _kill_group(self._pid)  # what it started itself, should anything be left
-        self._on_end(self._ended)
-
-
-def _environment() -> Any:
-    environment = qt.QProcessEnvironment.systemEnvironment()
-    environment.insert("PYTHONUTF8", "1")
-    environment.insert("PYTHONUNBUFFERED", "1")
-    environment.remove("ITK_AUTOLOAD_PATH")  # Slicer's plugins crash a Python outside it
-    return environment
-
-
-def _bytes(data: Any) -> bytes:
-    """What a QByteArray holds; its ``data()`` is text in some versions of PythonQt."""
-    content = data.data()
-    return content.encode("utf-8") if isinstance(content, str) else bytes(content)
-
-
-def _value(enum: Any) -> int:
-    """The number of an enumerator, of PythonQt (an int) or of a Python enum."""
-    return getattr(enum, "value", enum)
-
-
-def _is_running(process: Any) -> bool:
-    return int(_value(process.state())) != 0
-
-
-def _kill_tree(pid: int) -> None:
-    """Kill the engine and whatever it started; it leads a group where the system has groups."""
-    try:
-        kill_tree(pid)
-    except ImportError:
-        pass  # no psutil: the engine, which can't do without, says so and ends by itself
-    _kill_group(pid)
-
-
-def _kill_group(pid: int) -> None:
-    if os.name == "nt":
-        return
-    try:
-        if pid != os.getpgrp():
-            os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+        self._tell_end(self._ended)

@@ -19,6 +19,7 @@ from ..machine.stepper import Stepper
 from .folder import make_job_folder, remove_job_folder
 from .process import Ended, JobProcess
 from .words import end_words, phase_text
+from .worker_process import WaitingWorker
 
 ON_IMAGES = {"hand over": 0.02, "start": 0.04, "prepare": 0.06, "train": 0.98, "load": 1.0}
 """Of a training without stored features; see :data:`SHARES`."""
@@ -79,10 +80,16 @@ class Task:
     Args:
         run: what is done here.
         tell: hears every :class:`Progress`, :class:`Epoch`, log line (as text) and the end.
+        waiting: where a process may wait for the next job.
     """
 
-    def __init__(self, run: Run, tell: Callable[[Notice | str], None]) -> None:
-        self.kind = run.kind
+    def __init__(
+        self,
+        run: Run,
+        tell: Callable[[Notice | str], None],
+        waiting: WaitingWorker | None = None,
+    ) -> None:
+        self.kind, self._waiting = run.kind, waiting
         self.epochs: list[Epoch] = []
         self.times: dict[str, float] = {}
         self.progress = Progress(self.kind, "hand over", phase_text("hand over"), 0.0)
@@ -150,7 +157,7 @@ class Task:
         self._show("start")
         try:
             self._process = JobProcess(
-                self._folder, self._on_event, self._tell, self._on_process_end
+                self._folder, self._on_event, self._tell, self._on_process_end, self._waiting
             )
             self._process.start()
         except Exception as error:  # whatever it is, the panel must not wait for ever

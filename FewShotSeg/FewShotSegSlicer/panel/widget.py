@@ -18,6 +18,7 @@ from .adapters import AdaptersSection
 from .folding import Steps
 from .log import LogSection
 from .models import ModelsSection
+from .quit_guard import QuitGuard
 from .segment import SegmentSection
 from .structures import StructuresSection
 from .supports import SupportsSection
@@ -52,6 +53,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         make_plain(self.uiWidget)
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = self.makeLogic()
+        self.quit_guard = QuitGuard(self.logic)
         self.models = ModelsSection(self.ui, self.logic)
         self.supports = SupportsSection(self.ui, self.logic)
         self.structures = StructuresSection(self.ui, self.logic)
@@ -99,6 +101,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._stop_listening = None
         if self.logic is not None:
             self._refresh_timer.stop()
+            self.quit_guard.remove()
             self.logic.close()
         self.setParameterNode(None)
         self.removeObservers()
