@@ -309,7 +309,8 @@ class ResultTest(HandoverTestCase):
         self.assertEqual([row.within for row in result.rows], [True, False])
         self.assertEqual(
             result.rows[1].note,
-            "No voxel was found to be nothing.\nTransduction more than halved nothing.",
+            "No voxel was found to be nothing.\n"
+            "The adjustment to the expected volume more than halved nothing.",
         )
         # A size within its range is not as expected for all that: flagged, and each sentence once.
         from FewShotSegSlicer.panel.results import REMARK, remarks, result_cells

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import slicer_world  # noqa: F401 - before slicer, which it puts in place
+import slicer_world  # before slicer, which it puts in place
 
 # isort: split
 import unittest
+from typing import Any
 from unittest import mock
 
 import numpy as np
 from FewShotSegSlicer.scene import supports
 from FewShotSegSlicer.scene.supports import likely_modality
 from module_logic import LogicTestCase
-from module_scenes import add_volume, affine_of
+from module_scenes import adapter_bytes, add_segmentation, add_volume, affine_of
 
+from FewShotSegLib.core import requirements
+from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.model_folders import DEFAULT_MODELS
 from FewShotSegLib.phantoms.patients import make_phantom
 
@@ -48,6 +51,78 @@ class LikelyModalityTest(LogicTestCase):
             for _ in range(3):
                 likely_modality(self.logic.session.state)
             self.assertEqual(look.call_count, 1)
+
+
+class ModelsForImagesTest(LogicTestCase):
+    """What is known of model and images before Train is pressed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        values = np.random.default_rng(0).gamma(2, 150, (12, 11, 10)).astype(np.int16)
+        self.arrays = {"CT": values - 1000, "MR": values}
+
+    def add(self, kind: str) -> Any:
+        """A support of this kind; its volume."""
+        mask = np.zeros((12, 11, 10), bool)
+        mask[2:8, 2:8, 2:8] = True
+        volume = add_volume(self.arrays[kind], affine_of(), f"a {kind}")
+        self.logic.addSupport(volume, add_segmentation({"bean": mask}, affine_of(), volume))
+        return volume
+
+    def test_a_model_of_the_wrong_modality(self) -> None:
+        self.add("MR")
+        self.assertEqual(self.logic.blockers("train"), [])
+        self.logic.setModel("embedded-ct")
+        (text,) = self.logic.blockers("train")
+        self.assertIn("look like MR, and the foundation model «", text)
+        self.assertIn("» is for CT. Under Advanced, choose another model", text)
+        with self.assertRaisesRegex(InputError, "look like MR"):
+            self.logic.startTraining()
+        self.logic.getParameterNode().modality = "CT"
+        self.assertEqual(self.logic.blockers("train"), [], "a person's word counts for more")
+
+    def test_images_of_two_kinds(self) -> None:
+        self.add("CT")
+        self.add("MR")
+        (text,) = self.logic.blockers("train")
+        self.assertIn("«a CT» looks like CT and «a MR» like MR.", text)
+        self.logic.tickSupport(self.logic.supports()[1].id, False)
+        self.assertEqual(self.logic.blockers("train"), [])
+
+    def test_a_model_does_not_follow_into_a_scene_that_it_is_not_for(self) -> None:
+        self.add("MR")
+        self.logic.setModel("embedded-ct")
+        self.assertEqual(self.logic.model(), "embedded-ct")
+        slicer_world.clear_scene()
+        self.add("MR")
+        self.assertEqual(self.logic.model(), DEFAULT_MODELS["MR"])
+        self.assertEqual(self.logic.blockers("train"), [])
+        slicer_world.clear_scene()
+        self.add("CT")
+        self.logic.setModel("embedded-small")
+        slicer_world.clear_scene()
+        self.add("CT")
+        self.assertEqual(self.logic.model(), "embedded-small", "it is for this one, too")
+
+    def test_a_query_of_another_kind_is_doubted_not_refused(self) -> None:
+        query = self.add("MR")
+        self.logic.removeSupport(self.logic.supports()[0].id)
+        path = self.folder / "a.fseft"
+        path.write_bytes(adapter_bytes())
+        self.logic.loadAdapter(str(path))
+        self.logic.getParameterNode().queryVolume = query
+        self.assertIn("looks like MR, and what was learned is from CT", self.logic.doubt("segment"))
+        self.assertEqual(self.logic.blockers("segment"), [])
+        self.logic.getParameterNode().queryVolume = self.add("CT")
+        self.assertIn("one of those learned from", self.logic.doubt("segment"))
+        self.logic.removeSupport(self.logic.supports()[0].id)
+        self.assertEqual(self.logic.doubt("segment"), "")
+
+    def test_packages_that_this_python_lacks_are_named_before(self) -> None:
+        self.add("CT")
+        with mock.patch.object(requirements, "find_spec", lambda name: name != "einops" or None):
+            (text,) = self.logic.blockers("train")
+        self.assertIn("(einops>=0.7). Press Install at the top", text)
 
 
 if __name__ == "__main__":

@@ -340,6 +340,11 @@ class MockLogic:
                 found.append("Choose the volume to segment.")
         return found
 
+    def doubt(self, kind: str) -> str:
+        query = self.parameters.queryVolume
+        learned = any(row.volume is query for row in self.support_rows)
+        return "This volume is one of those learned from." if learned else ""
+
     def estimate(self, kind: str) -> Estimate | None:
         if self.blockers(kind):
             return None

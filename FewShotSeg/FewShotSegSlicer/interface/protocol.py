@@ -165,6 +165,10 @@ class LogicProtocol(Protocol):
         """What is missing before a task can start, one sentence each; empty: it can."""
         ...
 
+    def doubt(self, kind: TaskKind) -> str:
+        """Why a task that can start may well give nothing good, one sentence; or nothing."""
+        ...
+
     def estimate(self, kind: TaskKind) -> Estimate | None:
         """For what :meth:`startTraining` or :meth:`startSegmentation` would run now."""
         ...

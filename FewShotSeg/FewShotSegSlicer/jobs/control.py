@@ -39,13 +39,18 @@ class TaskControl:
             names = ", ".join(missing)
             found.append(
                 _(
-                    "Python packages are missing ({names}). Press Install in the section "
-                    "Foundation model."
+                    "Python packages are missing ({names}). Press Install at the top of the panel."
                 ).format(names=names)
             )
         if self.running() not in (None, "devices"):
             found.append(_("Wait until the running task has ended, or cancel it."))
         return found + (WORK[kind].blockers(self.session) if kind in WORK else [])
+
+    def doubt(self, kind: TaskKind) -> str:
+        try:
+            return segment.doubt(self.session) if kind == "segment" else ""
+        except FewShotSegError:
+            return ""
 
     def estimate(self, kind: TaskKind) -> Estimate | None:
         try:

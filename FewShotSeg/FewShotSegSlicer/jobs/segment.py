@@ -18,6 +18,7 @@ from ..scene.geometry import volume_affine, volume_array
 from ..scene.results import result_of
 from ..scene.session import Session
 from ..scene.structures import NO_PRIOR, change_of
+from ..scene.supports import modality_of_volume, support_rows
 from ..scene.verdict import sentence_of
 from .export_nodes import volume_steps
 from .result_loader import load_steps
@@ -50,6 +51,26 @@ def blockers(session: Session) -> list[str]:
     except InputError as error:
         found.append(str(error))
     return found
+
+
+def doubt(session: Session) -> str:
+    """Why a segmentation that can start may well be poor; empty where nothing is known."""
+    query = session.parameters.queryVolume
+    if any(row.volume is query for row in support_rows(session.state)):
+        return _(
+            "This volume is one of those learned from: its result will look better than that of a "
+            "new volume, and says little."
+        )
+    learned, kind = (
+        session.adapters.header(session.parameters.adapterId)["modality"],
+        modality_of_volume(query),
+    )
+    if kind and kind != learned:
+        return _(
+            "This volume looks like {kind}, and what was learned is from {learned}: expect a poor "
+            "result."
+        ).format(kind=kind, learned=learned)
+    return ""
 
 
 def estimate(session: Session) -> Estimate | None:

@@ -13,6 +13,7 @@ from FewShotSegLib.core.adapter_header import read_header
 from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.expected import expected_cells
 from FewShotSegLib.core.job_protocol import ADAPTER, RESULTS, SupportFiles, TrainJob, write_job
+from FewShotSegLib.core.modality import MODALITIES
 
 from ..interface.rows import Changed, End, Estimate, SupportRow, TaskKind
 from ..machine import estimates
@@ -22,7 +23,7 @@ from ..scene.adapters import provenance
 from ..scene.geometry import volume_affine, volume_array
 from ..scene.session import Session
 from ..scene.structures import NO_PRIOR, change_of, drawn_classes, match
-from ..scene.supports import support_rows
+from ..scene.supports import modality_of_volume, support_rows
 from .export_nodes import SupportNodes, supports_steps
 from .result_loader import read_result
 
@@ -37,6 +38,7 @@ def blockers(session: Session) -> list[str]:
     if model is None or model.problem:
         found.append(model.problem if model else _("Choose a foundation model."))
     found += _wrong_choice(session)
+    found += _wrong_images(session, rows)
     if not rows:
         found.append(_("Add a support: a volume and its segmentation, and tick it."))
     for row in rows:
@@ -78,6 +80,32 @@ def ticked_supports(session: Session) -> list[SupportRow]:
 def _training(session: Session) -> Training:
     chosen = session.parameters
     return Training(chosen.method, chosen.decoder, chosen.preset, chosen.epochs)
+
+
+def _wrong_images(session: Session, rows: list[SupportRow]) -> list[str]:
+    """Why the foundation model, or one training, is not for these images."""
+    entry, wanted = session.entry(), session.parameters.modality
+    kinds = {wanted: ""}
+    if wanted not in MODALITIES:
+        named = [(modality_of_volume(row.volume), row.volume_name) for row in rows]
+        kinds = {kind: name for kind, name in reversed(named) if kind}
+    if len(kinds) > 1:
+        return [
+            _(
+                "«{ct}» looks like CT and «{mr}» like MR. Untick those of one kind, or choose "
+                "the modality under Advanced, in Method and trainings."
+            ).format(ct=kinds["CT"], mr=kinds["MR"])
+        ]
+    wrong = [kind for kind in kinds if entry is not None and kind not in entry["preprocessing"]]
+    if not wrong:
+        return []
+    title = session.models.title(session.model())
+    return [
+        _(
+            "These images look like {kind}, and the foundation model «{model}» is for {known}. "
+            "Under Advanced, choose another model; or the modality, if that is wrong."
+        ).format(kind=wrong[0], model=title, known=_(" and ").join(entry["preprocessing"]))
+    ]
 
 
 def _wrong_choice(session: Session) -> list[str]:

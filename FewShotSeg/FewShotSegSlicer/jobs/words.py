@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.job_protocol import MISSING
 
+from ..engine_words import panel_words
 from .process import Ended
 
 LAUNCHER_WORDS = "exit abnormally"
@@ -29,7 +30,7 @@ def phase_text(phase: str) -> str:
         "train": _("Training"),
         "validate": _("The adapter is there; measuring what to expect of it"),
         "segment": _("Segmenting"),
-        "refine": _("Transductive refinement"),
+        "refine": _("Adjusting to the expected volumes"),
         "write": _("Writing"),
         "load": _("Loading the result"),
         "download": _("Downloading"),
@@ -75,10 +76,10 @@ def _failed_words(final: dict) -> str:
         )
     if final.get("kind") == MISSING:
         return _(
-            "The Python package «{package}» is not installed. Press Install in the section "
-            "Foundation model, and try again."
+            "The Python package «{package}» is not installed. Press Install at the top of "
+            "the panel, and try again."
         ).format(package=final.get("package"))
-    message = final.get("message") or final.get("kind") or ""
+    message = panel_words(final.get("message") or final.get("kind") or "")
     if final.get("kind", "").endswith(("Error", "Cancelled")) and " " in message:
         return message
     return _("The background process failed: {message}. The log says more.").format(message=message)

@@ -33,6 +33,7 @@ class ModelShelf:
 
     def __init__(self) -> None:
         self._read = FileCache(read_checked)
+        self._chosen_here = ""
 
     def rows(self) -> list[ModelRow]:
         """Every entry, the default first; those that can't be used come last and say why.
@@ -61,10 +62,24 @@ class ModelShelf:
     def chosen(self, modality: str) -> str:
         """The model that the next training uses; the modality's own where nobody chose one.
 
-        So it is where what was chosen is no more, or can't be used any more.
+        So it is where what was chosen is no more, or can't be used any more; and where it was
+        chosen for another scene, whose images were of another modality.
         """
         name = str(qt.QSettings().value(MODEL, "") or "")
-        return name if name and self.entry(name) is not None else DEFAULT_MODELS[modality]
+        entry = self.entry(name) if name else None
+        if entry is None:
+            return DEFAULT_MODELS[modality]
+        fits = modality in entry["preprocessing"] or name == self._chosen_here
+        return name if fits else DEFAULT_MODELS[modality]
+
+    def title(self, model_id: str) -> str:
+        """A model's name for a person."""
+        row = self.row(model_id)
+        return row.title if row is not None else model_id
+
+    def new_scene(self) -> None:
+        """What was chosen was chosen for another scene."""
+        self._chosen_here = ""
 
     def choose(self, model_id: str, modality: str) -> None:
         """Use another model from now on; back at the modality's own is as if nobody had chosen.
@@ -76,6 +91,7 @@ class ModelShelf:
         if row is not None and self.entry(model_id) is None:
             raise ModelError(row.problem)
         qt.QSettings().setValue(MODEL, "" if model_id == DEFAULT_MODELS[modality] else model_id)
+        self._chosen_here = model_id
 
     add = staticmethod(add_model)
     remove = staticmethod(remove_model)
@@ -88,12 +104,12 @@ class ModelShelf:
         if not installed:
             text = _(
                 "The weights are not on this machine. Get {file} from {source}, and press Import "
-                "in the section Foundation model."
+                "under Advanced, in Foundation model."
             )
             if downloadable:
                 text = _(
-                    "The weights are not on this machine. Press Download in the section "
-                    "Foundation model, or Import if you have the file {file}."
+                    "The weights are not on this machine. Under Advanced, in Foundation model, "
+                    "press Download, or Import if you have the file {file}."
                 )
             problem = text.format(file=entry["weights"].name, source=entry.get("source_url", ""))
         return ModelRow(

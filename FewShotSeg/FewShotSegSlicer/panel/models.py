@@ -80,7 +80,9 @@ class ModelsSection:
         if not rows or model is None:
             return _("Choose a foundation model.")
         if missing:
-            return _("Training needs Python packages that aren't installed. Press Install.")
+            return _(
+                "Training needs Python packages that aren't installed. Press Install at the top."
+            )
         if model.problem:
             return model.problem
         if not model.installed:

@@ -282,7 +282,11 @@ def result_cells(row: ResultRow) -> tuple[Cell, ...]:
     flags = flags_of(row)
     icon = qt.QStyle.SP_MessageBoxWarning if needs_look(row) else None
     return (
-        Cell(row.name, _("Click to see it in the slice views."), color=row.color),
+        Cell(
+            row.name,
+            _("{name}\nClick to see it in the slice views.").format(name=row.name),
+            color=row.color,
+        ),
         Cell(volume, before, bold=bool(out_of_range(row)) or needs_look(row)),
         Cell(expected, tip),
         Cell("; ".join(flags), "\n".join(dict.fromkeys([*flags, sentences_of(row)])), icon=icon),

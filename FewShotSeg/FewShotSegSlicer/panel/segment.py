@@ -68,7 +68,7 @@ class SegmentSection:
         if obstacles:
             self.hint.show(obstacles[0])
         else:
-            self.hint.show(self.own_support_warning(), "warning")
+            self.hint.show(self.logic.doubt("segment"), "warning")
         estimate = self.logic.estimate("segment") if not obstacles and not running else None
         busy = _("A task is running already.") if running else ""
         gate(
@@ -81,16 +81,6 @@ class SegmentSection:
         self.task.refresh(running == self.KIND)
         query = self.parameters.queryVolume if self.parameters is not None else None
         self.results.refresh(query)
-
-    def own_support_warning(self) -> str:
-        """What to know before segmenting a volume that was trained on; empty otherwise."""
-        query = self.parameters.queryVolume if self.parameters is not None else None
-        if query is None or not any(row.volume is query for row in self.logic.supports()):
-            return ""
-        return _(
-            "This volume is one of those learned from: its result will look better than that of a "
-            "new volume, and says little."
-        )
 
     def on_progress(self, progress: Progress) -> None:
         """Segmenting went on."""

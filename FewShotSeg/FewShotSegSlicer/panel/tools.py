@@ -38,7 +38,12 @@ def elided(text: str, most: int) -> str:
 
 def breakable(text: str) -> str:
     """A text whose long words Qt may break, so that none of them makes the panel wider."""
-    return re.sub(rf"\S{{{LONG_WORD}}}(?=\S)", lambda found: found.group() + "\u200b", text)
+
+    def broken(word: re.Match[str]) -> str:
+        parts = re.sub(r"([/\\_.-]+)(?=\w)", "\\1\u200b", word.group())
+        return re.sub(rf"[^\u200b]{{{LONG_WORD}}}(?=[^\u200b])", "\\g<0>\u200b", parts)
+
+    return re.sub(rf"\S{{{LONG_WORD + 1},}}", broken, text)
 
 
 def section_title(section: Any, title: str, more: str = "") -> None:

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.errors import InputError
 
+from ..engine_words import panel_words
 from ..interface.rows import PriorRow, Result, ResultRow
 from . import views
 from .segments import BINARY, SURFACE, has_voxels, list_segments
@@ -32,12 +33,12 @@ def result_of(state: SceneState, row: Mapping[str, Any]) -> Result:
                 line["unrefined_ml"],
                 _prior(line["prior"]),
                 line["within"],
-                line["note"],
+                panel_words(line["note"]),
                 tuple(line.get("brief", ())),  # of a scene saved earlier there are none
             )
             for line in row["table"]
         ),
-        tuple(row["warnings"]),
+        tuple(map(panel_words, row["warnings"])),
         row["seconds"],
         row["adapter"],
         row["id"],

@@ -35,6 +35,7 @@ class Session:
     def renew(self) -> None:
         """The scene is another, or was emptied: its node gets what it lacks, once and for all."""
         self.adapters = AdapterShelf()
+        self.models.new_scene()
         self._parameters = FewShotSegParameterNode(self._find_node())
 
     @property

@@ -295,12 +295,19 @@ def likely_modality(state: SceneState) -> str:
     if state.parameters.modality in MODALITIES:
         return state.parameters.modality
     for row in state.read()["supports"]:
-        volume = state.node_of(VOLUME, row["id"])
-        image = volume.GetImageData() if row["ticked"] and volume is not None else None
-        if image is not None and image.GetNumberOfPoints():
-            kind = modality_of(image.GetScalarRange()[0])
-            return "CT" if kind == "MR" and is_offset_volume(volume, image) else kind
+        kind = modality_of_volume(state.node_of(VOLUME, row["id"])) if row["ticked"] else ""
+        if kind:
+            return kind
     return "CT"
+
+
+def modality_of_volume(volume: Any) -> str:
+    """``CT`` or ``MR``, by a volume's values; empty where it has none, or is None."""
+    image = volume.GetImageData() if volume is not None else None
+    if image is None or not image.GetNumberOfPoints():
+        return ""
+    kind = modality_of(image.GetScalarRange()[0])
+    return "CT" if kind == "MR" and is_offset_volume(volume, image) else kind
 
 
 _offset_ct: dict[str, tuple[int, bool]] = {}

@@ -66,7 +66,7 @@ def sentences_of(row: ResultRow) -> str:
         }[side]
         low, high = (ml_text(end) for end in (row.prior.lower_ml, row.prior.upper_ml))
         found.append(words.format(name=row.name, volume=ml_text(row.volume_ml), low=low, high=high))
-    if was_moved(row) and not any("ransduction" in line for line in found):
+    if was_moved(row) and not any("djust" in line for line in found):
         text = _("{name}: adjusted to the expected volume, from {before} to {after} ml.")
         before, after = ml_text(row.unrefined_ml), ml_text(row.volume_ml)
         found.append(text.format(name=row.name, before=before, after=after))

@@ -1,0 +1,45 @@
+"""Sentences of the engine on the panel, which has boxes and buttons where a command has flags."""
+
+from __future__ import annotations
+
+ADVANCED = "under Advanced"
+WORDS = (
+    ("(--largest-component; Largest piece only in Slicer)", f"(Largest piece only, {ADVANCED})"),
+    (
+        " If that is wrong, say --intensity-offset 0, or --modality MR where it is MR.",
+        f" If it is MR, choose that as modality {ADVANCED}.",
+    ),
+    ("say --modality CT", f"choose CT as modality {ADVANCED}"),
+    ("say --modality", f"choose the modality {ADVANCED}"),
+    ("say which with --modality", f"choose the modality {ADVANCED}"),
+    ("or use --device cpu", f"or choose the CPU {ADVANCED}"),
+    ("Use --device auto or cpu", f"Choose another device {ADVANCED}"),
+    ("Use --device auto, cpu, cuda or cuda:N", f"Choose another device {ADVANCED}"),
+    (
+        "Choose another cache folder with --cache",
+        "Choose another folder with the environment variable FEWSHOTSEG_HOME",
+    ),
+    ("with --cache", "with the environment variable FEWSHOTSEG_HOME"),
+    ("use --features last", f"choose «Finest alone» {ADVANCED}"),
+    (
+        "Use the project's own settings (without --preset)",
+        f"Choose FewShotSeg's own settings {ADVANCED}",
+    ),
+    ("Use its own (without --preset)", f"Choose FewShotSeg's own settings {ADVANCED}"),
+)
+"""What a sentence says of a flag, and what the panel says instead; the longer one first."""
+
+
+TERMS = (
+    ("Transduction more than", "The adjustment to the expected volume more than"),
+    ("look at the result without transduction", "look at the result that is not adjusted"),
+    ("before transduction", "before it was adjusted"),
+)
+"""The paper's terms, and what the panel calls the same."""
+
+
+def panel_words(text: str) -> str:
+    """A sentence of the engine without the command line's flags and the paper's terms."""
+    for said, instead in (*WORDS, *TERMS):
+        text = text.replace(said, instead)
+    return text
