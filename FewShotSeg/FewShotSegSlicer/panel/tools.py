@@ -23,7 +23,7 @@ MOST_LETTERS = 420
 """Of a hint; what is left out in the middle is in its tooltip."""
 COMBO_LETTERS = 32
 """Of an entry in a combo box, which would cut it at its end."""
-LONG_WORD = 24
+LONG_WORD = 40
 """Letters of a word, such as a path, from where on it may be broken anywhere."""
 TITLE_PIXELS = 300
 
