@@ -9,6 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -28,7 +29,17 @@ AXES = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": 
 MAX_NAME_BYTES = 200
 """Of a weights file: space for what temporary files beside it have before and after the name."""
 MAX_WINDOW_VOXELS = 512**3
-INTENSITIES = ("window", "percentiles", "standardise", "unit", "identity")
+INTENSITIES = (
+    "window",
+    "percentiles",
+    "standardise",
+    "unit",
+    "above-least",
+    "landmarks",
+    "identity",
+)
+LANDMARKS = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)
+"""Percentiles of a volume that the intensity ``landmarks`` maps to given values."""
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])([. ].*)?")
 _OURS = re.compile(r"(?i)sha256sums.*|.*\.(json|tag|lock|part)")
 _SIZES = "a list of three numbers of voxels from 1 to 1024, 512^3 voxels at most"
@@ -112,16 +123,31 @@ class PreprocessingFields:
         spacing: mm along each model axis.
         intensity: ``"window"`` (low and high are fixed values, such as HU), ``"percentiles"``
             (low and high are percentiles of the volume; for MR), ``"standardise"`` (to mean 0 and
-            standard deviation 1), ``"unit"`` (the volume's least value to 0, its largest to 1) or
-            ``"identity"``.
+            standard deviation 1), ``"unit"`` (the volume's least value to 0, its largest to 1),
+            ``"above-least"`` (less the least value, by the standard deviation), ``"landmarks"``
+            (see that) or ``"identity"``.
         low, high: see ``intensity``; values between them are mapped to [0, 1] and cut off there.
             For ``"standardise"`` values are cut off at them first, if they are given.
         mean, std: of ``"standardise"``, where they are fixed values and not the volume's own.
         mask: of ``"standardise"``: ``"nonzero"`` takes the mean of voxels that are not 0 alone, and
             leaves the others as they are; ``"filled"`` the same with the holes within them filled.
-        crop: ``"nonzero"``: the model sees the smallest box with every voxel that is not 0.
+        onto: of ``"window"``, ``"percentiles"`` and ``"unit"``, where they map to another interval
+            than [0, 1].
+        cut: False where what lies beyond that interval is not cut off.
+        squash: what follows: ``"sigmoid"``, or ``"tanh"``: 3 tanh(x / 3).
+        landmarks: values that the percentiles :data:`LANDMARKS` of a volume are mapped to, by
+            straight lines between them; then mean and deviation of the voxels above the mean
+            become 0 and 1 (NiftyNet's histogram standardisation and whitening).
+        normalised: ``"resampled"`` where intensities are those of the model grid; None of the
+            volume as it is.
+        crop: ``"nonzero"``: the model sees the smallest box with every voxel that is not 0,
+            ``"positive"`` with every one above 0.
+        margin: voxels of the volume around that box.
         resampling: ``"nnunet"``: with cubic splines and the nearest slice of thick ones, as nnU-Net
-            does; None with a linear kernel that widens where voxels become larger.
+            does; ``"monai"``: linear, from the first voxel's centre on; None with a linear kernel
+            that widens where voxels become larger, over the same box of space.
+        keep: with ``"monai"``, the part of ``spacing`` that a volume's own may differ by along an
+            axis and stay as it is.
         least: voxels along each axis that the model sees at least: zeros are put around smaller
             volumes, half of them on each side.
         most_voxels: of a model grid: where volumes have more, their spacing is made coarser. None
@@ -137,9 +163,16 @@ class PreprocessingFields:
     mean: int | float | None = None
     std: int | float | None = None
     mask: Literal["nonzero", "filled"] | None = None
-    crop: Literal["nonzero"] | None = None
-    resampling: Literal["nnunet"] | None = None
+    crop: Literal["nonzero", "positive"] | None = None
+    resampling: Literal["nnunet", "monai"] | None = None
     least: tuple[int, int, int] | None = None
+    onto: tuple[int | float, int | float] | None = None
+    cut: bool = True
+    squash: Literal["sigmoid", "tanh"] | None = None
+    landmarks: tuple[float, ...] | None = None
+    normalised: Literal["resampled"] | None = None
+    margin: int | None = None
+    keep: float | None = None
 
     def __post_init__(self) -> None:
         if self.most_voxels is not None and not 10_000 <= self.most_voxels <= 10**9:
@@ -151,7 +184,14 @@ class PreprocessingFields:
             raise ModelError(f"Spacing {list(self.spacing)} is not three lengths in mm.")
         if self.least is not None and not _is_window(self.least):
             raise ModelError(f"'least' is {_SIZES}.")
+        if self.margin is not None and (self.crop is None or not 0 <= self.margin <= 1000):
+            raise ModelError("'margin' is a number of voxels up to 1000, and goes with 'crop'.")
+        if self.keep is not None and (self.resampling != "monai" or not 0 < self.keep < 1):
+            raise ModelError("'keep' is a number from 0 to 1, and goes with 'resampling': 'monai'.")
+        if self.most_voxels is not None and self.resampling == "monai":
+            raise ModelError("'most_voxels' and 'resampling': 'monai' can't be had together.")
         self._check_intensity()
+        self._check_interval()
 
     def _check_intensity(self) -> None:
         if self.intensity not in INTENSITIES:
@@ -160,7 +200,7 @@ class PreprocessingFields:
             self._check_statistics()
         elif (self.mean, self.std, self.mask) != (None, None, None):
             raise ModelError("mean, std and mask are of the intensity 'standardise' alone.")
-        if self.intensity in ("identity", "unit"):
+        if self.intensity in ("identity", "unit", "above-least", "landmarks"):
             return
         low, high = self.low, self.high
         if self.intensity == "standardise" and (low, high) == (None, None):
@@ -172,6 +212,30 @@ class PreprocessingFields:
         # What float32 can tell apart, with the 1 / (high - low) that intensities are scaled by.
         if max(abs(low), abs(high)) > 1e6 or high - low < 1e-3:
             raise ModelError("low and high are within a million of 0, and 0.001 or more apart.")
+
+    def _check_interval(self) -> None:
+        if self.intensity not in ("window", "percentiles", "unit"):
+            if self.onto is not None or not self.cut:
+                raise ModelError("'onto' and 'cut' are of window, percentiles and unit alone.")
+        elif self.onto is not None:
+            low, high = self.onto
+            if not low < high or max(abs(low), abs(high)) > 1e6:
+                raise ModelError("'onto' is two numbers within a million of 0, the least first.")
+        if (self.intensity == "landmarks") != (self.landmarks is not None):
+            raise ModelError("'landmarks' goes with the intensity 'landmarks', which needs it.")
+        if self.landmarks is not None:
+            rising = all(a < b for a, b in pairwise(self.landmarks))
+            if len(self.landmarks) != len(LANDMARKS) or not rising:
+                raise ModelError(
+                    f"'landmarks' is a list of {len(LANDMARKS)} rising values, for the percentiles "
+                    f"{', '.join(map(str, LANDMARKS))}."
+                )
+
+    @property
+    def in_unit_interval(self) -> bool:
+        """Whether what the network sees is in [0, 1]."""
+        mapped = self.intensity in ("window", "percentiles", "unit") and self.cut
+        return (mapped and self.onto in (None, (0, 1))) or self.squash == "sigmoid"
 
     def _check_statistics(self) -> None:
         if (self.mean is None) != (self.std is None):

@@ -20,6 +20,7 @@ from ..core.errors import InputError, ModelError
 from ..core.geometry import Grid, Volume, three
 from ..core.json_schema import from_json
 from ..core.model_entry import AXES, PreprocessingFields
+from .intensities import NOTHING_THERE, above_least, by_landmarks, squash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +29,6 @@ MAX_PERCENTILE_VOXELS = 2_000_000
 MAX_MODEL_VOXELS = 400_000_000
 Box = tuple[slice, slice, slice]
 """A box of voxels."""
-_NOTHING_THERE = (
-    "This image has the same value almost everywhere; there is nothing to segment. Check that the "
-    "right volume was chosen."
-)
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,16 @@ class Preprocessing(PreprocessingFields):
         data["intensity"] = self.intensity
         if self.intensity in ("window", "percentiles") or self.low is not None:
             data |= {"low": self.low, "high": self.high}
-        more = ("most_voxels", "mean", "std", "mask", "crop", "resampling")
-        data |= {key: value for key in more if (value := getattr(self, key)) is not None}
-        return data if self.least is None else {**data, "least": list(self.least)}
+        for key in ("most_voxels", "mean", "std", "mask", "crop", "resampling", "squash"):
+            if (value := getattr(self, key)) is not None:
+                data[key] = value
+        for key in ("normalised", "margin", "keep"):
+            if (value := getattr(self, key)) is not None:
+                data[key] = value
+        for key in ("least", "onto", "landmarks"):
+            if (value := getattr(self, key)) is not None:
+                data[key] = list(value)
+        return data if self.cut else {**data, "cut": False}
 
     def fitted(self, grids: Sequence[Grid]) -> Preprocessing:
         """The spacing for volumes on these grids; :attr:`most_voxels` has done its work then.
@@ -81,11 +85,19 @@ class Preprocessing(PreprocessingFields):
         Raises:
             InputError: the image has one value everywhere.
         """
-        image = array.astype(np.float32)
+        image = self._mapped(array.astype(np.float32))
+        return image if self.squash is None else squash(image, self.squash)
+
+    def _mapped(self, image: np.ndarray) -> np.ndarray:
+        """See ``intensity``; in place."""
         if self.intensity == "identity":
             return image
         if self.intensity == "standardise":
             return self._standardise(image)
+        if self.landmarks is not None:
+            return by_landmarks(image, self.landmarks)
+        if self.intensity == "above-least":
+            return above_least(image)
         low, high = self.low, self.high
         if self.intensity == "percentiles":
             step = max(1, round((image.size / MAX_PERCENTILE_VOXELS) ** (1 / 3)))
@@ -94,10 +106,15 @@ class Preprocessing(PreprocessingFields):
             low, high = float(image.min()), float(image.max())
         assert low is not None and high is not None  # of every other kind of intensity
         if high <= low:
-            raise InputError(_NOTHING_THERE)
+            raise InputError(NOTHING_THERE)
         image -= np.float32(low)
         image *= np.float32(1 / (high - low))
-        return np.clip(image, 0, 1, out=image)
+        if self.cut:
+            np.clip(image, 0, 1, out=image)
+        if self.onto is not None:
+            image *= np.float32(self.onto[1] - self.onto[0])
+            image += np.float32(self.onto[0])
+        return image
 
     def _standardise(self, image: np.ndarray) -> np.ndarray:
         """An image of mean 0 and standard deviation 1, in place; see ``mask`` for where."""
@@ -118,7 +135,7 @@ class Preprocessing(PreprocessingFields):
         values = image[there]
         std = values.std() if values.size else 0
         if not std > 0:
-            raise InputError(_NOTHING_THERE)
+            raise InputError(NOTHING_THERE)
         image[there] = (values - values.mean()) / std
         return image
 
@@ -130,12 +147,14 @@ class Preprocessing(PreprocessingFields):
         """
         if self.crop is None:
             return self.place(volume.grid)
-        there, box = volume.array != 0, []
+        there: Any = volume.array > 0 if self.crop == "positive" else volume.array != 0
+        box, margin = [], self.margin or 0
         for axis in range(3):
             found = np.flatnonzero(there.any(axis=tuple(a for a in range(3) if a != axis)))
             if not found.size:
-                raise InputError(_NOTHING_THERE)
-            box.append(slice(int(found[0]), int(found[-1]) + 1))
+                raise InputError(NOTHING_THERE)
+            first, last = int(found[0]) - margin, int(found[-1]) + 1 + margin
+            box.append(slice(max(0, first), min(last, volume.array.shape[axis])))
         return self.place(volume.grid, three(box))
 
     def place(self, grid: Grid, box: Box | None = None) -> Placement:
@@ -168,26 +187,49 @@ class Preprocessing(PreprocessingFields):
                 f"At this model's spacing of {self.spacing} mm the volume would have "
                 f"{shape[0]} x {shape[1]} x {shape[2]} voxels. Check its spacing, or crop it."
             )
-        return Placement(grid, three(int(s) for s in sources), flips, shape, inner, box)
+        kept = None
+        if self.resampling == "monai":
+            kept = three(
+                self._step(grid.spacing[source], spacing)
+                for source, spacing in zip(sources, self.spacing, strict=True)
+            )
+        return Placement(grid, three(int(s) for s in sources), flips, shape, inner, box, kept)
 
     def _voxels(self, count: int, spacing: float, wanted: float) -> int:
         """Model voxels along an axis of so many voxels."""
         if self.resampling == "nnunet":  # the same at every half, whatever the rounding before
             return max(1, round(spacing / wanted * count))
+        if self.resampling == "monai":  # numpy's round, as MONAI's: halves to the even number
+            return max(1, round((count - 1) / self._step(spacing, wanted) + 1))
         return max(1, round(count * spacing / wanted))
+
+    def _step(self, spacing: float, wanted: float) -> float:
+        """Voxels of a volume from one of MONAI's model voxels to the next."""
+        if self.keep is not None and abs(spacing - wanted) <= self.keep * wanted:
+            return 1.0
+        return wanted / spacing
 
     def __call__(self, volume: Volume) -> tuple[Tensor, Placement]:
         """The image (1, 1, I, J, K), float32 on the model's grid, and how it lies there."""
-        from .resampling import as_nnunet, resize, thick_axis
+        import torch
 
         placement = self.placement(volume)
-        array = self.normalise(volume.array[placement.box])
+        array = volume.array[placement.box]
+        last = self.normalised == "resampled"
+        turned = placement.turned(array if last else self.normalise(array))
+        image = self._resampled(turned, placement)
+        if last:
+            image = torch.from_numpy(self.normalise(image.numpy()))
+        return placement.padded(image)[None, None], placement
+
+    def _resampled(self, array: Tensor, placement: Placement) -> Tensor:
+        """An image (i, j, k) in the model's axes, float32 on its grid."""
+        from .resampling import as_nnunet, thick_axis
+
         if self.resampling == "nnunet":
             thick = thick_axis(placement.spacing, self.spacing)
-            image = placement.padded(as_nnunet(placement.turned(array), placement.inner, thick))
-        else:
-            image = placement.padded(resize(placement.turned(array), placement.inner))
-        return image[None, None], placement
+            return as_nnunet(array, placement.inner, thick)
+        return placement.resized(array, "linear")
 
 
 @dataclass(frozen=True)
@@ -202,6 +244,8 @@ class Placement:
         inner: those of them along each axis that span the same box of space as ``box``; what is
             around them in equal parts, more at the end, holds zeros.
         box: the original voxels that the model sees.
+        steps: where both grids begin with the centre of one voxel: along each model axis, the
+            original voxels from one model voxel to the next. None where they span the same box.
     """
 
     grid: Grid
@@ -210,6 +254,7 @@ class Placement:
     shape: tuple[int, int, int]
     inner: tuple[int, int, int]
     box: Box
+    steps: tuple[float, float, float] | None = None
 
     @property
     def seen(self) -> tuple[int, int, int]:
@@ -229,8 +274,16 @@ class Placement:
     @property
     def voxel_volume(self) -> float:
         """mm^3 of one model voxel, so that sizes on both grids are comparable."""
-        ratio = np.prod(self.seen, dtype=float) / np.prod(self.inner, dtype=float)
-        return self.grid.voxel_volume * float(ratio)
+        return self.grid.voxel_volume * float(np.prod([step for step, _ in self.lines]))
+
+    @property
+    def lines(self) -> list[tuple[float, float]]:
+        """Along each model axis, the original voxels that a model voxel spans, and where the first
+        begins: ``original = step * model + start`` of edges, both from the edge of the first."""
+        if self.steps is None:
+            sizes = zip(self.seen, self.inner, strict=True)
+            return [(original / size, 0.0) for original, size in sizes]
+        return [(step, 0.5 - 0.5 * step) for step in self.steps]
 
     def turned(self, array: np.ndarray) -> Tensor:
         """What ``box`` holds, with the axes of the model; a view."""
@@ -250,9 +303,20 @@ class Placement:
 
     def to_model(self, array: np.ndarray, kernel: str = "cubic") -> Tensor:
         """An array on the original grid, float32 on the model's; masks become fractions."""
-        from .resampling import resize
+        return self.padded(self.resized(self.turned(array[self.box]), kernel))
 
-        return self.padded(resize(self.turned(array[self.box]), self.inner, kernel))
+    def resized(self, array: Tensor, kernel: str) -> Tensor:
+        """What ``box`` holds, in the model's axes, on the model grid without zeros around it."""
+        from .resampling import apply_along, axis_weights, resize
+
+        if self.steps is None:
+            return resize(array, self.inner, kernel)
+        for axis, (size, line) in enumerate(zip(self.inner, self.lines, strict=True)):
+            if array.shape[axis] != size or line != (1, 0):
+                # An image as MONAI sees it, without a kernel that widens; masks as fractions.
+                weights = axis_weights(array.shape[axis], size, kernel, line, kernel != "linear")
+                array = apply_along(array.float(), weights, axis)
+        return array.float()
 
     def to_original(self, array: Tensor, kernel: str = "cubic") -> Tensor:
         """The inverse: an array on the model grid, float32 on the original, in its axis order.
@@ -277,8 +341,9 @@ class Placement:
             start, stop = (min(max(n - seen.start, 0), original) for n in (start, stop))
             if flip:
                 start, stop = original - stop, original - start
-            first = min(size - 1, round(start * size / original))
-            last = max(first + 1, round(stop * size / original))
+            step, begin = self.lines[axis]
+            first = min(size - 1, max(0, round((start - begin) / step)))
+            last = min(size, max(first + 1, round((stop - begin) / step)))
             result.append(slice(first + self.before[axis], last + self.before[axis]))
         return three(result)
 
@@ -301,9 +366,12 @@ class Placement:
             part = part.narrow(
                 axis, min(piece.start - start, part.shape[axis]), piece.stop - piece.start
             )
-            first = int(np.floor(piece.start * original / size))
-            last = int(np.ceil(piece.stop * original / size))
-            weights = axis_weights(size, original, kernel)[first:last, piece]
+            step, begin = self.lines[axis]
+            first = int(np.floor(piece.start * step + begin)) if piece.start else 0
+            last = int(np.ceil(piece.stop * step + begin)) if piece.stop < size else original
+            first, last = min(max(first, 0), original), min(max(last, 0), original)
+            back = (1 / step, -begin / step)
+            weights = axis_weights(size, original, kernel, back)[first:last, piece]
             if flip:
                 first, last, weights = original - last, original - first, weights.flip(0)
             seen_from = self.box[source].start
@@ -315,5 +383,5 @@ class Placement:
             order = sorted(range(3), key=lambda a: matrices[a].shape[0] / part.shape[a])
             for axis in order:
                 part = apply_along(part, matrices[axis].contiguous(), axis)
-        back = tuple(int(axis) for axis in np.argsort(self.sources))
-        return three(places[axis] for axis in back), part.permute(back)
+        turn = tuple(int(axis) for axis in np.argsort(self.sources))
+        return three(places[axis] for axis in turn), part.permute(turn)

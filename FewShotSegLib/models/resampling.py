@@ -14,16 +14,29 @@ import torch
 from torch import Tensor
 
 
-def axis_weights(size_in: int, size_out: int, kernel: str = "linear") -> Tensor:
+def axis_weights(
+    size_in: int,
+    size_out: int,
+    kernel: str = "linear",
+    line: tuple[float, float] | None = None,
+    widens: bool = True,
+) -> Tensor:
     """Resampling along one axis as a matrix (size_out, size_in), rows summing to 1.
 
     Voxels are cells: both sizes cover the same extent. When shrinking, the kernel widens with the
     ratio (anti-aliasing). ``"cubic"`` is Keys' kernel with a = -0.5 (IEEE TASSP 29, 1981): its
     second moment is zero, so that curved surfaces neither shrink nor swell.
+
+    Args:
+        line: of grids that do not span the same box: input voxels that an output voxel spans, and
+            where the first of these begins. Beyond the input its outermost voxels go on.
+        widens: False for a kernel that stays as narrow as the input's voxels.
     """
-    scale = size_in / size_out
-    stretch = max(1.0, scale)
-    centres = (torch.arange(size_out, dtype=torch.float64) + 0.5) * scale - 0.5
+    scale, begin = line or (size_in / size_out, 0.0)
+    stretch = max(1.0, scale) if widens else 1.0
+    centres = (torch.arange(size_out, dtype=torch.float64) + 0.5) * scale + begin - 0.5
+    if line is not None:
+        centres = centres.clamp(0, size_in - 1)
     x = (torch.arange(size_in, dtype=torch.float64)[None] - centres[:, None]).abs() / stretch
     if kernel == "linear":
         weights = (1 - x).clamp(min=0)

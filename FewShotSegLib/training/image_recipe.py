@@ -76,7 +76,7 @@ class ImageLearner(ScheduledLearner):
     ) -> None:
         super().__init__(network, supports, settings)
         self.spacing = preprocessing.spacing
-        self.normalised = preprocessing.intensity != "identity"
+        self.normalised = preprocessing.in_unit_interval
 
     def losses(self, rng: np.random.Generator, run: Run) -> tuple[Tensor, Tensor]:
         """See :meth:`.learner.Learner.losses`."""
