@@ -167,7 +167,7 @@ class PreprocessingFields:
     resampling: Literal["nnunet", "monai"] | None = None
     least: tuple[int, int, int] | None = None
     onto: tuple[int | float, int | float] | None = None
-    cut: bool = True
+    cut: Literal[False] | None = None
     squash: Literal["sigmoid", "tanh"] | None = None
     landmarks: tuple[float, ...] | None = None
     normalised: Literal["resampled"] | None = None
@@ -215,7 +215,7 @@ class PreprocessingFields:
 
     def _check_interval(self) -> None:
         if self.intensity not in ("window", "percentiles", "unit"):
-            if self.onto is not None or not self.cut:
+            if self.onto is not None or self.cut is False:
                 raise ModelError("'onto' and 'cut' are of window, percentiles and unit alone.")
         elif self.onto is not None:
             low, high = self.onto
@@ -234,7 +234,7 @@ class PreprocessingFields:
     @property
     def in_unit_interval(self) -> bool:
         """Whether what the network sees is in [0, 1]."""
-        mapped = self.intensity in ("window", "percentiles", "unit") and self.cut
+        mapped = self.intensity in ("window", "percentiles", "unit") and self.cut is None
         return (mapped and self.onto in (None, (0, 1))) or self.squash == "sigmoid"
 
     def _check_statistics(self) -> None:

@@ -62,7 +62,7 @@ class Preprocessing(PreprocessingFields):
         for key in ("least", "onto", "landmarks"):
             if (value := getattr(self, key)) is not None:
                 data[key] = list(value)
-        return data if self.cut else {**data, "cut": False}
+        return data if self.cut is None else {**data, "cut": False}
 
     def fitted(self, grids: Sequence[Grid]) -> Preprocessing:
         """The spacing for volumes on these grids; :attr:`most_voxels` has done its work then.
@@ -109,7 +109,7 @@ class Preprocessing(PreprocessingFields):
             raise InputError(NOTHING_THERE)
         image -= np.float32(low)
         image *= np.float32(1 / (high - low))
-        if self.cut:
+        if self.cut is None:
             np.clip(image, 0, 1, out=image)
         if self.onto is not None:
             image *= np.float32(self.onto[1] - self.onto[0])
@@ -367,10 +367,10 @@ class Placement:
                 axis, min(piece.start - start, part.shape[axis]), piece.stop - piece.start
             )
             step, begin = self.lines[axis]
-            first = int(np.floor(piece.start * step + begin)) if piece.start else 0
-            last = int(np.ceil(piece.stop * step + begin)) if piece.stop < size else original
+            first = int(np.floor(piece.start * step + begin + 1e-9)) if piece.start else 0
+            last = int(np.ceil(piece.stop * step + begin - 1e-9)) if piece.stop < size else original
             first, last = min(max(first, 0), original), min(max(last, 0), original)
-            back = (1 / step, -begin / step)
+            back = (1 / step, -begin / step) if self.steps else None
             weights = axis_weights(size, original, kernel, back)[first:last, piece]
             if flip:
                 first, last, weights = original - last, original - first, weights.flip(0)
