@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -9,7 +10,7 @@ from .errors import InputError
 from .json_fields import shown
 from .limits import require_path
 
-MAX_TEXT = 500
+MAX_TEXT = 2000
 """Characters of an answer."""
 
 
@@ -44,6 +45,15 @@ class Answers:
     trainer: str | None = _answer(
         "a trainer class of one's own that leaves nnU-Net's network as it is", "CLASS"
     )
+    network: str | None = _answer(
+        "MONAI's class of a network whose weights alone there are", "NAME"
+    )
+    arguments: str | None = _answer("of that network's constructor", "JSON")
+    spacing: str | None = _answer("voxels in mm along the axes of --orientation", "MM,MM,MM")
+    intensity: str | None = _answer(
+        'such as "window -175 250", "percentiles 0.5 99.5" or standardise', "TEXT"
+    )
+    classes: str | None = _answer("the names that rows of the head have", "NAME=ROW,...")
     licence: str | None = _answer("of the weights, for lists", "NAME")
 
     def __post_init__(self) -> None:
@@ -58,6 +68,25 @@ class Answers:
                 )
             if option.metadata["path"]:
                 require_path(value)
+
+    def network_arguments(self) -> dict[str, Any]:
+        """What ``arguments`` says; empty where it says nothing.
+
+        Raises:
+            InputError: it is no JSON object.
+        """
+        if self.arguments is None:
+            return {}
+        try:
+            found = json.loads(self.arguments)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise InputError(
+                f"--arguments is a JSON object such as '{{\"out_channels\": 3}}', not "
+                f"{shown(self.arguments)}."
+            )
+        return found
 
 
 def flag(name: str) -> str:

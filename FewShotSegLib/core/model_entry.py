@@ -132,7 +132,7 @@ class PreprocessingFields:
         mask: of ``"standardise"``: ``"nonzero"`` takes the mean of voxels that are not 0 alone, and
             leaves the others as they are; ``"filled"`` the same with the holes within them filled.
         onto: of ``"window"``, ``"percentiles"`` and ``"unit"``, where they map to another interval
-            than [0, 1].
+            than [0, 1]. Of ``"standardise"``: what its least and largest result are then mapped to.
         cut: False where what lies beyond that interval is not cut off.
         squash: what follows: ``"sigmoid"``, or ``"tanh"``: 3 tanh(x / 3).
         landmarks: values that the percentiles :data:`LANDMARKS` of a volume are mapped to, by
@@ -214,10 +214,11 @@ class PreprocessingFields:
             raise ModelError("low and high are within a million of 0, and 0.001 or more apart.")
 
     def _check_interval(self) -> None:
-        if self.intensity not in ("window", "percentiles", "unit"):
-            if self.onto is not None or self.cut is False:
-                raise ModelError("'onto' and 'cut' are of window, percentiles and unit alone.")
-        elif self.onto is not None:
+        if self.cut is False and self.intensity not in ("window", "percentiles"):
+            raise ModelError("'cut' is of window and percentiles alone.")
+        if self.onto is not None:
+            if self.intensity not in ("window", "percentiles", "unit", "standardise"):
+                raise ModelError(f"'onto' can't go with the intensity '{self.intensity}'.")
             low, high = self.onto
             if not low < high or max(abs(low), abs(high)) > 1e6:
                 raise ModelError("'onto' is two numbers within a million of 0, the least first.")

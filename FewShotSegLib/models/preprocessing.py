@@ -93,7 +93,10 @@ class Preprocessing(PreprocessingFields):
         if self.intensity == "identity":
             return image
         if self.intensity == "standardise":
-            return self._standardise(image)
+            image = self._standardise(image)
+            if self.onto is None:
+                return image
+            return self._between(image, float(image.min()), float(image.max()))
         if self.landmarks is not None:
             return by_landmarks(image, self.landmarks)
         if self.intensity == "above-least":
@@ -105,6 +108,10 @@ class Preprocessing(PreprocessingFields):
         elif self.intensity == "unit":
             low, high = float(image.min()), float(image.max())
         assert low is not None and high is not None  # of every other kind of intensity
+        return self._between(image, low, high)
+
+    def _between(self, image: np.ndarray, low: float, high: float) -> np.ndarray:
+        """Values from ``low`` to ``high`` mapped to [0, 1], or to ``onto``; in place."""
         if high <= low:
             raise InputError(NOTHING_THERE)
         image -= np.float32(low)

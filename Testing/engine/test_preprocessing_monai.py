@@ -164,6 +164,9 @@ class IntensityTest(unittest.TestCase):
                 self.assert_same({**window, **fields}, scale)
         self.assert_same({"intensity": "unit", "onto": (-1, 2)}, ScaleIntensityd("image", -1, 2))
         percentiles = ScaleIntensityRangePercentilesd("image", 2, 98, 0, 1, clip=True)
+        both = (NormalizeIntensityd("image", nonzero=True), ScaleIntensityd("image", -1, 1))
+        standard = {"intensity": "standardise", "mask": "nonzero", "onto": (-1, 1)}
+        self.assert_same(standard, *both)
         self.assert_same({"intensity": "percentiles", "low": 2, "high": 98}, percentiles)
 
     def test_auto3dseg(self) -> None:
@@ -234,7 +237,8 @@ class FieldsTest(unittest.TestCase):
         window = {"intensity": "window", "low": 0, "high": 1}
         for telling, fields in (
             ("'onto' is two numbers", {**window, "onto": (1, 1)}),
-            ("'onto' and 'cut' are of", {"intensity": "identity", "cut": False}),
+            ("'cut' is of window", {"intensity": "identity", "cut": False}),
+            ("'onto' can't go with", {"intensity": "identity", "onto": (0, 2)}),
             ("list of 11 rising", {"intensity": "landmarks", "landmarks": (1.0, 2.0)}),
             ("list of 11 rising", {"intensity": "landmarks", "landmarks": LANDMARKS[::-1]}),
             ("which needs it", {"intensity": "landmarks"}),
