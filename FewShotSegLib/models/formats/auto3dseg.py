@@ -114,7 +114,7 @@ def _require_one_image(config: Mapping[str, Any], file: Path) -> None:
     channels = config.get("input_channels")
     if config.get("extra_modalities") or channels not in (None, 1):
         raise ModelError(
-            f"{file} takes several images at the same time; FewShotSeg works on one. Train a model on "
+            f"{file} takes several images together; FewShotSeg works on one. Train a model on "
             "one of them."
         )
     for kind, transforms in (config.get("custom_transforms") or {}).items():
@@ -188,8 +188,8 @@ def _intensity(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     if mode == "pet":
         return {"intensity": "above-least", "squash": "sigmoid"}
     raise ModelError(
-        f"{file} normalises intensities by {shown(mode)}. Of Auto3DSeg's modes, range, ct, meanstd, "
-        "mri, meanstdtanh, pet and none are known."
+        f"{file} normalises intensities by {shown(mode)}. Of Auto3DSeg's modes, range, ct, "
+        "meanstd, mri, meanstdtanh, pet and none are known."
     )
 
 
@@ -203,7 +203,7 @@ def _window(config: Mapping[str, Any], file: Path) -> list[int]:
 def _classes(
     config: Mapping[str, Any], architecture: Mapping[str, Any], sigmoid: bool, file: Path
 ) -> dict[str, int]:
-    """By the table that SlicerMONAIAuto3DSeg's models have beside them, else by the configuration."""
+    """By the table that SlicerMONAIAuto3DSeg puts beside its models, else by the configuration."""
     rows = architecture["out_channels"]
     table = file.with_name("labels.csv")
     if table.is_file() and not sigmoid:

@@ -87,8 +87,8 @@ class _Step:
 
     def refused(self, what: str) -> ModelError:
         return ModelError(
-            f"The preprocessing in {self.name} has {shown(self.target)} {what}, which can't be done "
-            "here."
+            f"The preprocessing in {self.name} has {shown(self.target)} {what}, which can't be "
+            "done here."
         )
 
     def numbers(self, *keys: str) -> list[float]:

@@ -59,7 +59,8 @@ def read(path: Path, answers: Answers) -> Found | Open:
     inputs, labels = _formats(metadata)
     if inputs.get("num_channels") not in (None, 1):
         raise ModelError(
-            f"This bundle takes images of {inputs['num_channels']} channels; FewShotSeg works on one."
+            f"This bundle takes images of {shown(inputs['num_channels'])} channels; FewShotSeg "
+            "works on one."
         )
     fields = preprocessing_of(values, name)
     modality = modality_from(answers.modality, inputs.get("modality"), "Its metadata.json")

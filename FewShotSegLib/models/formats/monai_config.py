@@ -64,8 +64,8 @@ def architecture_of(target: str, arguments: Mapping[str, Any], where: str) -> di
     architecture = NETWORKS.get(name.lower())
     if architecture is None:
         raise ModelError(
-            f"{where} names the network {shown(target)}. Of MONAI's, {PUBLIC} are known; another is "
-            "one file of Python (see CONTRIBUTING.md)."
+            f"{where} names the network {shown(target)}. Of MONAI's, {PUBLIC} are known; another "
+            "is one file of Python (see CONTRIBUTING.md)."
         )
     given = {key: plain(value) for key, value in arguments.items() if key != "_target_"}
     for key in ("norm", "norm_name"):
