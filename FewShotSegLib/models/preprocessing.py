@@ -207,7 +207,9 @@ class Preprocessing(PreprocessingFields):
         if self.resampling == "nnunet":  # the same at every half, whatever the rounding before
             return max(1, round(spacing / wanted * count))
         if self.resampling == "monai":  # numpy's round, as MONAI's: halves to the even number
-            return max(1, round((count - 1) * spacing / (self._step(spacing, wanted) * spacing) + 1))
+            return max(
+                1, round((count - 1) * spacing / (self._step(spacing, wanted) * spacing) + 1)
+            )
         return max(1, round(count * spacing / wanted))
 
     def _step(self, spacing: float, wanted: float) -> float:

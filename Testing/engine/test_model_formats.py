@@ -129,7 +129,7 @@ class AddingTest(FormatCase):
             self.assertIn("goes with 'models add PATH' alone", ran.err)
 
     def test_answers_are_texts(self) -> None:
-        for value in ("", " ", 7, "x" * 501):
+        for value in ("", " ", 7, "x" * 2001):
             with self.assertRaisesRegex(InputError, "--name is a text"):
                 add_model(self.theirs, name=value)
         with self.assertRaisesRegex(InputError, "What can be said of a model is name"):

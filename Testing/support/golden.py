@@ -40,6 +40,7 @@ VALUES = 12
 SMALL: dict[str, dict[str, Any]] = {
     "SwinUNETR": {"feature_size": 12},
     "VISTA3D": {"width": 8, "blocks": [1, 2, 2], "classes": 133},
+    "HighRes3DNet": {"width": 4, "wide": 10},
 }
 """What is made smaller of a published architecture, so that a laptop runs it in a second."""
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -69,7 +70,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
         ],
         "decoder": [1, 2],
     },
-    "HighRes3DNet": {"width": 4, "wide": 10},
 }
 """Arguments of small networks that no model of the registry has."""
 SHAPES = {
