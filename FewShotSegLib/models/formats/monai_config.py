@@ -172,11 +172,11 @@ def spacing_from(text: str | None, what: str) -> list[float] | Question:
     return values
 
 
-def modality_from(text: str | None, told: str | None, what: str) -> list[str] | Question:
+def modality_from(text: str | None, said: str | None, what: str) -> list[str] | Question:
     """What images it is for, as a person or a file says.
 
     Args:
-        told: by the file: ``CT``, ``MR`` or anything else, which counts as nothing.
+        said: by the file: ``CT``, ``MR`` or anything else, which counts as nothing.
 
     Raises:
         InputError: the person's is none.
@@ -186,7 +186,7 @@ def modality_from(text: str | None, told: str | None, what: str) -> list[str] | 
         if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= {"CT", "MR"}:
             raise InputError(f"--modality is CT, MR or CT,MR, not {shown(text)}.")
         return kinds
-    known = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(str(told or "").strip().upper())
+    known = {"CT": "CT", "MR": "MR", "MRI": "MR"}.get(str(said or "").strip().upper())
     if known:
         return [known]
     return Question("modality", f"{what} does not tell whether it is for CT or MR.", "CT")
