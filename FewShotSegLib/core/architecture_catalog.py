@@ -313,7 +313,7 @@ ARCHITECTURES: Register[ArchitectureRecord] = Register(
             implementation=f"{_BACKBONES}.nnunet:NNUNet",
             encoder="convolutional",
             arguments=NNUNetArguments,
-            cost=NetworkCost(4.0, 700, 2200, 32),
+            cost=NetworkCost(4.6, 950, 2900, 32),
             sized_by=("encoder", "levels", "decoder", "norm", "bias"),
         ),
         ArchitectureRecord(

@@ -23,6 +23,8 @@ from ..models.preprocessing import Placement
 from ..models.registry import Model
 from ..models.resampling import as_nnunet, thick_axis
 
+STEP = 0.5
+"""Of nnU-Net's windows: how far they are apart at most, in parts of one."""
 NNUNET = "nnunet"
 """Of the preprocessing's ``resampling``: such a model's windows are placed as nnU-Net does too."""
 
@@ -62,7 +64,7 @@ def published_scores(
         return F.conv3d(finest, weights[:, :, None, None, None], biases)
 
     if preprocessing.resampling == NNUNET:
-        scores = _as_nnunet(image, model.entry.window, 1 - model.entry.overlap, predict)
+        scores = _as_nnunet(image, model.entry.window, predict)
         thick = thick_axis(preprocessing.spacing, placement.spacing)
         rows = [as_nnunet(_inner(row, placement), placement.seen, thick, 1) for row in scores]
     else:
@@ -115,12 +117,12 @@ def _blended(
 
 
 def _as_nnunet(
-    image: Tensor, window: tuple[int, int, int], step: float, predict: Callable[[Tensor], Tensor]
+    image: Tensor, window: tuple[int, int, int], predict: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Scores (rows, i, j, k) as nnU-Net's predictor blends them: windows evenly spread, weighted
     by a Gaussian of an eighth of their sides."""
     shape = image.shape[2:]
-    starts = [_spread(n, w, step) for n, w in zip(shape, window, strict=True)]
+    starts = [_spread(n, w, STEP) for n, w in zip(shape, window, strict=True)]
     importance = _importance(window)
     total: Tensor | None = None
     weights = torch.zeros(shape)

@@ -62,7 +62,9 @@ class ReadingTest(FilesCase):
         self.assertEqual(entry.id, "Tiny-3d_fullres")
         self.assertEqual(entry.classes, {"liver": 1, "left kidney": 2})
         self.assertEqual((entry.activation, entry.background), ("softmax", 0))
-        self.assertEqual((entry.modality, entry.window, entry.overlap), (("MR",), (8, 16, 16), 0.5))
+        self.assertEqual(
+            (entry.modality, entry.window, entry.overlap), (("MR",), (8, 16, 16), 0.25)
+        )
         preprocessing = entry.preprocessing["MR"]
         self.assertEqual(preprocessing.orientation, "SAR")
         self.assertEqual(preprocessing.spacing, (3, 1.5, 1.5))

@@ -76,6 +76,11 @@ class EstimateTest(LogicTestCase):
             entry = {"preprocessing": {"MR": {**part, "most_voxels": most} if most else part}}
             self.assertEqual(model_voxels((10, 20, 50), affine, entry, "MR"), expected)
 
+    def test_a_model_grid_is_no_smaller_than_a_window_that_must_be_whole(self) -> None:
+        part = {"spacing": [1.0, 1.0, 2.0], "least": [64, 64, 64]}
+        found = model_voxels((10, 20, 50), np.eye(4), {"preprocessing": {"MR": part}}, "MR")
+        self.assertEqual(found, 64**3)
+
 
 class TaskTest(LogicTestCase):
     """While it runs."""

@@ -72,7 +72,10 @@ def model_voxels(
     parts = entry["preprocessing"]
     part = parts.get(modality) or next(iter(parts.values()))
     extent = np.linalg.norm(affine[:3, :3], axis=0) * np.asarray(shape, float)
-    voxels = int(np.prod(extent) / np.prod(part["spacing"]))
+    sides = np.maximum(extent / part["spacing"], 1)
+    # Which of them is which axis of the volume is not known here; a patch is much the same in all.
+    sides = np.maximum(np.sort(sides), np.sort(part.get("least") or sides))
+    voxels = int(np.prod(sides))
     return min(voxels, part.get("most_voxels") or voxels)
 
 

@@ -25,6 +25,9 @@ from .nnunet_trainers import changes_network, has_batch_norm, keeps_network
 NAME = "an nnU-Net v2 result folder"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 """The names of nnU-Net's files of weights, the one that it uses itself first."""
+OVERLAP = 0.25
+"""Of the windows that features are made with. nnU-Net's own prediction takes 0.5, which runs the
+network three times as often; ``inference.published`` does so too."""
 CITATION = "Isensee et al., nnU-Net, Nature Methods 18, 2021; and the authors of this model"
 _FOLD = re.compile(r"fold_(\d+|all)")
 
@@ -137,7 +140,7 @@ def _understand(files: _Files, answers: Answers) -> Found | Open:
         "architecture": architecture,
         "preprocessing": {kind: preprocessing for kind in modality},
         "window": configuration["patch_size"],
-        "overlap": 0.5,
+        "overlap": OVERLAP,
         "classes": labels.classes,
         "activation": "sigmoid" if labels.background is None else "softmax",
         **({} if labels.background is None else {"background": labels.background}),
