@@ -16,7 +16,7 @@ from .interface.rows import End, Epoch, Progress, Result
 SETTINGS = {
     "train": (
         *("method", "decoder", "preset", "features", "modality"),
-        *("epochs", "learningRate", "seed", "overlapAllowed"),
+        *("effort", "epochs", "learningRate", "seed", "overlapAllowed"),
     ),
     "segment": ("transductive", "uncertainty", "largestComponent", "seed"),
 }
@@ -52,8 +52,9 @@ class ConsoleApi:
             wait: return when it has ended; the application stays alive meanwhile.
             progress: called with each :class:`Progress` and :class:`Epoch`.
             done: called with the :class:`End`.
-            settings: ``method``, ``decoder``, ``preset``, ``features``, ``modality``, ``epochs``,
-                ``learningRate``, ``seed``, ``overlapAllowed``; they stay set in the parameter node.
+            settings: ``method``, ``decoder``, ``preset``, ``features``, ``modality``, ``effort``,
+                ``epochs``, ``learningRate``, ``seed``, ``overlapAllowed``; they stay set in the
+                parameter node.
 
         Returns:
             the adapter's id, or None where it did not wait.

@@ -100,6 +100,7 @@ class WordsTest(LogicTestCase):
             ({"method": "adapter", "decoder": "tuned"}, "leaves the whole model frozen"),
             ({"method": "scratch", "decoder": "frozen"}, "the decoder is new"),
             ({"method": "adaptformer", "decoder": "auto"}, "is for a transformer"),
+            ({"method": "ft", "effort": "best"}, "set Effort to «Standard"),
         ):
             with self.subTest(**choices):
                 self.choose(**choices)
@@ -108,7 +109,7 @@ class WordsTest(LogicTestCase):
                 with self.assertRaisesRegex(InputError, words):
                     self.logic.startTraining()
         self.choose(method="adapter", decoder="frozen")
-        self.assertEqual(self.obstacles(), [])
+        self.assertEqual(self.obstacles(), [], "the best effort goes with an adapter")
 
     def test_what_a_network_can_not_have(self) -> None:
         for model, choices, words in (
@@ -148,6 +149,14 @@ class EstimateTest(unittest.TestCase):
         self.assertLess(
             self.guess(method="lora", epochs=30).seconds, self.guess(method="lora").seconds
         )
+
+    def test_a_second_network_is_in_the_estimate(self) -> None:
+        alone, scratch = self.guess(method="adapter"), self.guess(method="scratch")
+        both = self.guess(method="adapter", effort="best")
+        self.assertAlmostEqual(
+            both.seconds, alone.seconds + scratch.seconds - estimates.START, delta=1e-6
+        )
+        self.assertEqual(both.memory_bytes, max(alone.memory_bytes, scratch.memory_bytes))
 
     def test_what_was_measured_counts_for_its_method_alone(self) -> None:
         lora, bias = Training("lora"), Training("bias")
@@ -214,12 +223,27 @@ class WhiteBoxTest(ProcessTestCase):
         json.dumps(header)
 
     def test_the_bar_of_a_training_without_stored_features(self) -> None:
-        reported = []
-        step = task.Task(TrainRun(self.logic.session), reported.append)
+        self.assertLess(self.bar("prepare", "train", method="ft"), 0.1)
+
+    def test_the_bar_leaves_space_for_a_second_network(self) -> None:
+        before = ("features", "train", "validate", "prepare")
+        self.assertLess(self.bar(*before, "companion", effort="best"), 0.35)
+        self.assertGreater(self.bar(*before[:3]), 0.6)
+
+    def bar(self, *phases: str, **choices: str) -> float:
+        """Where the bar is once the last of these begins."""
+        for name, value in {"method": "adapter", "effort": "default", **choices}.items():
+            setattr(self.logic.getParameterNode(), name, value)
+        step = task.Task(TrainRun(self.logic.session), lambda notice: None)
         self.addCleanup(step.abort, "", True)
-        step._show("prepare")
-        step._show("train")
-        self.assertLess(step.progress.fraction, 0.1)
+        for phase in phases:
+            step._show(phase)
+        return step.progress.fraction
+
+    def test_the_effort_reaches_the_engine(self) -> None:
+        adapter = self.logic.train(effort="quick", method="adapter", epochs=1)
+        header = read_header(self.logic.session.adapters.content(adapter), "x")
+        self.assertEqual(header["expected"]["status"], "skipped")
 
 
 if __name__ == "__main__":

@@ -21,19 +21,23 @@ from .process import Ended, JobProcess
 from .words import end_words, phase_text
 from .worker_process import WaitingWorker
 
-ON_IMAGES = {"hand over": 0.02, "start": 0.04, "prepare": 0.06, "train": 0.98, "load": 1.0}
-"""Of a training without stored features; see :data:`SHARES`."""
 SHARES = {
+    "images": {"hand over": 0.02, "start": 0.04, "prepare": 0.06, "train": 0.98, "load": 1.0},
     "train": {
         **{"hand over": 0.03, "start": 0.07, "features": 0.3, "train": 0.65},
         **{"validate": 0.97, "load": 1.0},
+    },
+    "best": {
+        **{"hand over": 0.01, "start": 0.02, "features": 0.1, "train": 0.2},
+        **{"validate": 0.28, "prepare": 0.3, "companion": 0.98, "load": 1.0},
     },
     "segment": {
         **{"hand over": 0.05, "start": 0.15, "features": 0.45, "segment": 0.6},
         **{"refine": 0.9, "write": 0.92, "load": 1.0},
     },
 }
-"""Part of the whole at which each phase ends; other kinds count their only phase."""
+"""Part of the whole at which each phase ends; other kinds count their only phase. ``images`` is
+a training without stored features; with the ``best`` effort a second network follows."""
 
 
 class Run(Protocol):
@@ -61,9 +65,15 @@ class Run(Protocol):
         """The words of a good end, once all is loaded."""
         ...
 
+    def shares(self) -> str:
+        """Which of :data:`SHARES` its phases are."""
+        ...
+
 
 class WholeRun:
     """What runs have in common whose results come together, when the job has ended."""
+
+    kind: TaskKind
 
     def take(self, folder: Path) -> None:
         """See :meth:`Run.take`."""
@@ -72,6 +82,10 @@ class WholeRun:
     def kept(self) -> str:
         """See :meth:`Run.kept`."""
         return ""
+
+    def shares(self) -> str:
+        """See :meth:`Run.shares`."""
+        return self.kind
 
 
 class Task:
@@ -285,7 +299,7 @@ class Task:
             self._phase_start = now
         fraction = self._fraction(phase, done)
         remaining = None
-        if phase in ("train", "validate") and done > 0:
+        if phase in ("train", "validate", "companion") and done > 0:
             remaining = (now - self._phase_start) * (1 - done) / done
         elif phase == "features" and self._features_end is not None:
             left = self._features_end - now
@@ -293,7 +307,7 @@ class Task:
         elif fraction is not None and fraction > 0.1:
             remaining = (now - self._started) * (1 - fraction) / fraction
         text = phase_text(phase)
-        if phase in ("train", "refine") and self.epochs and done > 0:
+        if phase in ("train", "companion", "refine") and self.epochs and done > 0:
             last = self.epochs[-1]
             text = _("{phase}, epoch {n} of {all}").format(
                 phase=text, n=last.epoch, all=last.epochs
@@ -306,7 +320,7 @@ class Task:
         self._tell(self.progress)
 
     def _fraction(self, phase: str, done: float) -> float | None:
-        shares = ON_IMAGES if "prepare" in (phase, *self.times) else SHARES.get(self.kind)
+        shares = SHARES.get(self._run.shares())
         if shares is None:
             return done or None
         names = list(shares)

@@ -18,7 +18,7 @@ from FewShotSegLib.core.modality import MODALITIES
 from ..interface.rows import Changed, End, Estimate, SupportRow, TaskKind
 from ..machine import estimates
 from ..machine.estimates import Training, model_voxels, remember
-from ..machine.methods import AUTO, features_of, wrong_choice
+from ..machine.methods import AUTO, features_of, wrong_choice, wrong_effort
 from ..scene.adapters import provenance
 from ..scene.geometry import volume_affine, volume_array
 from ..scene.session import Session
@@ -79,7 +79,9 @@ def ticked_supports(session: Session) -> list[SupportRow]:
 
 def _training(session: Session) -> Training:
     chosen = session.parameters
-    return Training(chosen.method, chosen.decoder, chosen.preset, chosen.epochs)
+    return Training(
+        chosen.method, chosen.decoder, chosen.preset, chosen.epochs, effort=chosen.effort
+    )
 
 
 def _wrong_images(session: Session, rows: list[SupportRow]) -> list[str]:
@@ -113,6 +115,7 @@ def _wrong_choice(session: Session) -> list[str]:
     if entry is None:
         return []
     text = wrong_choice(chosen.method, chosen.decoder, chosen.preset, chosen.modality, entry)
+    text = text or wrong_effort(chosen.effort, chosen.method, chosen.preset)
     return [text] if text else []
 
 
@@ -125,6 +128,7 @@ class TrainRun:
         self._session = session
         self._adapter_id = ""
         self._names: list[str] = []
+        self._chosen = _training(session)
         self._voxels = 0
 
     def prepare(self, folder: Path) -> Iterator[Any]:
@@ -175,6 +179,7 @@ class TrainRun:
             features=features_of(parameters),
             modality=parameters.modality,
             seed=parameters.seed,
+            effort=parameters.effort,
             settings=settings,
             priors={
                 unique[row["id"]]: change_of(row["prior"])
@@ -224,6 +229,12 @@ class TrainRun:
         lines = provenance(metadata, self._names)
         self._adapter_id = self._session.adapters.add(content, title, lines)
         self._session.parameters.adapterId = self._adapter_id
+
+    def shares(self) -> str:
+        """See :meth:`.task.Run.shares`."""
+        if self._chosen.on_images:
+            return "images"
+        return "best" if self._chosen.effort == "best" else "train"
 
     def finish(self) -> End:
         """The words of a good end."""

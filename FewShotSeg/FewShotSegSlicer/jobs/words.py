@@ -29,6 +29,7 @@ def phase_text(phase: str) -> str:
         "prepare": _("Preparing the images"),
         "train": _("Training"),
         "validate": _("The adapter is there; measuring what to expect of it"),
+        "companion": _("The adapter is there; training a second network to average with"),
         "segment": _("Segmenting"),
         "refine": _("Adjusting to the expected volumes"),
         "write": _("Writing"),

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.architecture_catalog import ARCHITECTURES, NetworkCost
 from FewShotSegLib.core.method_catalog import METHODS
+from FewShotSegLib.core.options import COMPANION_METHOD
 from FewShotSegLib.core.quantities import duration_text
 
 from ..interface.rows import Estimate
@@ -45,6 +46,12 @@ class Training:
     decoder: str = AUTO
     preset: str = "own"
     epochs: int = 0
+    effort: str = "default"
+
+    @property
+    def second(self) -> Training | None:
+        """The training of a second network after it."""
+        return Training(COMPANION_METHOD) if self.effort == "best" else None
 
     @property
     def on_images(self) -> bool:
@@ -113,6 +120,8 @@ def estimate(
         slab = min(max(voxels), entry["window"][0] * max(voxels) ** (2 / 3))
         memory = slab * channels * LEVELS * 4 * SLAB
         memory += math.prod(entry["window"]) * cost.run_bytes
+        if training is not None and training.second is not None:
+            memory = max(memory, _crop_bytes(training.second, cost) + sum(voxels) * 4)
     memory = int(BASE_BYTES + memory + kept)
     seconds, measured = _seconds(
         entry["id"], device, cost.time, sum(voxels), len(shapes), training, graphics_card
@@ -158,6 +167,11 @@ def _seconds(
             guess = features * ON_IMAGES * (BACKWARD if method.trains_backbone else 1.0)
         guess *= method.cost
         parts.append(part(training.speed_key, training.speed_unit(supports), guess))
+        if training.second is not None:
+            guess = features * ON_IMAGES * BACKWARD * METHODS[COMPANION_METHOD].cost
+            parts.append(
+                part(training.second.speed_key, training.second.speed_unit(supports), guess)
+            )
     return sum(seconds for seconds, _m in parts), max(parts[1:])[1]
 
 

@@ -34,6 +34,25 @@ def decoder_titles() -> dict[str, str]:
     }
 
 
+def effort_titles() -> dict[str, str]:
+    """How much is done for an adapter."""
+    return {
+        "quick": _("Quick: the adapter alone"),
+        "default": _("Standard: and what Dice to expect"),
+        "best": _("Best: and a second network (minutes)"),
+    }
+
+
+def wrong_effort(effort: str, method: str, preset: str) -> str:
+    """Why a method can't be trained with an effort, and what to choose instead; else empty."""
+    if effort != "best" or not METHODS[method].runs_on_images(preset):
+        return ""
+    return _(
+        "The best effort adds a second network to an adapter on the frozen model: under Advanced, "
+        "set Effort to «{effort}», or choose another method and FewShotSeg's own settings."
+    ).format(effort=effort_titles()["default"])
+
+
 def preset_titles() -> dict[str, str]:
     """Whose settings of the training."""
     return {"own": _("FewShotSeg's own (recommended)"), "published": _("As published (slow)")}

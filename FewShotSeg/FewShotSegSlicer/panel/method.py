@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import MethodRow
-from ..machine.methods import AUTO, decoder_titles, features_of, preset_titles
+from ..machine.methods import AUTO, decoder_titles, effort_titles, features_of, preset_titles
 from ..messages import tooltip
 from .tools import current_id, fill_combo, gate
 
@@ -39,6 +39,7 @@ class MethodChoice:
             (ui.methodCombo, self.on_method),
             (ui.decoderCombo, lambda index: self.choose("decoder", ui.decoderCombo)),
             (ui.presetCombo, lambda index: self.choose("preset", ui.presetCombo)),
+            (ui.effortCombo, lambda index: self.choose("effort", ui.effortCombo)),
             (ui.featuresCombo, lambda index: self.choose("features", ui.featuresCombo)),
             (ui.modalityCombo, lambda index: self.choose("modality", ui.modalityCombo)),
         ):
@@ -60,6 +61,7 @@ class MethodChoice:
         ui.methodLabel.setToolTip(_("Open Advanced to choose another method."))
         self._refresh_decoder(row)
         fill_combo(ui.presetCombo, list(preset_titles().items()), parameters.preset)
+        fill_combo(ui.effortCombo, list(effort_titles().items()), parameters.effort)
         published = parameters.preset == "published"
         fill_combo(ui.featuresCombo, feature_levels(), features_of(parameters))
         gate(

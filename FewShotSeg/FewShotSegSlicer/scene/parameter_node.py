@@ -8,6 +8,7 @@ from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
 from FewShotSegLib.core.method_catalog import DECODERS, METHODS, PRESETS
+from FewShotSegLib.core.options import EFFORTS
 
 
 @parameterNodeWrapper
@@ -26,6 +27,7 @@ class FewShotSegParameterNode:
     preset: Annotated[str, Choice(list(PRESETS))] = "own"
     features: Annotated[str, Choice(["multi", "last"])] = "multi"
     modality: Annotated[str, Choice(["auto", "CT", "MR"])] = "auto"
+    effort: Annotated[str, Choice(list(EFFORTS))] = "default"
     epochs: Annotated[int, WithinRange(0, 2000)] = 0
     learningRate: Annotated[float, WithinRange(0.0, 1.0)] = 0.0
     seed: Annotated[int, WithinRange(0, 2147483647)] = 0
