@@ -167,11 +167,9 @@ def _seconds(
             guess = features * ON_IMAGES * (BACKWARD if method.trains_backbone else 1.0)
         guess *= method.cost
         parts.append(part(training.speed_key, training.speed_unit(supports), guess))
-        if training.second is not None:
-            guess = features * ON_IMAGES * BACKWARD * METHODS[COMPANION_METHOD].cost
-            parts.append(
-                part(training.second.speed_key, training.second.speed_unit(supports), guess)
-            )
+        if (second := training.second) is not None:
+            guess = features * ON_IMAGES * BACKWARD * METHODS[second.method].cost
+            parts.append(part(second.speed_key, second.speed_unit(supports), guess))
     return sum(seconds for seconds, _m in parts), max(parts[1:])[1]
 
 
