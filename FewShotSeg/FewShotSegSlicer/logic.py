@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
 from FewShotSegLib.core.errors import InputError
-from FewShotSegLib.core.job_protocol import DevicesJob, DownloadJob, ImportJob
+from FewShotSegLib.core.job_protocol import AddJob, DevicesJob, DownloadJob, ImportJob
 from FewShotSegLib.core.requirements import missing_packages
 
 from .console import ConsoleApi
@@ -26,6 +26,8 @@ from .interface.rows import (
     Listener,
     LogLine,
     MethodRow,
+    ModelAsks,
+    ModelQuestion,
     ModelRow,
     Result,
     StructureRow,
@@ -181,6 +183,26 @@ class FewShotSegLogic(
         model_id = self.session.models.add(entry_path)
         self._tell(Changed("models"))
         return model_id
+
+    def addModel(self, path: str, answers: Mapping[str, str] | None = None) -> None:
+        # Absolute: the background process works in another folder.
+        job = AddJob(str(Path(path).expanduser().absolute()), dict(answers or {}))
+        result: dict[str, Any] = {}
+
+        def read(folder: Path) -> None:
+            result.update(read_result(folder))
+
+        def done() -> End:
+            found = tuple(result["found"])
+            if result["id"] is None:
+                questions = tuple(ModelQuestion(**question) for question in result["questions"])
+                self._tell(ModelAsks(job.path, found, job.answers, questions))
+                return End("add", "finished", _("There is more to be said of this model."))
+            self.setModel(result["id"])
+            added = _("«{m}» is added. {found}")
+            return End("add", "finished", added.format(m=result["id"], found=" ".join(found)))
+
+        self._start(PlainRun("add", job, done, read))
 
     def removeModel(self, model_id: str) -> None:
         self.session.models.remove(model_id)

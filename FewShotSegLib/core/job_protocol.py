@@ -196,7 +196,19 @@ class ImportJob:
     file: str
 
 
-Job = TrainJob | SegmentJob | DevicesJob | PhantomsJob | DownloadJob | ImportJob
+@dataclass(frozen=True)
+class AddJob:
+    """Make a model of another program's files usable: a folder, or a file; ``path`` stays.
+
+    Attributes:
+        answers: fields of ``core.model_answers.Answers`` by name.
+    """
+
+    path: str
+    answers: dict[str, str] = field(default_factory=dict)
+
+
+Job = TrainJob | SegmentJob | DevicesJob | PhantomsJob | DownloadJob | ImportJob | AddJob
 KINDS: dict[str, type] = {
     "train": TrainJob,
     "segment": SegmentJob,
@@ -204,6 +216,7 @@ KINDS: dict[str, type] = {
     "phantoms": PhantomsJob,
     "download": DownloadJob,
     "import": ImportJob,
+    "add": AddJob,
 }
 
 
@@ -282,7 +295,7 @@ class _Head:
 
     OTHERS: ClassVar[bool] = True
     format: Annotated[int, Check(f"{FORMAT}", lambda n: n == FORMAT)]
-    kind: Literal["train", "segment", "devices", "phantoms", "download", "import"]
+    kind: Literal["train", "segment", "devices", "phantoms", "download", "import", "add"]
     caller: Annotated[int, Check("the id of a process", lambda n: 0 < n < 2**31)]
 
 

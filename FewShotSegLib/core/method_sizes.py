@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,9 @@ def sizing_arguments(architecture: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: see :func:`architecture_catalog.network_arguments`.
     """
-    arguments = network_arguments(architecture)
+    arguments = asdict(network_arguments(architecture))
     names = ARCHITECTURES[architecture["name"]].sized_by
-    return json.loads(json.dumps({name: getattr(arguments, name) for name in names}))
+    return json.loads(json.dumps({name: arguments[name] for name in names}))
 
 
 def sizes_of(architecture: Mapping[str, Any]) -> Mapping[str, Any] | None:

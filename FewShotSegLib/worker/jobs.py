@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from ..core.events import EventSink, make_event
 from ..core.job_protocol import (
     ADAPTER,
     RESULTS,
+    AddJob,
     DevicesJob,
     DownloadJob,
     ImportJob,
@@ -134,6 +135,19 @@ def _import(job: ImportJob, folder: Path, events: EventSink, cancel: Cancel) -> 
 
     path = import_weights(job.model, job.file, events, cancel)
     return write_result(folder, "import", path=str(path))
+
+
+@run_job.register
+def _add(job: AddJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    from ..models.formats.adding import Unanswered, add_model
+
+    events(make_event("phase", phase="add", total=None))
+    try:
+        added = add_model(job.path, **job.answers)
+    except Unanswered as open_:
+        questions = [asdict(question) for question in open_.questions]
+        return write_result(folder, "add", id=None, found=list(open_.facts), questions=questions)
+    return write_result(folder, "add", id=added.id, found=list(added.facts), questions=[])
 
 
 def _runtime(job: TrainJob | SegmentJob, events: EventSink, cancel: Cancel) -> Runtime:

@@ -196,6 +196,12 @@ class ReadingTest(FilesCase):
             "--model Tiny-3d_fullres takes it.",
         ):
             self.assertIn(words, ran.out)
+        for arguments in ([], ["--json"], ["Tiny-3d_fullres"]):
+            listed = run("models", *arguments)
+            self.assertEqual(listed.status, 0, listed.err)
+            self.assertIn("Tiny-3d_fullres", listed.out)
+        self.assertEqual(run("remove", "Tiny-3d_fullres").status, 0)
+        self.assertEqual(self.left(), {"SHA256SUMS"} & self.left())
 
 
 class AskingTest(FilesCase):

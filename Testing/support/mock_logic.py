@@ -6,6 +6,7 @@ show it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -169,6 +170,11 @@ class MockLogic:
     def addCheckpoint(self, entry_path: str) -> str:
         self._call("addCheckpoint", entry_path)
         return "abdomen"
+
+    def addModel(self, path: str, answers: Mapping[str, str] | None = None) -> None:
+        self._call("addModel", path, dict(answers or {}))
+        self.task = "add"
+        self.go_on(0.0, "Starting")
 
     def downloadModel(self, model_id: str) -> None:
         self._call("downloadModel", model_id)

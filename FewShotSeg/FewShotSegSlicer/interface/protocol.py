@@ -6,7 +6,7 @@ Names of methods follow Slicer, whose Python console is where they are called fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .rows import (
@@ -54,6 +54,11 @@ class LogicProtocol(Protocol):
     def setModel(self, model_id: str) -> None: ...
     def addCheckpoint(self, entry_path: str) -> str:
         """Copy a registry entry (.json) and its weights into the user's folder; returns the id."""
+        ...
+
+    def addModel(self, path: str, answers: Mapping[str, str] | None = None) -> None:
+        """Start the task ``add``: a model as another program left it, a folder or a file, which
+        stays as it is. The new model is chosen; or ``ModelAsks`` comes, and nothing was added."""
         ...
 
     def downloadModel(self, model_id: str) -> None:

@@ -274,7 +274,7 @@ class Estimate:
 
 # --- a task -------------------------------------------------------------------------------------
 
-TaskKind = Literal["train", "segment", "devices", "download", "import", "phantoms"]
+TaskKind = Literal["train", "segment", "devices", "download", "import", "add", "phantoms"]
 EndState = Literal["finished", "cancelled", "failed", "crashed", "not started"]
 
 
@@ -347,5 +347,34 @@ class LogLine:
     text: str
 
 
-Notice = Changed | Progress | Epoch | End | LogLine
+@dataclass(frozen=True)
+class ModelQuestion:
+    """What the files of a model to be added don't tell.
+
+    Attributes:
+        answer: the name of what is asked for. text: a sentence on what is unknown.
+        example: an answer that could be right.
+    """
+
+    answer: str
+    text: str
+    example: str
+
+
+@dataclass(frozen=True)
+class ModelAsks:
+    """A model can't be added before a person has said what its files don't; comes before ``End``.
+
+    Attributes:
+        path: of its files. found: what they tell, a sentence each.
+        answers: what was said already. questions: what is to be asked.
+    """
+
+    path: str
+    found: tuple[str, ...]
+    answers: Mapping[str, str]
+    questions: tuple[ModelQuestion, ...]
+
+
+Notice = Changed | Progress | Epoch | End | LogLine | ModelAsks
 Listener = Callable[[Notice], None]

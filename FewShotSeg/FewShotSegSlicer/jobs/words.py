@@ -36,6 +36,7 @@ def phase_text(phase: str) -> str:
         "load": _("Loading the result"),
         "download": _("Downloading"),
         "import": _("Importing"),
+        "add": _("Reading the model"),
         "phantoms": _("Making patients"),
         "stopping": _("Stopping"),
     }

@@ -23,6 +23,11 @@ def choose_folder(parent: Any, title: str) -> str:
     return qt.QFileDialog.getExistingDirectory(parent, title, "")
 
 
+def ask_text(parent: Any, title: str, question: str, proposal: str) -> str:
+    """A line of text; empty if the person thought better of it."""
+    return qt.QInputDialog.getText(parent, title, question, qt.QLineEdit.Normal, proposal)
+
+
 def choose_color(parent: Any, color: Sequence[float]) -> tuple[float, float, float] | None:
     """Red, green and blue in 0..1; None if the person thought better of it."""
     chosen = qt.QColorDialog.getColor(qt.QColor(*(round(255 * value) for value in color)), parent)

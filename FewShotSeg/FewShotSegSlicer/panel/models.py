@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -11,17 +12,21 @@ from FewShotSegLib.core.plain_text import printable
 from FewShotSegLib.core.quantities import bytes_text
 
 from ..interface.protocol import LogicProtocol
-from ..interface.rows import DeviceRow, End, ModelRow, Progress
+from ..interface.rows import DeviceRow, End, ModelAsks, ModelRow, Progress
 from ..machine.packages import describe_packages, install_packages
 from ..messages import agree, tooltip
-from .dialogs import open_file
+from .dialogs import ask_text, choose_folder, open_file
 from .progress import TaskView
 from .tools import Hint, busy_with, current_id, fill_combo, gate, reporting, section_title
 
 MODEL_LETTERS = 40
 """Of an entry of the list of models, which is as wide as the panel."""
-FETCHING = ("download", "import")
+FETCHING = ("download", "import", "add")
 """The tasks that bring weights to this computer."""
+
+
+OTHERS_JSON = ("plans.json", "dataset.json", "metadata.json", "inference.json")
+"""Files of JSON that stand for the folder that they are in; any other is a registry entry."""
 
 
 class ModelsSection:
@@ -31,6 +36,7 @@ class ModelsSection:
         self.ui, self.logic = ui, logic
         self.hint = Hint(ui.modelHintIcon, ui.modelHint)
         self._failure = ""
+        self._asks: ModelAsks | None = None
         self.task = TaskView(ui.modelProgress, ui.cancelModelButton, None, logic)
         ui.modelCombo.connect("activated(int)", self.on_model)
         ui.deviceCombo.connect("activated(int)", self.on_device)
@@ -38,7 +44,8 @@ class ModelsSection:
         ui.downloadButton.connect("clicked()", self.on_download)
         ui.importButton.connect("clicked()", self.on_import)
         ui.removeModelButton.connect("clicked()", self.on_remove)
-        ui.addCheckpointButton.connect("clicked()", self.on_add_checkpoint)
+        ui.addCheckpointButton.connect("clicked()", self.on_add_file)
+        ui.addModelFolderButton.connect("clicked()", self.on_add_folder)
         ui.installButton.connect("clicked()", self.on_install)
 
     def current(self) -> ModelRow | None:
@@ -117,6 +124,16 @@ class ModelsSection:
         elif not remove and not model.installed:
             remove = _("There are no weights to remove.")
         gate(self.ui.removeModelButton, remove, _("Delete the weights from this computer."))
+        tip = _(
+            "Add a model of your own from its file: weights as their training left them, or a "
+            "registry entry (.json) with the weights beside it."
+        )
+        gate(self.ui.addCheckpointButton, busy, tip)
+        tip = _(
+            "Add a model of your own as its training left it: the result folder of nnU-Net, for "
+            "example. The folder is only read."
+        )
+        gate(self.ui.addModelFolderButton, busy, tip)
 
     def _refresh_estimate(self) -> None:
         parts = []
@@ -142,6 +159,27 @@ class ModelsSection:
             self._failure = end.message
             self.hint.show(self._failure, "error")
             self.ui.advancedSection.collapsed = self.ui.modelSection.collapsed = False
+        if end.kind == "add" and self._asks is not None:
+            asks, self._asks = self._asks, None
+            # The task has to be over: a dialog holds this call up, and its answer begins the next.
+            qt.QTimer.singleShot(0, lambda: self.ask(asks))
+
+    def on_asks(self, asks: ModelAsks) -> None:
+        """Something is to be said of a model, once its task has ended."""
+        self._asks = asks
+
+    def ask(self, asks: ModelAsks) -> None:
+        """Ask, one after the other, and try again; an empty answer gives it up."""
+        answers = dict(asks.answers)
+        title = _("Add a model")
+        for question in asks.questions:
+            text = "\n".join((*asks.found, "", question.text))
+            answer = ask_text(self.ui.modelSection, title, printable(text), question.example)
+            if not answer or not answer.strip():
+                return
+            answers[question.answer] = answer.strip()
+        with reporting():
+            self.logic.addModel(asks.path, answers)
 
     def on_model(self, _index: int = 0) -> None:
         """A person chose a model."""
@@ -202,14 +240,27 @@ class ModelsSection:
             with reporting():
                 self.logic.removeModel(model.id)
 
-    def on_add_checkpoint(self) -> None:
-        """Add a registry entry of the user's own."""
-        title = _("Add a checkpoint: its registry entry")
-        path = open_file(self.ui.modelSection, title, _("Registry entries (*.json)"))
+    def on_add_file(self) -> None:
+        """Add a model of the user's own, of a registry entry or another program's file."""
+        title = _("Add a model: its file, or its registry entry")
+        filters = _("Models (*.json *.pt *.pth *.safetensors);;All files (*)")
+        path = open_file(self.ui.modelSection, title, filters)
+        if not path:
+            return
+        self._failure = ""
+        with reporting():
+            if path.lower().endswith(".json") and Path(path).name not in OTHERS_JSON:
+                self.logic.setModel(self.logic.addCheckpoint(path))
+            else:
+                self.logic.addModel(path)
+
+    def on_add_folder(self) -> None:
+        """Add a model of the user's own, of a folder that another program left."""
+        path = choose_folder(self.ui.modelSection, _("Add a model: the folder of its training"))
         if path:
             self._failure = ""
             with reporting():
-                self.logic.setModel(self.logic.addCheckpoint(path))
+                self.logic.addModel(path)
 
     def on_install(self) -> None:
         """Say what would be installed and how large it is; ask; install."""

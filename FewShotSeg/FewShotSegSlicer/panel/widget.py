@@ -11,7 +11,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from ..interface.protocol import LogicProtocol
-from ..interface.rows import Changed, End, Epoch, LogLine, Notice, Progress
+from ..interface.rows import Changed, End, Epoch, LogLine, ModelAsks, Notice, Progress
 from ..messages import make_plain
 from ..reloading import forget_library
 from .adapters import AdaptersSection
@@ -193,6 +193,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.refresh_soon()
             for section in (self.models, self.supports, self.adapters, self.segment):
                 section.on_progress(notice)
+        elif isinstance(notice, ModelAsks):
+            self.models.on_asks(notice)
         elif isinstance(notice, End):
             self._task_shown = ""
             self.refresh()

@@ -19,7 +19,7 @@ from ...core.limits import StrPath, require_path
 from ...core.model_answers import Answers, flag
 from ...core.model_entry import entry_fields
 from ..registry import find_model
-from .base import Format, Found, Open
+from .base import Format, Found, Open, Question
 from .known import FORMATS
 from .naming import file_stem
 
@@ -45,12 +45,12 @@ class Unanswered(InputError):
     """Something about a model can't be known from its files.
 
     Attributes:
-        facts: what was found, a sentence each.
+        facts: what was found, a sentence each. questions: what is asked for.
     """
 
-    def __init__(self, message: str, facts: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.facts = facts
+    def __init__(self, questions: tuple[Question, ...], facts: tuple[str, ...]) -> None:
+        super().__init__(" ".join(str(question) for question in questions))
+        self.questions, self.facts = questions, facts
 
 
 def add_model(path: StrPath, **answers: str | None) -> Added:
@@ -84,7 +84,7 @@ def add_model(path: StrPath, **answers: str | None) -> Added:
     found = kind.read(path, given)
     facts = (f"This is {kind.NAME}.", *found.facts)
     if isinstance(found, Open):
-        raise Unanswered(" ".join(str(question) for question in found.questions), facts)
+        raise Unanswered(found.questions, facts)
     return _install(found, given, facts)
 
 
