@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.expected import expected_sentences
+from ..core.rounds import rounds_text
 from ..core.size_prior import SizePrior
 from ..core.tables import text_table
 from ..core.trust import worst
@@ -37,6 +38,9 @@ def adapter_text(data: Mapping[str, Any]) -> str:
     header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", "note"]
     lines += [text_table(header, rows, " >>>>>"), "", "What to expect on a new volume:"]
     lines += [f"  {k}: {v}" if k else f"  {v}" for k, v in expected_sentences(data).items()]
+    rounds = rounds_text(data)
+    if rounds:
+        lines += ["", "Rounds, with the Dice to expect after each:", rounds]
     return "\n".join(lines)
 
 

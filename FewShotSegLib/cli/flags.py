@@ -160,9 +160,16 @@ def _add_adapt(add: Add) -> None:
     sub.add_argument(
         "--out",
         type=path_flag,
-        required=True,
         metavar="NAME.fseft",
-        help="the adapter file to write",
+        help="the adapter file to write (default with --continue: NAME-2.fseft, and so on)",
+    )
+    sub.add_argument(
+        "--continue",
+        dest="continue_from",
+        type=path_flag,
+        metavar="NAME.fseft",
+        help="begin with this adapter, for instance after a result of its was corrected: give its "
+        "supports and the new ones",
     )
     _add_structures(sub, "which to learn, and their label values (default: all annotated)")
     sub.add_argument(

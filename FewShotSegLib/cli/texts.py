@@ -33,6 +33,11 @@ are found by name.
 
   fewshotseg adapt --support ct1.nii.gz seg1.nii.gz --support ct2.nrrd seg2.seg.nrrd \\
       --structures 4=parotid_right,5=parotid_left --out parotids.fseft
+
+After a result was corrected it is one more support. Training goes on from the adapter:
+
+  fewshotseg adapt --continue parotids.fseft --support ct1.nii.gz seg1.nii.gz \\
+      --support ct2.nrrd seg2.seg.nrrd --support ct3.nii.gz ct3_corrected.nii.gz
 """
 SEGMENT = """\
 Segment volumes with a trained adapter. The result lies on the query's own grid; report.json beside

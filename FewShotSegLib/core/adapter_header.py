@@ -20,6 +20,7 @@ from .json_schema import Check, from_json
 from .limits import StrPath, require_path
 from .method_catalog import METHODS
 from .model_entry import Line, PreprocessingFields, Sha256
+from .rounds import Round
 from .size_prior import SizePrior
 
 FORMAT = 5
@@ -166,6 +167,7 @@ class AdapterHeader:
     expected: Expected | None = None
     evidence: EvidenceRecord | None = None
     companion: CompanionRecord | None = None
+    rounds: tuple[Round, ...] = ()
 
     def __post_init__(self) -> None:
         require_structures(self.structures, "'structures'")

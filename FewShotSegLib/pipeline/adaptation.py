@@ -43,22 +43,21 @@ from ..training.recipes import choose_tuning, image_learner
 from ..training.run import Run
 from ..training.size_penalty import SizeTarget
 from ..training.support_set import (
-    PreparedSupport,
     Support,
     SupportSet,
     choose_structures,
     prepare_support,
 )
 from ..training.validation import Subject
-from .adapter_file import TrainedAdapter, content_hash
+from .adapter_file import TrainedAdapter
 from .companion import add_companion
+from .continuing import ORIGINAL, continued, rounds_after, tell_missing
 from .expectation import WrittenAdapter, before_measuring, measure
 from .inputs import (
     PathLike,
     SupportLike,
     as_supports,
     as_volume,
-    choose_modality,
     name_of,
     paths_of,
     require_known,
@@ -66,6 +65,7 @@ from .inputs import (
     support_list,
     with_known_values,
 )
+from .recording import support_record, supports_modality, tell_notes
 from .runtime import Clock, Runtime
 from .trust import support_evidence
 
@@ -77,6 +77,7 @@ def adapt(
     *,
     query: PathLike | Volume | None = None,
     resume: bool = False,
+    continue_from: TrainedAdapter | PathLike | None = None,
     runtime: Runtime | None = None,
     **changes: Any,
 ) -> TrainedAdapter:
@@ -88,6 +89,8 @@ def adapt(
         options: what is trained and how; the recommended where not given.
         query: an unlabelled volume to train for jointly (eq. 3 as published).
         resume: go on from the checkpoint that an interrupted run left beside ``out``.
+        continue_from: an adapter to begin with, whose method, model and structures stay: a third
+            of the epochs is enough then. Give its supports too, or it may forget them.
         runtime: device, cache, progress, cancelling.
         changes: fields of :class:`AdaptOptions` in place of those of ``options``, and of
             ``TrainingSettings``: ``adapt(pairs, structures="4=liver", epochs=30)``.
@@ -104,6 +107,7 @@ def adapt(
     options, supports = AdaptOptions.of(options, **changes), support_list(supports)
     runtime = runtime or Runtime()
     clock = Clock(runtime.events)
+    before, options, whole = continued(continue_from, options)
     tuning = choose_tuning(options.method, options.decoder, options.preset)
     if tuning is not None and query is not None:
         raise InputError(
@@ -117,12 +121,15 @@ def adapt(
         require_no_input(out, [query, *paths_of(supports)])
         require_writable(out)
     known = None if options.model is None else find_model(options.model)
+    known = before.find_model(options.model) if before else known
     with clock.phase("read", len(supports)):
         given = _read(supports, query, options, runtime)
-    basis = _basis(given, known, tuning, options, runtime)
+    if before:
+        tell_missing(before, given.supports, runtime.events)
+    basis = _basis(given, known, tuning, options, runtime, before)
     learned = _prepare(given, basis, clock, runtime)
     run = Run(basis.source.device, options.seed, "train", runtime.events, runtime.check)
-    start = _start(basis, learned.supports, run)
+    start = _start(basis, learned.supports, run, before)
     target = None
     if given.query is not None:
         with clock.phase("features", 1):
@@ -130,12 +137,15 @@ def adapt(
             joint = query_for(given.query, found, basis.source, runtime.check)
             target = SizeTarget(joint, learned.priors)
     if out is not None:
-        run = replace(run, checkpoint=_checkpoint(out, resume, basis, learned, target))
+        run = replace(run, checkpoint=_checkpoint(out, resume, basis, learned, target, before))
     with clock.phase("train", options.training.epochs), _stoppable(start.learner, run):
         result = fit(start.learner, run, target)
     trained = _trained(given, basis, learned, start, result)
     trained.training["seconds"] = clock.seconds()
     trained.expected = before_measuring(options, len(given.supports), tuning is None)
+    if before:
+        trained.training[ORIGINAL] = whole.training.to_json()
+        trained.rounds = rounds_after(before, trained)
     file = None
     if out is not None:
         file = WrittenAdapter(out, trained)
@@ -143,8 +153,13 @@ def adapt(
             run.checkpoint.remove()
         runtime.events(make_event("result", kind="adapter", path=os.fspath(out)))
     if trained.expected.status == "unfinished":
-        subject = Subject(given.supports, learned.supports, options.training, result.epochs)
-        measure(trained, subject, partial(_start_fold, basis), basis.source, run, clock)
+        # Folds know nothing of what they hold out: they begin anew, and train as the first did.
+        epochs = whole.training.epochs if before else result.epochs
+        subject = Subject(given.supports, learned.supports, whole.training, epochs)
+        fresh = partial(_start_fold, replace(basis, options=whole))
+        measure(trained, subject, fresh, basis.source, run, clock)
+        if before:
+            trained.rounds = rounds_after(before, trained)
         if file is not None:
             file.update(run)
     if options.effort == "best":
@@ -221,7 +236,7 @@ def _read(
     volume = None
     if query is not None:
         volume = in_hounsfield(as_volume(query), modality, offset)
-    _tell_notes(pairs, volume, runtime)
+    tell_notes(pairs, volume, runtime)
     return _Given(pairs, choose_structures(pairs, wanted), volume)
 
 
@@ -231,17 +246,18 @@ def _basis(
     tuning: Tuning | None,
     options: AdaptOptions,
     runtime: Runtime,
+    before: TrainedAdapter | None,
 ) -> _Basis:
     """``known``: the model that was asked for, if any."""
-    modality = _modality(options.modality, given.supports, runtime)
+    modality = supports_modality(options.modality, given.supports, runtime)
     foundation = known or find_model(DEFAULT_MODELS[modality])
     if known is None:
         runtime.events(make_event("model", id=foundation.entry.id, modality=modality))
     require_known(modality, foundation)
     # Of the supports alone, and kept with the adapter: a query has the same spacing.
-    preprocessing = foundation.entry.preprocessing[modality].fitted(
-        [pair.volume.grid for pair in given.supports]
-    )
+    grids = [pair.volume.grid for pair in given.supports]
+    fitted = foundation.entry.preprocessing[modality].fitted(grids)
+    preprocessing = before.preprocessing if before else fitted
     if options.preset == "published":
         require_published(options.feature_levels, preprocessing.intensity)
     source = runtime.source(foundation, preprocessing)
@@ -264,8 +280,10 @@ def _prepare(given: _Given, basis: _Basis, clock: Clock, runtime: Runtime) -> _L
     return _Learned(supports, priors)
 
 
-def _start(basis: _Basis, supports: SupportSet, run: Run) -> _Start:
-    """An adapter (and the network below it) where its training begins."""
+def _start(
+    basis: _Basis, supports: SupportSet, run: Run, before: TrainedAdapter | None = None
+) -> _Start:
+    """An adapter (and the network below it) where its training begins: as ``before`` is."""
     options, foundation, tuning = basis.options, basis.foundation, basis.tuning
     prepared = supports.supports
     if tuning is None:
@@ -286,6 +304,10 @@ def _start(basis: _Basis, supports: SupportSet, run: Run) -> _Start:
         kind = image_learner(options.preset)
         learner = kind(network, prepared, options.training, basis.source.preprocessing)
     learner.begin(run)
+    if before:
+        # With the statistics that its parameters are for.
+        adapter.load_state_dict(before.adapter.state_dict())
+        return _Start(learner, adapter, channels, before.training.get("started_from_classes", {}))
     from_classes = {}
     for k, structure in enumerate(supports.structures):
         head = foundation.class_head(structure.name)
@@ -360,43 +382,20 @@ def _trained(
             "backbone_seconds": round(source.seconds, 3),
             "device": str(source.device),
         },
-        supports=[_provenance(support, prepared) for support, prepared in pairs],
+        supports=[support_record(support, prepared) for support, prepared in pairs],
         tuned=network.tuned_tensors() if isinstance(network, TunedNetwork) else {},
         decoder=options.chosen_decoder,
         evidence=None if basis.tuning else support_evidence(learned.supports, start.adapter),
     )
 
 
-def _modality(wanted: str, supports: Sequence[Support], runtime: Runtime) -> str:
-    chosen = choose_modality(wanted, [s.volume for s in supports])
-    if chosen == "MR" and any(float(s.volume.array.min()) < 0 for s in supports):
-        message = "Some supports have negative values; if they are CT, say --modality CT."
-        runtime.events(make_event("warning", message=message))
-    return chosen
-
-
-def _tell_notes(supports: Sequence[Support], query: Volume | None, runtime: Runtime) -> None:
-    """What was changed about the images while they were read."""
-    notes = [(f"Support {n}", s.volume.notes) for n, s in enumerate(supports, 1)]
-    notes += [("The query", query.notes)] if query is not None else []
-    for name, texts in notes:
-        for text in texts:
-            runtime.events(make_event("warning", message=f"{name}: {text}"))
-
-
-def _provenance(support: Support, prepared: PreparedSupport) -> dict[str, Any]:
-    """What may be reported of a support: nothing that names a patient."""
-    return {
-        "shape": list(support.volume.grid.shape),
-        "spacing_mm": [round(s, 4) for s in support.volume.grid.spacing],
-        "sizes_mm3": dict(prepared.sizes),
-        "cut_off": sorted(prepared.cut_off),
-        "content": content_hash(support.volume),
-    }
-
-
 def _checkpoint(
-    out: PathLike, resume: bool, basis: _Basis, learned: _Learned, target: SizeTarget | None
+    out: PathLike,
+    resume: bool,
+    basis: _Basis,
+    learned: _Learned,
+    target: SizeTarget | None,
+    before: TrainedAdapter | None,
 ) -> Checkpoint:
     """The checkpoint of this very training beside its result; one that is there goes, unless it
     is to be gone on from."""
@@ -410,6 +409,7 @@ def _checkpoint(
         "priors": {name: asdict(prior) for name, prior in learned.priors.items()},
         "query": target.query.features.key if target else None,
         "device": basis.source.device.type,
+        **({"before": before.content_sha256()} if before else {}),
     }
     digest.update(json.dumps(rest, default=repr, sort_keys=True).encode())
     checkpoint = Checkpoint(Path(f"{os.fspath(out)}.partial"), digest.hexdigest())

@@ -29,6 +29,9 @@ file's every byte with zeros in its own place (``checksums``), which older files
                        older files have none, nor those of white-box methods
 ``companion``          of an adapter trained with the best effort: ``method``, ``decoder``,
                        ``training`` and ``trained_parameters`` of the second network
+``rounds``             the trainings that led to it, its own the last: how many ``supports``, how
+                       many of them ``added``, ``epochs``, ``seconds`` and ``expected`` Dice by
+                       structure; absent where there was one alone
 =====================  ======================================================================
 
 Tensors are the adapter's by name and, with ``backbone.`` before it, whatever a white-box method
@@ -72,6 +75,7 @@ from ..core.errors import InputError, ModelError
 from ..core.expected import Expected
 from ..core.geometry import Volume
 from ..core.limits import StrPath
+from ..core.rounds import Round
 from ..core.size_prior import SizePrior
 from ..inference.evidence import Evidence
 from ..inference.tiles import select_levels
@@ -101,6 +105,7 @@ class TrainedAdapter:
         decoder: what it did to the decoder; None for adapters.
         expected: what Dice new volumes can be expected to have, or why that is not known; None in
             files of before it was measured.
+        rounds: the trainings that led to it, its own the last; empty where it is the first.
         evidence: what results are judged by; None in files of before, and of white-box methods.
         companion: a second network for the same structures, on the same images, whose
             probabilities are averaged with the adapter's; None but for the best effort.
@@ -127,6 +132,7 @@ class TrainedAdapter:
     expected: Expected | None = None
     evidence: Evidence | None = None
     companion: TrainedAdapter | None = None
+    rounds: list[Round] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """One line for people: without it a notebook shows every parameter."""
@@ -174,6 +180,7 @@ class TrainedAdapter:
             **({} if self.expected is None else {"expected": self.expected.to_json()}),
             **({} if self.evidence is None else {"evidence": self._evidence_counts()}),
             **({} if self.companion is None else {"companion": self.companion._as_companion()}),
+            **({"rounds": [one.to_json() for one in self.rounds]} if self.rounds else {}),
         }
 
     def _as_companion(self) -> dict[str, Any]:
@@ -209,6 +216,7 @@ class TrainedAdapter:
         data = self.metadata()
         data.pop("expected", None)
         data.pop("evidence", None)
+        data.pop("rounds", None)
         data["format"] = self._plain_format()
         for part in (data, data.get("companion", {"training": {}})):
             part["training"] = {k: v for k, v in part["training"].items() if k not in MEASURED}
@@ -321,6 +329,7 @@ class TrainedAdapter:
             network=data["model"].get("network"),
             expected=header.expected,
             evidence=evidence,
+            rounds=list(header.rounds),
         )
         if header.companion is not None and second_adapter is not None:
             trained.companion = replace(

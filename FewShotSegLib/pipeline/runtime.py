@@ -78,6 +78,12 @@ class Clock:
     def phase(self, name: str, total: int | None) -> Iterator[None]:
         """One phase; the seconds of phases of one name add up."""
         self.events(make_event("phase", phase=name, total=total, **self._about))
+        with self.timed(name):
+            yield
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """The same of what is too short to be announced."""
         start = time.perf_counter()
         yield
         self.times[name] = round(self.times.get(name, 0) + time.perf_counter() - start, 3)

@@ -180,7 +180,7 @@ def segment(
             if refined is not scores:
                 scores = refined
                 masks = _masks(averaged(scores, second), volume, trained, options)
-    with clock.phase("judge", None):
+    with clock.timed("judge"):
         both = (first, scores)
         signals = find_signals(trained, features, both, source.device, runtime.check)
     scores = averaged(scores, second)

@@ -71,6 +71,7 @@ class WholeJob(CommandTestCase):
         for out in (self.folder, self.folder / "new"):
             self.segmented(out, *queries)
             names = ["query_seg.nii.gz", "report.json", "second.x_seg.nii.gz"]
+            names += ["volumes.csv", "volumes.html"]
             self.assertEqual(sorted(p.name for p in out.iterdir() if p.is_file()), names)
             report = json.loads((out / "report.json").read_text(encoding="utf-8"))
             self.assertEqual(sorted(report["results"]), [names[0], names[2]])
@@ -94,7 +95,8 @@ class WholeJob(CommandTestCase):
         self.assertEqual(ran.status, 2)
         self.assertEqual(
             sorted(os.listdir(self.folder / "out")),
-            ["query_seg.nii.gz", "report.json", "support0_seg.nii.gz"],
+            ["pictures", "query_seg.nii.gz", "report.json", "support0_seg.nii.gz"]
+            + ["volumes.csv", "volumes.html"],
         )
         notes = [line for line in ran.err.splitlines() if "bad.nii.gz was left out" in line]
         self.assertEqual(len(notes), 1)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 from typing import Any
 
+from ...core.adapter_header import EXTENSION
+from ...core.errors import InputError
 from ...core.events import EventSink, make_event
 from .common import adapt_options, make_runtime, say
 
@@ -19,6 +23,9 @@ def adapt_command(args: argparse.Namespace, sink: EventSink) -> int:
         args.complete |= event["event"] == "result"
         sink(event)
 
+    if args.out is None and args.continue_from is None:
+        raise InputError("Say --out NAME.fseft, the adapter file to write.")
+    args.out = args.out or next_name(args.continue_from)
     args.complete = False  # what a stop from now on leaves, for its message
     trained = adapt(
         [tuple(pair) for pair in args.support],
@@ -26,10 +33,26 @@ def adapt_command(args: argparse.Namespace, sink: EventSink) -> int:
         adapt_options(args),
         query=args.query,
         resume=args.resume,
+        continue_from=args.continue_from,
         runtime=make_runtime(args, listen),
     )
     say(args, adapter_text(trained.metadata()) + f"\n\n{args.out}")
     return 0
+
+
+def next_name(path: str) -> str:
+    """Where an adapter that is gone on with is written: ``NAME-2.fseft``, then ``NAME-3.fseft``;
+    the first that is not there, so that none is lost."""
+    stem = path.removesuffix(EXTENSION)
+    name, dash, number = stem.rpartition("-")
+    first = 2
+    if dash and number.isdecimal():
+        stem, first = name, int(number) + 1
+    return next(
+        found
+        for count in itertools.count(first)
+        if not os.path.lexists(found := f"{stem}-{count}{EXTENSION}")
+    )
 
 
 def inspect_command(args: argparse.Namespace, sink: EventSink) -> int:

@@ -1,0 +1,42 @@
+"""What is said of the supports that were read: to a person, and in the adapter's file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.events import make_event
+from ..core.geometry import Volume
+from ..training.support_set import PreparedSupport, Support
+from .adapter_file import content_hash
+from .inputs import choose_modality
+from .runtime import Runtime
+
+
+def supports_modality(wanted: str, supports: Sequence[Support], runtime: Runtime) -> str:
+    """What the supports are, by :func:`choose_modality`; odd values of MR are a warning."""
+    chosen = choose_modality(wanted, [s.volume for s in supports])
+    if chosen == "MR" and any(float(s.volume.array.min()) < 0 for s in supports):
+        message = "Some supports have negative values; if they are CT, say --modality CT."
+        runtime.events(make_event("warning", message=message))
+    return chosen
+
+
+def tell_notes(supports: Sequence[Support], query: Volume | None, runtime: Runtime) -> None:
+    """What was changed about the images while they were read."""
+    notes = [(f"Support {n}", s.volume.notes) for n, s in enumerate(supports, 1)]
+    notes += [("The query", query.notes)] if query is not None else []
+    for name, texts in notes:
+        for text in texts:
+            runtime.events(make_event("warning", message=f"{name}: {text}"))
+
+
+def support_record(support: Support, prepared: PreparedSupport) -> dict[str, Any]:
+    """What may be reported of a support: nothing that names a patient."""
+    return {
+        "shape": list(support.volume.grid.shape),
+        "spacing_mm": [round(s, 4) for s in support.volume.grid.spacing],
+        "sizes_mm3": dict(prepared.sizes),
+        "cut_off": sorted(prepared.cut_off),
+        "content": content_hash(support.volume),
+    }

@@ -1,0 +1,86 @@
+"""A simulated clinician: one annotated volume, then the result on a next one corrected, and so on.
+
+    python Testing/benchmarks/loop.py OPENKBP/dev --structures 4=parotid_right,5=parotid_left \
+        --rounds 5 --queries 6 --cache FOLDER
+
+The reference stands for the correction. Each round adds a volume, goes on from the adapter of the
+round before (``adapt --continue``), and segments the same unseen patients. Printed are the seconds
+of waiting for the adapter (reading, features, training) and for its result on the next volume, the
+Dice on the unseen patients, that of an adapter trained anew on the same supports, and its seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from FewShotSegLib.core.annotation import dice
+from FewShotSegLib.core.options import AdaptOptions
+from FewShotSegLib.core.tables import text_table
+from FewShotSegLib.io.pairs import Pair, find_pairs
+from FewShotSegLib.pipeline import Runtime, adapt, read_support, segment
+from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
+
+
+def main() -> None:
+    """Run the rounds and print them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--structures", required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--queries", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cache", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pairs = find_pairs(args.data)
+    chosen = random.Random(args.seed).sample(pairs, args.rounds + 1 + args.queries)
+    supports, unseen = chosen[: args.rounds + 1], chosen[args.rounds + 1 :]
+    runtime, current = Runtime("cpu", args.cache), None
+    rows = []
+    for number in range(1, args.rounds + 1):
+        given = [(p.image, p.segmentation) for p in supports[:number]]
+        options = AdaptOptions(structures=args.structures, seed=args.seed, validate=False)
+        start = time.monotonic()
+        current = adapt(given, None, options, continue_from=current, runtime=runtime)
+        waited = time.monotonic() - start
+        segment(current, supports[number].image, runtime=runtime)
+        corrected = time.monotonic() - start - waited
+        found = _mean_dice(current, unseen, runtime)
+        fresh, anew = current, waited
+        if number > 1:
+            start = time.monotonic()
+            fresh = adapt(given, None, options, runtime=runtime)
+            anew = time.monotonic() - start
+        times = (f"{waited:.0f}", f"{corrected:.0f}", f"{anew:.0f}")
+        values = (f"{found:.3f}", f"{_mean_dice(fresh, unseen, runtime):.3f}")
+        rows.append((str(number), *times[:2], values[0], times[2], values[1]))
+        print(*rows[-1], flush=True)
+    header = ["round", "s to the adapter", "s to the result", "Dice", "s anew", "Dice anew"]
+    print(text_table(header, rows, ">>>>>>"))
+
+
+def _mean_dice(adapter: TrainedAdapter, unseen: Sequence[Pair], runtime: Runtime) -> float:
+    """Over unseen patients and structures that they show."""
+    values = []
+    for pair in unseen:
+        truth = read_support(pair.image, pair.segmentation, adapter.structures).annotation
+        masks = segment(adapter, pair.image, runtime=runtime).masks
+        for structure in adapter.structures:
+            mask = truth.mask(structure.name)
+            if mask is not None and mask.any():
+                values.append(dice(mask, masks[structure.name]))
+    return float(np.mean(values))
+
+
+if __name__ == "__main__":
+    main()
