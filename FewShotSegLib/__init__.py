@@ -24,7 +24,8 @@ _PUBLIC = {
     "segment_each": ".pipeline",
     "read_support": ".pipeline",
     "Segmentation": ".pipeline",
-    "evaluate": ".evaluation.metrics",
+    "evaluate": ".evaluation.comparing",
+    "Runtime": ".pipeline",
     "add_model": ".models.formats",
     "TrainedAdapter": ".pipeline.adapter_file",
     "AdaptOptions": ".core.options",
@@ -44,3 +45,8 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name], __name__), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """What a notebook offers: the public names, which are loaded when they are first used."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

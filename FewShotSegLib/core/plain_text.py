@@ -11,6 +11,7 @@ import html
 import os
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -71,6 +72,17 @@ def indented(text: str) -> str:
 def markdown(text: str) -> str:
     """The text as Markdown that shows just this, in a cell of a table too."""
     return html.escape(re.sub(r"([\\`*\[\]|])", r"\\\1", printable(text, lines=False)), quote=False)
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table that a notebook shows, whatever is in its cells."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        texts = (html.escape(printable(cell, lines=False)) for cell in cells)
+        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def _is_seen(char: str) -> bool:

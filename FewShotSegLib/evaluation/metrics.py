@@ -224,6 +224,13 @@ def format_table(scores: Mapping[str, Scores]) -> str:
     The last line has the mean of what was scored, if that is more than one structure. A structure
     that was missed makes the mean HD95 infinite: without it, a miss would improve the mean.
     """
+    header, rows = table_cells(scores)
+    scored = [s for s in scores.values() if s.scored]
+    return text_table(header, rows, " >>>>>>", footers=1 if len(scored) > 1 else 0)
+
+
+def table_cells(scores: Mapping[str, Scores]) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of :func:`format_table`."""
     header = ["structure", "Dice", "HD95 mm", "surface Dice", "ml", "reference ml", "error", "note"]
     rows = [
         [
@@ -244,7 +251,7 @@ def format_table(scores: Mapping[str, Scores]) -> str:
         for field, digits in (("dice", ".3f"), ("hd95_mm", ".1f"), ("surface_dice", ".3f")):
             mean.append(_text(sum(getattr(s, field) for s in scored) / len(scored), digits))
         rows.append(mean + [""] * (len(header) - len(mean)))
-    return text_table(header, rows, " >>>>>>", footers=1 if len(scored) > 1 else 0)
+    return header, rows
 
 
 def _scores(

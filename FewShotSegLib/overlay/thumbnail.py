@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.image import imsave
@@ -23,12 +24,15 @@ _QUALITY = 82
 
 
 def draw_thumbnail(
-    image: Volume, masks: Mapping[str, np.ndarray], structures: Sequence[Structure]
+    image: Volume,
+    masks: Mapping[str, np.ndarray],
+    structures: Sequence[Structure],
+    kind: str = "jpg",
 ) -> bytes:
-    """A JPEG of the slices that show most of most structures, as a radiologist reads them.
+    """A picture of the slices that show most of most structures, as a radiologist reads them.
 
     Args:
-        masks: by structure name, (i, j, k) bool on the image's grid.
+        masks: by structure name, (i, j, k) bool on the image's grid. kind: ``jpg`` or ``png``.
     """
     orientation = orientation_of(image.grid)
     views = make_views(image, list(masks.values()), orientation, _STEEPNESS)
@@ -52,7 +56,8 @@ def draw_thumbnail(
     row = np.concatenate([panes[0], gap, panes[1], gap, panes[2]], 1)
     stream = io.BytesIO()
     picture = (row * 255).round().astype(np.uint8)
-    imsave(stream, picture, format="jpg", pil_kwargs={"quality": _QUALITY})
+    how: dict[str, Any] = {"pil_kwargs": {"quality": _QUALITY}} if kind == "jpg" else {}
+    imsave(stream, picture, format=kind, **how)
     return stream.getvalue()
 
 

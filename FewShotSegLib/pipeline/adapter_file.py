@@ -43,6 +43,7 @@ have ``companion.`` before what they would be called in a file of its own.
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -72,9 +73,10 @@ from ..core.annotation import Structure
 from ..core.atomic import replacing
 from ..core.checksums import write_sealed
 from ..core.errors import InputError, ModelError
-from ..core.expected import Expected
+from ..core.expected import UNKNOWN, Expected
 from ..core.geometry import Volume
 from ..core.limits import StrPath
+from ..core.plain_text import html_table
 from ..core.rounds import Round
 from ..core.size_prior import SizePrior
 from ..inference.evidence import Evidence
@@ -147,6 +149,17 @@ class TrainedAdapter:
 
     def _methods(self) -> str:
         return self.method + (f" and {self.companion.method}" if self.companion else "")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the structures with the Dice to expect, and the rounds."""
+        said = {} if self.expected is None else self.expected.sentences()
+        rows = [
+            [s.name, str(s.value), f"{self.priors[s.name].mean / 1000:.1f}",
+             said.get(s.name, said.get("", UNKNOWN))]
+            for s in self.structures
+        ]  # fmt: skip
+        table = html_table(["structure", "label", "mean ml", "on a new volume"], rows)
+        return f"<p>{html.escape(repr(self))}</p>{table}"
 
     @property
     def levels(self) -> tuple[int, ...]:

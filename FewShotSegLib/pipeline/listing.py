@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..overlay.contact_sheet import FAILED, MARK, Card, Line, contact_sheet
 from ..overlay.thumbnail import draw_thumbnail
 from .adapter_file import TrainedAdapter
 from .batch import Outcome
-from .inputs import PathLike, as_volume
+from .inputs import PathLike
 from .report import NAME as REPORT
 from .report import read_reports
 from .runtime import Runtime
@@ -61,9 +60,9 @@ class Listing:
             self._failed[key] = outcome
         elif self.pictures and outcome.result is not None:
             try:
-                # A file may not say what it is; the adapter knows.
-                volume = replace(as_volume(outcome.query), modality=trained.modality)
-                picture = draw_thumbnail(volume, outcome.result.masks, trained.structures)
+                result = outcome.result
+                assert result.image is not None  # every new one has it
+                picture = draw_thumbnail(result.image, result.masks, trained.structures)
                 with replacing(self._picture(key)) as partial:
                     partial.write_bytes(picture)
             except (FewShotSegError, ValueError) as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ..core.geometry import Grid, Volume
 from ..core.limits import require_path
 from ..core.model_folders import own_folder
 from ..core.options import SegmentOptions
+from ..core.plain_text import html_table
+from ..core.quantities import ml_text
 from ..core.settings import RefinementSettings, TrainingSettings
 from ..core.size_prior import override_priors
 from ..inference.prediction import (
@@ -78,6 +81,7 @@ class Segmentation:
         report: what ``report.json`` says of it.
         uncertainty: (i, j, k) uint8 from 0 to 100, where a probability is one half; None unless
             asked for.
+        image: the query, for the picture that a notebook shows.
     """
 
     structures: list[Structure]
@@ -87,6 +91,7 @@ class Segmentation:
     grid: Grid
     report: dict[str, Any] = field(default_factory=dict)
     uncertainty: np.ndarray | None = None
+    image: Volume | None = None
 
     def __repr__(self) -> str:
         """One line for people: without it a notebook shows every array."""
@@ -96,6 +101,28 @@ class Segmentation:
         )
         shape = " x ".join(map(str, self.grid.shape))
         return f"<{type(self).__name__}: {', '.join(parts)}; {shape} voxels>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the picture, and each structure with its verdict."""
+        header, rows = ["structure", "ml", "verdict", "expected Dice", "reasons"], []
+        for name, mask in self.masks.items():
+            trust = self.report.get("structures", {}).get(name, {}).get("trust", {})
+            dice, ml = trust.get("dice"), np.count_nonzero(mask) * self.grid.voxel_volume / 1000
+            rows.append(
+                [name, ml_text(ml), trust.get("verdict", ""), "" if dice is None else f"{dice:.2f}",
+                 "; ".join(trust.get("reasons", ()))]
+            )  # fmt: skip
+        data = base64.b64encode(self._repr_png_() or b"").decode()
+        picture = f'<img alt="" src="data:image/png;base64,{data}">' if data else ""
+        return picture + html_table(header, rows)
+
+    def _repr_png_(self) -> bytes | None:
+        """The three planes that show most of the structures; None without the image."""
+        if self.image is None:
+            return None
+        from ..overlay.thumbnail import draw_thumbnail  # loads matplotlib
+
+        return draw_thumbnail(self.image, self.masks, self.structures, "png")
 
     @property
     def labels(self) -> np.ndarray:
@@ -192,6 +219,7 @@ def segment(
         probabilities=_probabilities(scores, placement, trained) if options.probabilities else {},
         grid=volume.grid,
         uncertainty=original_uncertainty(scores, placement) if options.uncertainty else None,
+        image=replace(volume, modality=trained.modality),
     )
     runtime.check()
     like = None if isinstance(query, Volume) else query
