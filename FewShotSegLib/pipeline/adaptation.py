@@ -109,17 +109,7 @@ def adapt(
     clock = Clock(runtime.events)
     before, options, whole = continued(continue_from, options)
     tuning = choose_tuning(options.method, options.decoder, options.preset)
-    if tuning is not None and query is not None:
-        raise InputError(
-            "A query is trained for jointly on stored features, which the method "
-            f"'{options.method}' does not have here. Train without it: 'segment' refines what is "
-            "on the features."
-        )
-    if out is not None:
-        require_adapter_name(require_path(out))
-        require_path(f"{os.fspath(out)}.partial")
-        require_no_input(out, [query, *paths_of(supports)])
-        require_writable(out)
+    _require_usable(out, query, supports, None if tuning is None else options.method)
     known = None if options.model is None else find_model(options.model)
     known = before.find_model(options.model) if before else known
     with clock.phase("read", len(supports)):
@@ -167,6 +157,30 @@ def adapt(
         if file is not None:
             file.update(run)
     return trained
+
+
+def _require_usable(
+    out: PathLike | None,
+    query: PathLike | Volume | None,
+    supports: Sequence[SupportLike],
+    method: str | None,
+) -> None:
+    """Refuse an output that can't be written, and a query that can't be trained for.
+
+    Args:
+        method: one that trains the backbone; None for the others.
+    """
+    if method is not None and query is not None:
+        raise InputError(
+            "A query is trained for jointly on stored features, which the method "
+            f"'{method}' does not have here. Train without it: 'segment' refines what is "
+            "on the features."
+        )
+    if out is not None:
+        require_adapter_name(require_path(out))
+        require_path(f"{os.fspath(out)}.partial")
+        require_no_input(out, [query, *paths_of(supports)])
+        require_writable(out)
 
 
 @dataclass(frozen=True)
