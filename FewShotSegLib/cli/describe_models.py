@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.method_sizes import network_parameters
 from ..core.model_folders import DEFAULT_MODELS, UnusableEntry
+from ..core.published_models import PublishedModel, published_models
 from ..core.quantities import bytes_text
 from ..core.tables import text_table
 from ..models.registry import ModelEntry
@@ -17,8 +18,13 @@ _WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 """Addresses and paths stay in one piece."""
 
 
-def models_text(entries: Sequence[ModelEntry], unusable: Sequence[UnusableEntry] = ()) -> str:
+def models_text(
+    entries: Sequence[ModelEntry], unusable: Sequence[UnusableEntry] = (), registry: bool = True
+) -> str:
     """The registry, a line each: what there is, whether it is here, or else how to get it.
+
+    Args:
+        registry: whether models that are published as archives are listed as well.
 
     Files among the entries that can't be used come last, with the reason.
     """
@@ -32,6 +38,11 @@ def models_text(entries: Sequence[ModelEntry], unusable: Sequence[UnusableEntry]
         ]
         for entry in entries
     ]
+    known = {entry.id for entry in entries}
+    for model in published_models().values() if registry else ():
+        if model.id not in known:
+            kind, row = "/".join(model.modality), "nnU-Net"
+            rows.append([model.id, kind, row, model.licence, "not here, download"])
     lines = [text_table(["id", "images", "network (parameters)", "licence", "weights"], rows), ""]
     defaults = ", ".join(f"{name} for {kind}" for kind, name in DEFAULT_MODELS.items())
     if entries:
@@ -79,7 +90,24 @@ def model_text(entry: ModelEntry) -> str:
     return "\n".join(lines)
 
 
-def licence_text(entry: ModelEntry, size: int | None = None) -> str:
+def published_text(model: PublishedModel) -> str:
+    """A model that is published as an archive and not here yet."""
+    lines = [f"{model.title} [{model.id}]"]
+    size = bytes_text(model.size) if model.size else "size unknown until the server is asked"
+    for name, value in (
+        ("about", model.description),
+        ("images", "/".join(model.modality)),
+        ("classes", ", ".join(model.classes)),
+        ("licence", _licence(model)),
+        ("cite", model.citation),
+        ("from", model.source_url),
+        ("weights", f"not here ({size}); to get them:"),
+    ):
+        lines.append(_field(name, value))
+    return "\n".join([*lines, " " * 11 + f"fewshotseg download {model.id}"])
+
+
+def licence_text(entry: ModelEntry | PublishedModel, size: int | None = None) -> str:
     """What a person agrees to by using a model, and whom to cite.
 
     Args:
@@ -91,7 +119,7 @@ def licence_text(entry: ModelEntry, size: int | None = None) -> str:
     return "\n".join([*lines, _field("size", bytes_text(size))] if size else lines)
 
 
-def _licence(entry: ModelEntry) -> str:
+def _licence(entry: ModelEntry | PublishedModel) -> str:
     """What it is called, where it can be read, and when it was last looked up there."""
     text = entry.licence or "not stated"
     if entry.licence_url:

@@ -94,7 +94,7 @@ def download(
             raise ModelError(f"{entry.weights_url} is {_not_announced('size')}")
         events(make_event("progress", phase="download", done=done, total=total or entry.size))
 
-    with _alone(part):
+    with alone(part):
         require_absent(entry.id, target)  # another process may have been quicker
         events(make_event("phase", phase="download", total=entry.size))
         try:
@@ -150,7 +150,7 @@ def import_weights(
         raise ModelError(f"There is no file {file}.")
     target = own_folder("models") / entry.weights.name
     require_writable(target)
-    with _alone(target.with_name(f"{PART}{target.name}")):
+    with alone(target.with_name(f"{PART}{target.name}")):
         require_absent(entry.id, target)
         with replacing(target) as temporary:
             _copy(file, temporary, events, cancel)
@@ -220,7 +220,7 @@ def _not_announced(what: str) -> str:
 
 
 @contextmanager
-def _alone(part: Path) -> Iterator[None]:
+def alone(part: Path) -> Iterator[None]:
     """Held while a file is fetched: two processes would write into one another's half."""
     lock = FileLock(part.with_name(f".lock-{part.name}"))
     try:

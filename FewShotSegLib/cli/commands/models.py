@@ -11,6 +11,7 @@ from pathlib import Path
 from ...core.errors import Cancelled, InputError
 from ...core.events import EventSink, make_event
 from ...core.model_answers import Answers, flag
+from ...core.published_models import PublishedModel
 from .common import say
 
 
@@ -22,10 +23,17 @@ def models_command(args: argparse.Namespace, sink: EventSink) -> int:
     if args.path is not None or said:
         what = said[0] if said else f"A path ({args.path})"
         raise InputError(f"{what} goes with 'models add PATH' alone.")
+    from ...models.published import published_to_download
     from ...models.registry import find_model, list_entries, unusable_entries
-    from ..describe_models import model_text, models_text
+    from ..describe_models import model_text, models_text, published_text
 
     one = args.model is not None
+    published = published_to_download(args.model) if one else None
+    if published is not None:
+        known = [{**vars(published), "installed": False}]
+        sink(make_event("result", kind="models", path=None, models=known, unusable=[]))
+        say(args, json.dumps(known, indent=2) if args.json else published_text(published))
+        return 0
     entries = [find_model(args.model).entry] if one else list_entries()
     unusable = [] if one else unusable_entries()
     data = [entry.to_json() for entry in entries]
@@ -58,9 +66,13 @@ def _add(args: argparse.Namespace, sink: EventSink) -> int:
 def download_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Show the licence and the size, ask, and fetch a model's weights."""
     from ...models.download import announced_size, download, require_downloadable
+    from ...models.published import published_to_download
     from ...models.registry import find_model
     from ..describe_models import licence_text
 
+    published = published_to_download(args.model)
+    if published is not None:
+        return _download_published(args, sink, published)
     entry = find_model(args.model).entry
     require_downloadable(entry)
     size = None if args.events else announced_size(entry)
@@ -72,12 +84,32 @@ def download_command(args: argparse.Namespace, sink: EventSink) -> int:
     return 0
 
 
+def _download_published(args: argparse.Namespace, sink: EventSink, model: PublishedModel) -> int:
+    """The same for a model that is published as an archive."""
+    from ...models.published import announced_size, download_published
+    from ..describe_models import licence_text
+
+    size = None if args.events else announced_size(model)
+    text = licence_text(model, size)
+    say(args, text if size else f"{text}\n  size     unknown: the server does not tell")
+    if not args.accept_licence:
+        _require_consent(args, model.licence)
+    _installed(args, sink, download_published(model, sink, size=size))
+    return 0
+
+
 def import_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Install a model's weights from a file."""
     from ...models.download import import_weights
+    from ...models.published import import_published, published_to_download
     from ...models.registry import find_model
     from ..describe_models import licence_text
 
+    published = published_to_download(args.model)
+    if published is not None:
+        say(args, licence_text(published))
+        _installed(args, sink, import_published(published, args.file))
+        return 0
     say(args, licence_text(find_model(args.model).entry))
     _installed(args, sink, import_weights(args.model, args.file, sink))
     return 0

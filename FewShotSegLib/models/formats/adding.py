@@ -85,7 +85,7 @@ def add_model(path: StrPath, **answers: str | None) -> Added:
     facts = (f"This is {kind.NAME}.", *found.facts)
     if isinstance(found, Open):
         raise Unanswered(found.questions, facts)
-    return _install(found, given, facts)
+    return install(found, given, facts)
 
 
 def format_of(path: Path) -> Format:
@@ -123,7 +123,7 @@ def _add_entry(path: Path, answers: Answers) -> Added:
     return Added(model_id, _path_of(model_id), (f"This is a registry entry, '{model_id}'.",))
 
 
-def _install(found: Found, answers: Answers, facts: tuple[str, ...]) -> Added:
+def install(found: Found, answers: Answers, facts: tuple[str, ...]) -> Added:
     """Write, load once, and put into place.
 
     Raises:
