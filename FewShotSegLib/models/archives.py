@@ -1,4 +1,4 @@
-"""A zip file of somebody else's, unpacked into a folder and nowhere else."""
+"""A zip file from elsewhere, unpacked into a folder and nowhere else."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ Change = Callable[[zipfile.ZipFile], None]
 def entry(name: str, content: bytes = b"x", mode: int = 0) -> Change:
     def write(archive: zipfile.ZipFile) -> None:
         info = zipfile.ZipInfo(name)
-        info.external_attr = mode << 16
+        info.external_attr, info.compress_type = mode << 16, zipfile.ZIP_DEFLATED
         archive.writestr(info, content)
 
     return write
