@@ -21,20 +21,22 @@ if True:  # after the world is there
     import qt
     import slicer
     import views
+    from FewShotSegSlicer.scene.results import is_in_3d
 
-WIDTH = 460
+WIDTH = 400
+"""Of the panel as Slicer opens it."""
 EPOCHS = 0
 """As many as the module trains by default."""
+STEPS = ("supportsSection", "trainSection", "segmentSection")
+ADVANCED = (
+    *("structuresSection", "modelSection", "adapterSection"),
+    *("segmentOptionsSection", "logSection"),
+)
 OPEN = {
-    "1-empty": ("modelSection", "supportsSection"),
-    "2-supports": ("supportsSection",),
     "3-structures": ("structuresSection",),
     "advanced": ("adapterSection",),
-    "4-training": ("adapterSection",),
-    "5-trained": ("adapterSection",),
-    "6-result": ("segmentSection",),
 }
-"""Which sections are open in each picture."""
+"""Pictures of what is under Advanced; in all others the panel is as the work leaves it."""
 
 
 def main(folder: Path, epochs: int = EPOCHS) -> None:
@@ -46,13 +48,16 @@ def main(folder: Path, epochs: int = EPOCHS) -> None:
         save_panel(widget, step, folder / f"panel-{step}.png")
 
     way = Walkthrough(widget, look)
+    ui = widget.ui
+    look("1-empty")
     with tempfile.TemporaryDirectory() as place:
-        way.make_phantoms(Path(place))
-        way.add_supports()
+        way.load_phantoms(Path(place))
+        ui.addSceneButton.click()
+        way.wait_for_sizes()
+        way.choose_colors()
+        look("2-supports")
         look("3-structures")
-        widget.ui.advancedBox.collapsed = False
         look("advanced")
-        widget.ui.advancedBox.collapsed = True
         if epochs:
             way.set_epochs(epochs)
         way.press_train()
@@ -60,10 +65,14 @@ def main(folder: Path, epochs: int = EPOCHS) -> None:
         look("4-training")
         way.wait_until_idle(3600)
         look("5-trained")
-        way.choose_query()
         way.press_segment()
+        slicer_world.process_events_until(lambda: is_in_3d(widget.logic.results()[0]))
         look("6-result")
-        save_overlay(way, folder)
+        save_overlay(folder)
+        ui.acceptButton.click()
+        way.wait_for_epoch(max(2, (epochs or widget.logic.methods()[0].epochs) // 2))
+        look("7-accepted")
+        way.press_cancel()
     if not slicer_world.REAL:
         widget.cleanup()
 
@@ -92,30 +101,34 @@ def open_module() -> Any:
 
 
 def save_panel(widget: Any, step: str, path: Path) -> None:
-    """Save the panel as wide as Slicer's, the step's sections open, the others closed."""
-    for name in ("model", "supports", "structures", "adapter", "segment", "log"):
-        section = getattr(widget.ui, f"{name}Section")
-        section.collapsed = section.name not in OPEN[step]
+    """Save the panel as wide as Slicer's, and as high as what is open in it."""
+    ui, wanted = widget.ui, OPEN.get(step, ())
+    before = {name: getattr(ui, name).collapsed for name in STEPS}
+    ui.advancedSection.collapsed = not wanted
+    ui.advancedBox.collapsed = not wanted
+    for name in ADVANCED:
+        getattr(ui, name).collapsed = name not in wanted
+    if wanted:
+        for name in STEPS:
+            getattr(ui, name).collapsed = True
     settle()
     panel = widget.uiWidget
     if not slicer_world.REAL:
-        widget.parent.resize(WIDTH, 100)
-        settle()
-        widget.parent.resize(WIDTH, widget.parent.minimumSizeHint().height())
-        settle()
         panel = widget.parent
+        for height in (2000, 2000):  # texts that wrap know their height once they have a width
+            panel.resize(WIDTH, height)
+            settle()
+        panel.resize(WIDTH, ui.advancedSection.geometry.bottom() + 30)
+        settle()
     panel.grab().save(str(path))
-
-
-def save_overlay(way: Walkthrough, folder: Path) -> None:
-    """The result in three slice views and in 3D."""
-    result = way.logic.results()[0]
-    slicer.util.setSliceViewerLayers(background=way.query, fit=True)
-    first = result.segmentation.GetSegmentation().GetNthSegmentID(0)
-    centre = result.segmentation.GetSegmentCenterRAS(first)
-    slicer.modules.markups.logic().JumpSlicesToLocation(*centre, False)
-    way.ui.show3DButton.click()
+    for name, collapsed in before.items():
+        getattr(ui, name).collapsed = collapsed
+    ui.advancedSection.collapsed = True
     settle()
+
+
+def save_overlay(folder: Path) -> None:
+    """What the module shows of the result, untouched: three slice views, and 3D."""
     with tempfile.TemporaryDirectory() as place:
         parts = []
         for name in ("Red", "Green", "Yellow"):

@@ -298,6 +298,9 @@ class FewShotSegLogic(
     def results(self) -> list[Result]:
         return shown.list_results(self.session.state)
 
+    def measured(self, result: Result) -> Result:
+        return shown.measured(result, self.session.sizes.ml)
+
     def showResult(self, result: Result, what: str) -> None:
         shown.show_result(result, what, self.results())
 

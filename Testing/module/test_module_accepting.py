@@ -9,8 +9,10 @@ import unittest
 from typing import Any
 
 import numpy as np
-from FewShotSegSlicer.interface.rows import Result
+import slicer
+from FewShotSegSlicer.interface.rows import Result, ResultRow
 from FewShotSegSlicer.scene.state import QUERY, REFINED, UNREFINED
+from FewShotSegSlicer.scene.verdict import flags_of, needs_look
 from module_logic import SHAPE, LogicTestCase
 from module_scenes import add_segmentation, add_volume, affine_of
 from panel_case import RealPanel, choose_row, settle, texts
@@ -70,6 +72,35 @@ class AcceptingTest(LogicTestCase):
         ui.removeSupportButton.click()
         settle()
         self.assertIsNotNone(result.segmentation.GetScene(), "a result is no less for that")
+
+    def test_a_correction_is_measured(self) -> None:
+        result = self.add_result("bean", "pea")
+        segments = result.segmentation.GetSegmentation()
+        where = (
+            result.segmentation,
+            segments.GetSegmentIdBySegmentName("bean"),
+            result.query,
+        )
+
+        def rows(volume_ml: float) -> list[ResultRow]:
+            """Once the volume of the bean is what it should be."""
+            slicer_world.process_events_until(
+                lambda: abs(self.logic.measured(result).rows[0].volume_ml - volume_ml) < 1e-6, 20
+            )
+            return list(self.logic.measured(result).rows)
+
+        self.assertEqual([flags_of(row) for row in rows(0.9)], [[], []])
+        drawn = slicer.util.arrayFromSegmentBinaryLabelmap(*where)
+        for planes, volume, flags in (
+            (2, 0.6, ["corrected", "small"]),
+            (0, 0.0, ["corrected", "not found"]),
+        ):
+            drawn[planes + 1 :] = 0
+            slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, *where)
+            bean, pea = rows(volume)
+            self.assertEqual(flags_of(bean), flags)
+            self.assertTrue(needs_look(bean))
+            self.assertEqual(flags_of(pea), [])
 
     def test_there_is_one_row_a_volume(self) -> None:
         first = self.add_result("bean", "pea")

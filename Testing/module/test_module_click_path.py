@@ -169,6 +169,9 @@ class ClickPathTest(WalkTestCase):
         self.assertEqual([row[2] for row in texts(ui.structuresTable)], ["4 / 4"] * len(names))
         self.assertEqual(self.way.press_cancel().state, "cancelled")
         self.way.wait_for_sizes()
+        slicer_world.process_events_until(
+            lambda: "corrected" in texts(ui.resultsTable)[0][3], seconds=60
+        )
         voxel = abs(np.prod(result.query.GetSpacing())) / 1000
         sizes = self.logic.session.sizes
         self.assertAlmostEqual(

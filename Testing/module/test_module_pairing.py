@@ -224,7 +224,7 @@ class ChoiceTest(PairingTestCase):
         self.assertEqual((row.state, row.ticked, row.segmentation), ("choose", False, None))
         self.assertEqual([c.title for c in row.choices], ["rater A", "rater B"])
         self.assertEqual(node_ids(), before, "no empty segmentation was made")
-        self.assertIn("Add a support", " ".join(self.logic.blockers("train")))
+        self.assertIn("Add an annotated volume", " ".join(self.logic.blockers("train")))
         with self.assertRaisesRegex(InputError, "Choose the annotation"):
             self.logic.prepareEditing(row.id)
         with self.assertRaisesRegex(InputError, "not in the scene any more"):

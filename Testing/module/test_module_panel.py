@@ -27,7 +27,7 @@ class MissingTest(PanelTestCase):
         self.assertIn("Train or load an adapter", self.ui.segmentHint.text)
         self.assert_gated(self.ui.trainButton, "at least one annotated volume")
         self.assert_gated(self.ui.segmentButton, "Train or load an adapter")
-        self.assert_gated(self.ui.addSupportButton, "Load a volume first")
+        self.assert_gated(self.ui.addSupportButton, "Choose a volume first")
         self.assert_gated(self.ui.showSupportButton, "Select a row")
         self.assert_gated(self.ui.mergeButton, "two or more rows")
         self.assert_gated(self.ui.saveAdapterButton, "Select an adapter")

@@ -259,7 +259,7 @@ class SegmentTest(PanelTestCase):
             opened.assert_called_with(self.volumes[3], result.unrefined)
         self.assertEqual(self.logic.calls[-1], ("goTo", "r0", ""))
 
-    def test_an_accepted_result_is_trained_on_at_once_or_later(self) -> None:
+    def test_an_accepted_result_is_trained_on_immediately_or_later(self) -> None:
         self.segment()
         self.assertTrue(self.ui.trainSection.collapsed)
         self.ui.trainAgainCheckBox.click()

@@ -85,14 +85,14 @@ class SupportsTest(PanelTestCase):
         self.assertIn(("addFolder", "/data"), self.logic.calls)
 
     def test_a_refusal_is_one_sentence(self) -> None:
-        self.add_volumes(1)
+        self.ui.volumeSelector.setCurrentNode(self.add_volumes(1)[0])
         self.logic.error = InputError("This volume is in the table already.")
         with mock.patch.object(slicer.util, "errorDisplay") as shown:
             self.ui.addSupportButton.click()
         self.assertEqual(shown.call_args.args, ("This volume is in the table already.",))
 
     def test_a_fault_of_the_module_is_reported_with_its_trace(self) -> None:
-        self.add_volumes(1)
+        self.ui.volumeSelector.setCurrentNode(self.add_volumes(1)[0])
         self.logic.error = KeyError("x")
         with mock.patch.object(slicer.util, "errorDisplay") as shown:
             self.ui.addSupportButton.click()

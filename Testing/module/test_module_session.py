@@ -189,7 +189,7 @@ class PureTest(SessionTestCase):
 
     def test_what_is_in_the_way_is_said(self) -> None:
         session = self.logic.session
-        self.assertIn("Add a support", " ".join(train.blockers(session)))
+        self.assertIn("Add an annotated volume", " ".join(train.blockers(session)))
         self.assertEqual(len(segment.blockers(session)), 2)
         self.assertIsNone(train.estimate(session))
         self.assertIsNone(segment.estimate(session))
@@ -197,7 +197,7 @@ class PureTest(SessionTestCase):
         for row in self.logic.structures():
             self.logic.tickStructure(row.id, False)
         self.assertEqual(
-            train.blockers(session), ["Tick a structure that is drawn in a ticked support."]
+            train.blockers(session), ["Tick a structure that is drawn in a ticked volume."]
         )
 
 

@@ -93,7 +93,7 @@ class SupportsTest(LogicTestCase):
     """Rows, and what is missing in them."""
 
     def test_states_with_a_sentence_on_what_to_do(self) -> None:
-        self.assertIn("Add a support", " ".join(self.logic.blockers("train")))
+        self.assertIn("Add an annotated volume", " ".join(self.logic.blockers("train")))
         volume = add_volume(np.zeros(SHAPE, np.int16), affine_of(), "v")
         row_id = self.logic.addSupport(volume)
         self.assertEqual(self.logic.supports()[0].state, "no segments")

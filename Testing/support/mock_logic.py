@@ -390,6 +390,9 @@ class MockLogic:
     def results(self) -> list[Result]:
         return self.result_rows
 
+    def measured(self, result: Result) -> Result:
+        return result
+
     def showResult(self, result: Result, what: str) -> None:
         self._call("showResult", what)
 

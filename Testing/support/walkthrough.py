@@ -14,6 +14,7 @@ from panel_case import choose, settle
 
 if True:  # after the world is there
     import slicer
+    from FewShotSegSlicer.sample_data import PATIENTS, load_patients
 
 COLORS = ((0.20, 0.78, 0.74), (0.98, 0.65, 0.26), (0.72, 0.55, 0.98))
 Look = Callable[[str], None]
@@ -46,6 +47,15 @@ class Walkthrough:
         (annotated / f"{last}_seg.nii.gz").rename(folder / f"{last}_reference.nii.gz")
         self.query_file = folder / f"{last}_ct.nii.gz"
         self.supports_folder = annotated
+
+    def load_phantoms(self, folder: Path) -> None:
+        """Four synthetic patients in the scene, as by Sample Data; the last one is on screen."""
+        self.wait_until_idle()
+        self.logic.startPhantoms(str(folder), PATIENTS)
+        self.wait_until_idle()
+        self.query = load_patients(folder)[-1]
+        slicer.util.setSliceViewerLayers(background=self.query, fit=True)
+        settle()
 
     def add_supports(self) -> None:
         """«Add folder...», and the query loaded beside them."""

@@ -207,6 +207,11 @@ class LogicProtocol(Protocol):
         """Every one in the scene, newest first; a query may have several."""
         ...
 
+    def measured(self, result: Result) -> Result:
+        """It with the volumes as they are now: a person may have drawn on it. Where they are being
+        counted, they are those of before; ``Changed("structures")`` comes once they are known."""
+        ...
+
     def showResult(self, result: Result, what: Literal["refined", "unrefined"]) -> None:
         """Show it, and hide every other result and what was drawn on other volumes."""
         ...

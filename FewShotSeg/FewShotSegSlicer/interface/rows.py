@@ -223,6 +223,7 @@ class ResultRow:
         within: False flags the row.
         note: what should be looked at, a sentence a line; else empty.
         brief: what the engine remarks beside the volume, a few words each.
+        corrected: whether a person drew on it since; what was remarked then says nothing any more.
     """
 
     name: str
@@ -233,6 +234,7 @@ class ResultRow:
     within: bool
     note: str = ""
     brief: tuple[str, ...] = ()
+    corrected: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,14 @@ def blockers(session: Session) -> list[str]:
     found += _wrong_choice(session)
     found += _wrong_images(session, rows)
     if not rows:
-        found.append(_("Add a support: a volume and its segmentation, and tick it."))
+        found.append(_("Add an annotated volume, and tick it."))
     for row in rows:
         if row.state != "ready":
             found.append(f"{row.volume_name}: {row.problem}")
     if rows and not found and not drawn_classes(session.state):
-        found.append(_("Tick a structure that is drawn in a ticked support."))
+        found.append(_("Tick a structure that is drawn in a ticked volume."))
     if len(rows) > MANY:
-        found.append(_("Tick {n} supports at most.").format(n=MANY))
+        found.append(_("Tick {n} volumes at most.").format(n=MANY))
     return found
 
 
@@ -223,9 +223,10 @@ class TrainRun:
     def _add(self, content: bytes, metadata: dict[str, Any]) -> None:
         """A new row, which is chosen."""
         names = ", ".join(s["name"] for s in metadata["structures"])
-        title = _("{structures}, {n} supports").format(
-            structures=names[:60], n=len(metadata["supports"])
-        )
+        count = len(metadata["supports"])
+        title = _("{structures}, {n} volumes").format(structures=names[:60], n=count)
+        if count == 1:
+            title = _("{structures}, 1 volume").format(structures=names[:60])
         lines = provenance(metadata, self._names)
         self._adapter_id = self._session.adapters.add(content, title, lines)
         self._session.parameters.adapterId = self._adapter_id

@@ -143,7 +143,7 @@ class ModelsSection:
             if estimate is not None:
                 parts.append(estimate.text)
                 enough = enough and estimate.enough_memory
-        text = "\n".join(parts) or _("Known once there is a support set.")
+        text = "\n".join(parts) or _("Known once there is an annotated volume.")
         if not enough:
             text += "\n" + _("This is more than the free memory; choose another device.")
         self.ui.estimateLabel.setText(text)

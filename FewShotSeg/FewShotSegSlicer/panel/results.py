@@ -78,6 +78,8 @@ class ResultView:
         self._newest = newest
         new = chosen is not None and chosen.id != shown
         moved = query is not self._query
+        if chosen is not None:
+            chosen = self.logic.measured(chosen)
         self._query, self.result = query, chosen
         if chosen is None:
             self.ui.resultFrame.setVisible(False)

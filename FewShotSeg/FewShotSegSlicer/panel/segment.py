@@ -68,7 +68,7 @@ class SegmentSection:
         if obstacles:
             self.hint.show(obstacles[0])
         else:
-            self.hint.show(self.logic.doubt("segment"), "warning")
+            self.hint.show("" if running else self.logic.doubt("segment"), "warning")
         estimate = self.logic.estimate("segment") if not obstacles and not running else None
         busy = _("A task is running already.") if running else ""
         gate(

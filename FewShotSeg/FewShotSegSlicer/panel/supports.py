@@ -158,8 +158,8 @@ class SupportsSection:
         volume = ui.volumeSelector.currentNode()
         gate(
             ui.addSupportButton,
-            busy or ("" if volume else _("Load a volume first.")),
-            _("Add this volume to the support set."),
+            busy or ("" if volume else _("Choose a volume first.")),
+            _("Add this volume to the annotated ones (the support set)."),
         )
         gate(
             ui.addSceneButton,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
 from FewShotSegLib.core.errors import InputError
+from FewShotSegLib.core.size_prior import as_expected
 
 from ..engine_words import panel_words
 from ..interface.rows import PriorRow, Result, ResultRow
@@ -50,6 +53,38 @@ def list_results(state: SceneState) -> list[Result]:
     """Every result, newest first; those whose segmentation is gone are left out."""
     found = [result_of(state, row) for row in state.read()["results"]]
     return [result for result in found if result.segmentation is not None]
+
+
+def measured(result: Result, volume_of: Callable[[Any, str], float | None]) -> Result:
+    """A result with the volumes that its segments have now.
+
+    Args:
+        volume_of: ml of a segmentation's segment; None while it is being counted.
+    """
+    node = result.segmentation
+    if node is None:
+        return result
+    rows = []
+    for row in result.rows:
+        segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(row.name)
+        now = volume_of(node, segment_id) if segment_id else None
+        if now is None or math.isclose(now, row.volume_ml, rel_tol=1e-3, abs_tol=1e-3):
+            rows.append(row)
+            continue
+        low, high = (row.prior.lower_ml, row.prior.upper_ml) if row.prior else (None, None)
+        within = as_expected(now, low or 0.0, math.inf if high is None else high)
+        rows.append(
+            replace(
+                row,
+                volume_ml=now,
+                unrefined_ml=now,
+                within=within and now > 0,
+                note="",
+                brief=(),
+                corrected=True,
+            )
+        )
+    return replace(result, rows=tuple(rows))
 
 
 def delete_result(state: SceneState, result: Result) -> None:

@@ -33,7 +33,7 @@ def was_moved(row: ResultRow) -> bool:
 
 def flags_of(row: ResultRow) -> list[str]:
     """What to look at in a structure, a few words each; empty where nothing stands out."""
-    found = []
+    found = [_("corrected")] if row.corrected else []
     side = out_of_range(row)
     if row.volume_ml <= 0:
         found.append(_("not found"))
