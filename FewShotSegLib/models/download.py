@@ -77,6 +77,11 @@ def download(
             announced one, or can't be loaded. StorageError: the disk is full. Cancelled: the user
             stopped.
     """
+    from .published import download_published, published_to_download
+
+    archived = published_to_download(model_id)
+    if archived is not None:
+        return download_published(archived, events, cancel, size)
     entry = find_model(model_id).entry
     require_downloadable(entry)
     address = entry.weights_url or ""
@@ -144,6 +149,11 @@ def import_weights(
             not the announced one or can't be loaded. StorageError: the disk is full. Cancelled: the
             user stopped.
     """
+    from .published import import_published, published_to_download
+
+    archived = published_to_download(model_id)
+    if archived is not None:
+        return import_published(archived, file, cancel)
     entry, file = find_model(model_id).entry, Path(file)
     require_absent(entry.id, entry.weights)
     if not os.path.isfile(file):

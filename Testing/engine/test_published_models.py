@@ -26,6 +26,7 @@ from FewShotSegLib.core.errors import Cancelled, ModelError
 from FewShotSegLib.core.published_models import PublishedModel, published_models
 from FewShotSegLib.models import archives, published
 from FewShotSegLib.models.archives import unpack
+from FewShotSegLib.models.download import download
 from FewShotSegLib.models.published import download_published, import_published
 from FewShotSegLib.models.registry import find_model, list_entries
 
@@ -108,6 +109,11 @@ class DownloadTest(PublishedCase):
     def test_more_than_was_shown_is_not_taken(self) -> None:
         with self.assertRaisesRegex(ModelError, "sends more than"):
             download_published(self.model, size=1000)
+
+    def test_as_any_other_model_from_python(self) -> None:
+        self.assertEqual(download("totalsegmentator-ct-3mm").stem, "totalsegmentator-ct-3mm")
+        with self.assertRaisesRegex(ModelError, "are here already"):
+            download("totalsegmentator-ct-3mm")
 
     def test_from_a_file_without_a_network(self) -> None:
         file = self.folder / "weights.zip"
