@@ -5,6 +5,7 @@ from __future__ import annotations
 import slicer
 from FewShotSegSlicer import sample_data
 from FewShotSegSlicer.logic import FewShotSegLogic
+from FewShotSegSlicer.machine import extension
 from FewShotSegSlicer.panel.widget import PanelWidget
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -35,6 +36,8 @@ class FewShotSeg(ScriptedLoadableModule):
     def registerSampleData(self) -> None:
         """Sample Data is there only once all modules are loaded."""
         sample_data.register(self.resourcePath("Icons/FewShotSeg.png"))
+        if extension.is_awaited():  # Slicer was restarted to go on with an installation
+            slicer.util.selectModule("FewShotSeg")
 
 
 class FewShotSegWidget(PanelWidget):

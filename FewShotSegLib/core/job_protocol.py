@@ -16,7 +16,7 @@ This module needs numpy and nothing else.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -304,18 +304,32 @@ def array_steps(path: Path, array: np.ndarray) -> Iterator[int]:
 
     Slicer's arrays have i running fastest: they are written as they lie, in Fortran order.
     """
+    yield from moving_array_steps(path, lambda: array)
+
+
+def moving_array_steps(path: Path, look: Callable[[], np.ndarray]) -> Iterator[int]:
+    """:func:`array_steps` of an array that may be elsewhere after each piece, as VTK's may.
+
+    Args:
+        look: gives the array as it is now; called once before each piece. Shape and dtype stay.
+    """
+    array = look()
     fortran = bool(array.flags.f_contiguous and not array.flags.c_contiguous)
-    flat = np.ascontiguousarray(array.T if fortran else array)
     header = {
         "descr": np.lib.format.dtype_to_descr(array.dtype),
         "fortran_order": fortran,
         "shape": array.shape,
     }
-    data = flat.reshape(-1).view(np.uint8).data
-    with open(path, "xb") as stream:
+    size, contiguous = array.nbytes, fortran or bool(array.flags.c_contiguous)
+    if not contiguous:
+        array = np.ascontiguousarray(array)
+    with open(path, "wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        for start in range(0, len(data), CHUNK_BYTES):
-            piece = data[start : start + CHUNK_BYTES]
+        for start in range(0, size, CHUNK_BYTES):
+            if start and contiguous:
+                array = look()
+            flat = (array.T if fortran else array).reshape(-1).view(np.uint8).data
+            piece = flat[start : start + CHUNK_BYTES]
             stream.write(piece)
             yield len(piece)
 

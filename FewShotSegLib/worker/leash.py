@@ -135,8 +135,10 @@ def _memory() -> dict[str, int]:
     The caller may be unable to ask its system: psutil is the engine's. Where the system refuses to
     tell there is nothing; the thread that asks must go on watching.
     """
-    import psutil
-
+    try:
+        import psutil
+    except ImportError:
+        return {}
     try:
         return {
             "memory_bytes": held_memory(),

@@ -25,7 +25,7 @@ from ..compute.allocation import keep_freed_memory
 from ..core.errors import Cancelled, FewShotSegError, OutOfMemory, is_out_of_memory
 from ..core.events import make_event
 from ..core.job_folders import owner_of, remove_abandoned
-from ..core.job_protocol import MISSING, Job, kind_of, read_job
+from ..core.job_protocol import MISSING, Job, PhantomsJob, kind_of, read_job
 from ..core.memory import total_memory
 from .event_writer import EventWriter
 from .leash import FAILED, LOOK_SECONDS, STOPPED, Leash
@@ -95,7 +95,8 @@ def _work(
         job, caller = read_job(folder)
         kind = kind_of(job)
         events(make_event("started", command=kind, version=__version__, pid=os.getpid()))
-        total_memory()  # where psutil is missing, that is said here: the watchdog thread can't
+        if not isinstance(job, PhantomsJob):  # sample data are there before anything is installed
+            total_memory()  # where psutil is missing, that is said here: the watchdog thread can't
         leash.start(caller, events)
         if owner_of(folder) is not None:
             remove_abandoned(folder.parent)

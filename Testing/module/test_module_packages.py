@@ -12,7 +12,8 @@ import slicer_world
 
 if True:  # after the world is there
     import slicer
-    from FewShotSegSlicer.machine import packages
+    from FewShotSegSlicer.machine import extension, packages
+    from panel_case import PanelTestCase
 
 
 class PackagesTest(slicer_world.SceneTestCase):
@@ -63,9 +64,11 @@ class PackagesTest(slicer_world.SceneTestCase):
             packages.install_packages(["monai>=1.4"])
         self.assertEqual(pip.call_args.args[0][:2], ["monai>=1.4", "--constraint"])
 
-    def test_without_the_extension(self) -> None:
+    def test_without_the_extension_and_without_a_manager_of_extensions(self) -> None:
         with mock.patch.dict(sys.modules, PyTorchUtils=None):
-            with self.assertRaisesRegex(packages.PackagesError, "Extensions Manager"):
+            self.assertFalse(extension.can_be_installed())
+            self.assertNotIn("restarted", packages.describe_packages(["torch>=2.10"]))
+            with self.assertRaisesRegex(extension.ExtensionError, "Extensions Manager"):
                 packages.install_packages(["torch>=2.10"])
 
     def test_pip_fails(self) -> None:
@@ -75,6 +78,91 @@ class PackagesTest(slicer_world.SceneTestCase):
         ):
             with self.assertRaisesRegex(packages.PackagesError, "no network"):
                 packages.install_packages(["monai>=1.4"])
+
+
+class Manager:
+    """As much of Slicer's model of extensions as is used."""
+
+    def __init__(self, answer: bool | Exception) -> None:
+        self.interactive, self.answer = True, answer
+        self.installed: list[str] = []
+
+    def isExtensionInstalled(self, name: str) -> bool:
+        return name in self.installed
+
+    def installExtensionFromServer(self, name: str, restart: bool) -> bool:
+        assert not self.interactive and not restart
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.installed.append(name)
+        return self.answer
+
+
+class ExtensionTest(PanelTestCase):
+    """PyTorch's extension comes through the manager, with one restart that a person agrees to."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.logic.missing = ["torch>=2.10", "monai>=1.4"]
+        without = mock.patch.dict(sys.modules, PyTorchUtils=None)
+        without.start()
+        self.addCleanup(without.stop)
+        self.others = mock.patch.object(packages, "_install_others").start()
+        self.restart = mock.patch.object(slicer.util, "restart", create=True).start()
+        self.addCleanup(mock.patch.stopall)
+
+    def press(self, manager: Manager, *answers: bool) -> list[str]:
+        """Install..., with these answers; what was asked."""
+        asked: list[str] = []
+        replies = iter(answers)
+
+        def agree(text: str, title: str) -> bool:
+            asked.append(text)
+            return next(replies)
+
+        with (
+            mock.patch.object(extension, "_manager", return_value=manager),
+            mock.patch("FewShotSegSlicer.panel.models.agree", agree),
+        ):
+            self.panel.models.on_install()
+        return asked
+
+    def test_with_consent_and_a_restart_it_goes_on(self) -> None:
+        manager = Manager(True)
+        first, second = self.press(manager, True, True)
+        self.assertIn("the extension «PyTorch», after which Slicer has to be restarted", first)
+        self.assertIn("once Slicer has been restarted. Restart it now?", second)
+        self.assertEqual((manager.installed, manager.interactive), (["PyTorch"], True))
+        self.restart.assert_called_once()
+        self.others.assert_not_called()
+        self.assertTrue(extension.is_awaited())
+
+        torch = types.ModuleType("PyTorchUtils")
+        torch.PyTorchUtilsLogic = mock.Mock()
+        with mock.patch.dict(sys.modules, PyTorchUtils=torch):
+            self.panel.models.go_on_installing()
+            torch.PyTorchUtilsLogic().installTorch.assert_called_once()
+            self.others.assert_called_once_with(["monai>=1.4"])
+            self.panel.models.go_on_installing()
+        self.others.assert_called_once()
+        self.assertIn(("refreshDevices",), self.logic.calls)
+
+    def test_without_consent_nothing_happens(self) -> None:
+        manager = Manager(True)
+        self.press(manager, False)
+        self.assertEqual(manager.installed, [])
+        self.press(manager, True, False)
+        self.restart.assert_not_called()
+        self.assertFalse(extension.is_awaited())
+        self.panel.models.go_on_installing()
+        self.others.assert_not_called()
+
+    def test_a_server_that_does_not_answer(self) -> None:
+        for answer in (False, RuntimeError("no network")):
+            with mock.patch("FewShotSegSlicer.panel.tools.tell_error") as said:
+                self.press(Manager(answer), True)
+            self.assertIn("Install that in the Extensions Manager", said.call_args.args[0])
+            self.restart.assert_not_called()
 
 
 if __name__ == "__main__":

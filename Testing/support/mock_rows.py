@@ -21,6 +21,7 @@ class Parameters:
     method: str = "adapter"
     decoder: str = "auto"
     preset: str = "own"
+    effort: str = "default"
     features: str = "multi"
     epochs: int = 0
     learningRate: float = 0.0

@@ -247,6 +247,7 @@ class Result:
         uncertainty: scalar volume, 0 to 100 (100 where a probability is one half); None if not
             asked for.
         rows: sizes against priors. warnings: the engine's, one sentence each.
+        seconds: from the press of the button until it was in the scene.
         id: stays the same through save and reload. created: local time, ISO without a zone.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,20 @@ class TaskControl:
 
     def estimate(self, kind: TaskKind) -> Estimate | None:
         try:
-            return WORK[kind].estimate(self.session) if kind in WORK else None
+            if kind not in WORK:
+                return None
+            return WORK[kind].estimate(self.session, self._waiting.is_there())
         except FewShotSegError:
             return None
 
     def startTraining(self) -> None:
         self._require(train.blockers(self.session))
         self._epochs = []
-        self._start(train.TrainRun(self.session))
+        self._start(train.TrainRun(self.session, self._waiting.is_there()))
 
     def startSegmentation(self) -> None:
         self._require(segment.blockers(self.session))
-        self._start(segment.SegmentRun(self.session))
+        self._start(segment.SegmentRun(self.session, self._waiting.is_there()))
 
     def startPhantoms(self, folder: str, count: int = 4) -> None:
         job = PhantomsJob(str(folder), int(count))
@@ -118,7 +120,7 @@ class PlainRun(WholeRun):
         finish: Callable[[], End],
         read: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        self.kind, self._job, self.finish, self._read = kind, job, finish, read
+        self.kind, self._job, self._finish, self._read = kind, job, finish, read
 
     def prepare(self, folder: Path) -> Iterator[None]:
         """Write the job."""
@@ -129,3 +131,7 @@ class PlainRun(WholeRun):
         """Take what it left."""
         self._read(folder)
         yield
+
+    def finish(self, times: Mapping[str, float]) -> End:
+        """The words of a good end."""
+        return self._finish()

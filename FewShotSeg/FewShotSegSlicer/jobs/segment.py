@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from FewShotSegLib.core.size_prior import PriorChange
 
 from ..interface.rows import Changed, End, Estimate, TaskKind
 from ..machine import estimates
+from ..machine.estimates import Plan
 from ..scene.geometry import volume_affine, volume_array
 from ..scene.results import result_of
 from ..scene.session import Session
@@ -21,7 +22,7 @@ from ..scene.structures import NO_PRIOR, change_of
 from ..scene.supports import modality_of_volume, support_rows
 from ..scene.verdict import sentence_of
 from .export_nodes import volume_steps
-from .result_loader import load_steps
+from .result_loader import load_steps, read_result
 from .task import WholeRun
 
 
@@ -73,12 +74,21 @@ def doubt(session: Session) -> str:
     return ""
 
 
-def estimate(session: Session) -> Estimate | None:
+def estimate(session: Session, warm: bool = False) -> Estimate | None:
     """What the segmentation of the chosen query will take; None where nothing is chosen.
+
+    Args:
+        warm: whether a background process waits.
 
     Raises:
         InputError: the query or the adapter can't be used.
     """
+    plan = _plan(session, warm)
+    return estimates.estimate(plan) if plan is not None else None
+
+
+def _plan(session: Session, warm: bool) -> Plan | None:
+    """What the next segmentation is; None where nothing is chosen."""
     parameters = session.parameters
     query = parameters.queryVolume
     if query is None:
@@ -87,13 +97,15 @@ def estimate(session: Session) -> Estimate | None:
     entry = session.models.entry(header["model"]["id"])
     if entry is None:
         return None
-    return estimates.estimate(
-        [(volume_array(query).shape, volume_affine(query))],
-        entry,
-        header["modality"],
-        len(header["structures"]),
-        session.devices.chosen(),
+    return Plan(
+        shapes=[(volume_array(query).shape, volume_affine(query))],
+        entry=entry,
+        modality=header["modality"],
+        structures=len(header["structures"]),
+        device=session.devices.chosen(),
         graphics_card=session.devices.is_graphics_card(),
+        warm=warm,
+        refined=parameters.transductive,
     )
 
 
@@ -102,11 +114,14 @@ class SegmentRun(WholeRun):
 
     kind: TaskKind = "segment"
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, warm: bool = False) -> None:
         self._session = session
         parameters = session.parameters
         self._query, self._adapter = parameters.queryVolume, parameters.adapterId
         self._row_id: list[str] = []
+        plan = _plan(session, warm)
+        self._workload = estimates.workload(plan) if plan is not None else None
+        self._cached = False
 
     def prepare(self, folder: Path) -> Iterator[Any]:
         """Write the job; see :class:`FewShotSegLib.core.job_protocol.SegmentJob`."""
@@ -131,12 +146,19 @@ class SegmentRun(WholeRun):
     def load(self, folder: Path) -> Iterator[Any]:
         """Put the result into the scene."""
         state = self._session.state
+        report = read_result(folder)["report"]
+        self._cached = report.get("backbone_passes") == 0
         yield from load_steps(folder, self._query, state, self._adapter, self._row_id)
 
-    def finish(self) -> End:
-        """The words of a good end."""
+    def finish(self, times: Mapping[str, float]) -> End:
+        """The words of a good end; what it took from the press of the button is kept with it."""
+        if self._workload is not None:
+            self._workload.learn(times, self._cached)
         state = self._session.state
-        row = next(r for r in state.read()["results"] if r["id"] == self._row_id[0])
+        data = state.read()
+        row = next(r for r in data["results"] if r["id"] == self._row_id[0])
+        row["seconds"] = round(sum(times.values()), 1)
+        state.write(data)
         result = result_of(state, row)
         self._session.tell(Changed("results"))
         return End("segment", "finished", sentence_of(result), self._adapter, result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,8 +61,12 @@ class Run(Protocol):
         """Put the finished job's results where they belong, step by step."""
         ...
 
-    def finish(self) -> End:
-        """The words of a good end, once all is loaded."""
+    def finish(self, times: Mapping[str, float]) -> End:
+        """The words of a good end, once all is loaded.
+
+        Args:
+            times: seconds by phase, from the press of the button on.
+        """
         ...
 
     def shares(self) -> str:
@@ -246,7 +250,8 @@ class Task:
             self._end_with(error)
         else:
             self._close()
-            self._tell(self._run.finish())
+            self._count(time.monotonic())
+            self._tell(self._run.finish(self.times))
 
     # --- ends
 
@@ -294,9 +299,7 @@ class Task:
         now = time.monotonic()
         self._done = done
         if phase != self.progress.phase:
-            before = self.progress.phase
-            self.times[before] = self.times.get(before, 0.0) + now - self._phase_start
-            self._phase_start = now
+            self._count(now)
         fraction = self._fraction(phase, done)
         remaining = None
         if phase in ("train", "validate", "companion") and done > 0:
@@ -318,6 +321,12 @@ class Task:
             self.kind, phase, text, fraction, remaining, 0.0, self.progress.memory_bytes
         )
         self._tell(self.progress)
+
+    def _count(self, now: float) -> None:
+        """The phase that was on is over."""
+        phase = self.progress.phase
+        self.times[phase] = self.times.get(phase, 0.0) + now - self._phase_start
+        self._phase_start = now
 
     def _fraction(self, phase: str, done: float) -> float | None:
         shares = SHARES.get(self._run.shares())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from FewShotSegLib.core.modality import MODALITIES
 
 from ..interface.rows import Changed, End, Estimate, SupportRow, TaskKind
 from ..machine import estimates
-from ..machine.estimates import Training, model_voxels, remember
+from ..machine.estimates import Plan, Training
 from ..machine.methods import AUTO, features_of, wrong_choice, wrong_effort
 from ..scene.adapters import provenance
 from ..scene.geometry import volume_affine, volume_array
@@ -51,24 +51,34 @@ def blockers(session: Session) -> list[str]:
     return found
 
 
-def estimate(session: Session) -> Estimate | None:
+def estimate(session: Session, warm: bool = False) -> Estimate | None:
     """What a training on the ticked supports will take; None where nothing is ready.
+
+    Args:
+        warm: whether a background process waits.
 
     Raises:
         InputError: a support can't be used.
     """
+    plan = _plan(session, warm)
+    return estimates.estimate(plan) if plan is not None else None
+
+
+def _plan(session: Session, warm: bool) -> Plan | None:
+    """What the next training is; None where nothing is ready."""
     rows = [row for row in ticked_supports(session) if row.state == "ready"]
     entry = session.entry()
     if not rows or entry is None:
         return None
-    return estimates.estimate(
-        [(volume_array(row.volume).shape, volume_affine(row.volume)) for row in rows],
-        entry,
-        session.parameters.modality,
-        len(drawn_classes(session.state)) or 1,
-        session.devices.chosen(),
-        _training(session),
-        session.devices.is_graphics_card(),
+    return Plan(
+        shapes=[(volume_array(row.volume).shape, volume_affine(row.volume)) for row in rows],
+        entry=entry,
+        modality=session.parameters.modality,
+        structures=len(drawn_classes(session.state)) or 1,
+        device=session.devices.chosen(),
+        training=_training(session),
+        graphics_card=session.devices.is_graphics_card(),
+        warm=warm,
     )
 
 
@@ -124,18 +134,17 @@ class TrainRun:
 
     kind: TaskKind = "train"
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, warm: bool = False) -> None:
         self._session = session
         self._adapter_id = ""
         self._names: list[str] = []
         self._chosen = _training(session)
-        self._voxels = 0
+        self._plan = _plan(session, warm)
 
     def prepare(self, folder: Path) -> Iterator[Any]:
         """Write the job; see :class:`FewShotSegLib.core.job_protocol.TrainJob`."""
         session, parameters = self._session, self._session.parameters
-        model, device, entry = session.model(), session.devices.chosen(), session.entry()
-        self._started, self._chosen = (model, device), _training(session)
+        model, device = session.model(), session.devices.chosen()
         _data, members = match(session.state)
         classes = drawn_classes(session.state)
         ids = {row["id"] for row in classes}
@@ -151,12 +160,6 @@ class TrainRun:
             if segments:
                 nodes.append(SupportNodes(row.volume, row.segmentation, segments))
                 self._names.append(row.volume_name)
-                self._voxels += model_voxels(
-                    volume_array(row.volume).shape,
-                    volume_affine(row.volume),
-                    entry,
-                    parameters.modality,
-                )
         files: list[SupportFiles] = []
         yield from supports_steps(folder, nodes, files)
         settings: dict[str, Any] = {}
@@ -217,7 +220,6 @@ class TrainRun:
             self._session.adapters.update(self._adapter_id, content)
         else:
             self._add(content, result["metadata"])
-        self._learn_speed(result["metadata"]["training"])
         yield
 
     def _add(self, content: bytes, metadata: dict[str, Any]) -> None:
@@ -237,32 +239,29 @@ class TrainRun:
             return "images"
         return "best" if self._chosen.effort == "best" else "train"
 
-    def finish(self) -> End:
-        """The words of a good end."""
+    def finish(self, times: Mapping[str, float]) -> End:
+        """The words of a good end; it took so long from the press of the button."""
         self._session.tell(Changed("adapters"))
         data = self._session.adapters.header(self._adapter_id)
         training = data["training"]
+        self._learn(times, training)
         early = _(", because the loss had settled") if training["stopped_early"] else ""
         text = _("The adapter is trained: {n} epochs{early}, {s:.0f} seconds.").format(
-            n=training["epochs"], early=early, s=training["seconds"]["total"]
+            n=training["epochs"], early=early, s=sum(times.values())
         )
         expected = ", ".join(expected_cells(data))
         if expected:
             text += " " + _("Dice to expect on a new volume: {expected}.").format(expected=expected)
         return End("train", "finished", text, self._adapter_id)
 
-    def _learn_speed(self, training: dict[str, Any]) -> None:
+    def _learn(self, times: Mapping[str, float], training: Mapping[str, Any]) -> None:
         """What this training took, for the next estimate."""
-        model, device = self._started
-        seconds, epochs = training["seconds"], training["epochs"]
-        if epochs and "train" in seconds:
-            done = replace(self._chosen, epochs=epochs)
-            amount = done.speed_unit(len(self._names))
-            remember(model, device, done.speed_key, seconds["train"] / amount)
-        # Features that were in the cache took no time.
-        if training["backbone_passes"] == len(self._names) and self._voxels:
-            per_million = training["backbone_seconds"] / self._voxels * 1e6
-            remember(model, device, "features", per_million)
+        plan = self._plan
+        if plan is None or plan.training is None or not training["epochs"]:
+            return
+        done = replace(plan.training, epochs=training["epochs"])  # it may stop early
+        cached = training["backbone_passes"] < len(self._names)  # and took less time, or none
+        estimates.workload(replace(plan, training=done)).learn(times, cached)
 
 
 def _unique_names(classes: list[dict[str, Any]]) -> dict[str, str]:

@@ -18,6 +18,8 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.errors import FewShotSegError
 
+from . import extension
+
 SIZES = {
     "torch": "200 MB, or 3 GB with GPU support",
     "monai": "2 MB",
@@ -43,6 +45,8 @@ def package_name(requirement: str) -> str:
 def describe_packages(requirements: Sequence[str]) -> str:
     """The question before installing: what, how large, and what stays as it is."""
     lines = [f"- {r} ({SIZES.get(package_name(r), _('below 1 MB'))})" for r in requirements]
+    if _needs_extension(requirements) and extension.can_be_installed():
+        lines.insert(0, _("- the extension «PyTorch», after which Slicer has to be restarted"))
     return _(
         "These Python packages will be downloaded and installed into this Slicer:\n\n{packages}\n\n"
         "Slicer's own packages stay as they are. It takes some minutes. Install them?"
@@ -64,8 +68,11 @@ def install_packages(requirements: Sequence[str]) -> None:
     """Install them; returns when they are.
 
     Raises:
-        PackagesError: the PyTorch extension is missing, or pip failed.
+        PackagesError: pip failed. ExtensionError: the PyTorch extension is missing, and can't be
+            fetched. RestartNeeded: it was fetched; nothing else is installed yet.
     """
+    if _needs_extension(requirements):
+        extension.install()
     for requirement in requirements:
         if package_name(requirement) == "torch":
             _install_torch(requirement)
@@ -74,16 +81,14 @@ def install_packages(requirements: Sequence[str]) -> None:
         _install_others(rest)
 
 
+def _needs_extension(requirements: Sequence[str]) -> bool:
+    """Whether torch is among them, and nothing is there to install it with."""
+    return any(package_name(r) == "torch" for r in requirements) and not extension.is_there()
+
+
 def _install_torch(requirement: str) -> None:
-    try:
-        import PyTorchUtils
-    except ImportError as error:
-        raise PackagesError(
-            _(
-                "PyTorch is installed through the extension «PyTorch». Install that in the "
-                "Extensions Manager, restart Slicer, and press Install again."
-            )
-        ) from error
+    import PyTorchUtils
+
     version = requirement.strip()[len("torch") :] or None
     try:
         installed = PyTorchUtils.PyTorchUtilsLogic().installTorch(

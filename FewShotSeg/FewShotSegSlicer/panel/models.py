@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from FewShotSegLib.core.plain_text import printable
@@ -13,6 +14,7 @@ from FewShotSegLib.core.quantities import bytes_text
 
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import DeviceRow, End, ModelAsks, ModelRow, Progress
+from ..machine import extension
 from ..machine.packages import describe_packages, install_packages
 from ..messages import agree, tooltip
 from .dialogs import ask_text, choose_folder, open_file
@@ -264,12 +266,25 @@ class ModelsSection:
 
     def on_install(self) -> None:
         """Say what would be installed and how large it is; ask; install."""
-        missing = self.logic.missingPackages()
-        question = describe_packages(missing)
-        if agree(question, _("Install Python packages")):
-            with reporting():
-                install_packages(missing)
+        if agree(describe_packages(self.logic.missingPackages()), _("Install Python packages")):
+            self._install()
+
+    def go_on_installing(self) -> None:
+        """Slicer was restarted for that: a person agreed before."""
+        if extension.goes_on() and self.logic.missingPackages():
+            self._install()
+
+    def _install(self) -> None:
+        with reporting():
+            try:
+                install_packages(self.logic.missingPackages())
+            except extension.RestartNeeded as news:
+                question = _("{news} Restart it now? The installation goes on then.")
+                if agree(question.format(news=news), _("Restart Slicer")):
+                    extension.go_on_after_restart()
+                    slicer.util.restart()
         self.refresh()
+        self.logic.refreshDevices()
 
 
 def model_text(row: ModelRow) -> str:

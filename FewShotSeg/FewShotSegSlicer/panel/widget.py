@@ -81,6 +81,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         self.open_what_needs_attention()
         self.logic.refreshDevices()
+        qt.QTimer.singleShot(0, self.models.go_on_installing)
 
     def open_what_needs_attention(self) -> None:
         """A foundation model is chosen already: open its section only if something is missing."""
