@@ -8,7 +8,7 @@ because the Slicer side shows verdicts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -154,7 +154,7 @@ class TrustModel:
     Attributes:
         loss: what doubts take from a Dice of 1. deviation, widening: the standard deviation of the
             true Dice is the first plus the second times the expected loss.
-        foreign: above 0, an image is unlike the supports.
+        foreign: above 0 on average over the structures, an image is unlike the supports.
         look, unusable: probabilities of a Dice below :data:`GOOD` from which on a result is to be
             looked at, or not to be used.
         command, data: how and on what it was fitted. measured: how well it did.
@@ -181,9 +181,13 @@ class TrustModel:
         dice, deviation = self.expected(signals)
         return 0.5 * (1 + math.erf((GOOD - dice) / deviation / math.sqrt(2)))
 
-    def is_foreign(self, signals: Signals) -> bool:
-        """Whether the image is unlike the supports."""
-        return self.foreign.total(signals.doubts()) > 0
+    def is_foreign(self, structures: Iterable[Signals]) -> bool:
+        """Whether an image is unlike the supports, by the mean over what was found in it; by all
+        structures where nothing was."""
+        known = list(structures)
+        found = [signals for signals in known if not signals.empty] or known
+        totals = [self.foreign.total(signals.doubts()) for signals in found]
+        return bool(totals) and sum(totals) / len(totals) > 0
 
 
 @dataclass(frozen=True)
@@ -209,17 +213,24 @@ class Judgement:
         return {"verdict": self.verdict, "reasons": list(self.reasons), **rounded}
 
 
-def judge(signals: Signals | None, model: TrustModel | None = None) -> Judgement:
-    """The verdict on one structure.
+def judge(
+    signals: Mapping[str, Signals | None], model: TrustModel | None = None
+) -> dict[str, Judgement]:
+    """The verdict on each structure of a result.
 
     Args:
-        signals: None where the adapter's file keeps nothing to judge by.
+        signals: by structure; None where the adapter's file keeps nothing to judge by.
         model: the shipped one where not given.
     """
-    if signals is None:
-        return Judgement(UNKNOWN, (NOT_KNOWN,))
     model = model or shipped_model()
-    foreign = model.is_foreign(signals)
+    foreign = model.is_foreign(one for one in signals.values() if one is not None)
+    return {
+        name: Judgement(UNKNOWN, (NOT_KNOWN,)) if one is None else _judge(one, foreign, model)
+        for name, one in signals.items()
+    }
+
+
+def _judge(signals: Signals, foreign: bool, model: TrustModel) -> Judgement:
     if signals.empty:
         return Judgement(UNUSABLE, ("nothing was found", *([_FOREIGN] if foreign else [])))
     if foreign:

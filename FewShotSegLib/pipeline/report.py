@@ -86,6 +86,7 @@ def make_report(
     transductive = basis.options.transductive
     voxel = result.grid.voxel_volume / 1000
     structures: dict[str, dict[str, Any]] = {}
+    judged: dict[str, Signals | None] = {}
     notes = list(basis.warnings)
     for structure in result.structures:
         name = structure.name
@@ -135,7 +136,7 @@ def make_report(
         changed = change_remark(name, volume_before, volume) if transductive else None
         signals = completed(basis.signals[name], entry) if basis.signals else None
         entry["signals"] = signals.to_json() if signals else None
-        entry["trust"] = judge(signals).to_json()
+        judged[name] = signals
         entry["remarks"] = [remark.brief for remark in (broken, changed) if remark is not None]
         # Adapters that don't say in how many pieces a structure is can't make several unexpected.
         unexpected = changed is not None or (broken is not None and prior.pieces is not None)
@@ -146,6 +147,8 @@ def make_report(
         if changed is not None and not _hardly_found(refined, prior):
             entry["warnings"].append(changed.sentence)
         notes += entry["warnings"]
+    for name, judgement in judge(judged).items():
+        structures[name]["trust"] = judgement.to_json()
     return {
         "structures": structures,
         "transductive": transductive,

@@ -17,19 +17,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.optimize import lsq_linear, minimize
 from scipy.stats import rankdata, spearmanr
 
 from FewShotSegLib.core.atomic import write_json
 from FewShotSegLib.core.expected import ExpectedDice
-from FewShotSegLib.core.trust import FINE, GOOD, UNUSABLE, Judgement, Signals, TrustModel, Weights
-from FewShotSegLib.core.trust import judge as judge_one
+from FewShotSegLib.core.trust import (
+    FINE,
+    GOOD,
+    UNUSABLE,
+    Judgement,
+    Signals,
+    TrustModel,
+    Weights,
+    judge,
+)
 
 LOSS = (
     "held_out", "agreement", "mutual", "confidence", "region", "region_times", "volume_times",
     "size", "pieces", "apart", "moved",
 )  # fmt: skip
-FOREIGN = ("volume", "volume_times", "region", "region_times", "agreement", "confidence")
+FOREIGN = (
+    "volume", "volume_times", "region_times", "mutual", "confidence", "size", "pieces", "apart",
+)  # fmt: skip
 RIDGE = 1.0
 """Results that a weight of 0 counts as, for doubts of deviation 1."""
 LOOK, NEVER = 0.2, 0.8
@@ -68,20 +79,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="write the model here")
+    parser.add_argument("--plot", type=Path, help="draw expected against true Dice here")
     args = parser.parse_args()
     results = [r for path in args.results for r in read(path)]
     judged: list[tuple[Result, Judgement, float]] = []
     for half in (0, 1):
         model = fit([r for r in results if r.half != half])
-        for result in (r for r in results if r.half == half):
-            found = judge_one(result.signals, model)
-            risk = 1.0 if result.signals.empty else model.risk(result.signals)
-            judged.append((result, found, risk))
+        for volume in by_volume([r for r in results if r.half == half]):
+            found = judge({r.structure: r.signals for r in volume}, model)
+            for result in volume:
+                risk = 1.0 if result.signals.empty else model.risk(result.signals)
+                judged.append((result, found[result.structure], risk))
     measured = {}
     for name, keep in groups(results).items():
         measured[name] = evaluate([j for j in judged if keep(j[0])])
         print(name, json.dumps(measured[name]), sep="\n  ")
+    if args.plot:
+        plot(judged, args.plot)
     whole = fit(results)
     print("loss", json.dumps(whole.loss.weights), "foreign", json.dumps(whole.foreign.weights))
     print("deviation", whole.deviation, whole.widening)
@@ -92,6 +107,37 @@ def main() -> None:
         command = f"python Testing/benchmarks/trust_fit.py {names}"
         fields = asdict(whole) | {"command": command, "data": text, "measured": measured}
         write_json(args.out, fields)
+
+
+def plot(judged: Sequence[tuple[Result, Judgement, float]], path: Path) -> None:
+    """The expected Dice of each result against the true one, and what the verdicts caught."""
+    figure = Figure(figsize=(9, 4.2), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for task in sorted({r.task for r, _, _ in judged}):
+        rows = [(j.dice, r.dice) for r, j, _ in judged if r.task == task and r.dice is not None]
+        points = np.array([(said, true) for said, true in rows if said is not None])
+        left.plot(points[:, 0], points[:, 1], "o", markersize=3, alpha=0.6, label=task)
+    left.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    left.axhline(GOOD, color="0.6", linewidth=1, linestyle=":")
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="expected Dice of the result", ylabel="true Dice")
+    left.legend(frameon=False)
+    for modality in sorted({r.modality for r, _, _ in judged}):
+        rows = [(risk, r.dice < GOOD) for r, _, risk in judged
+                if r.modality == modality and r.dice is not None]  # fmt: skip
+        bad = np.array([hit for _, hit in sorted(rows, key=lambda row: -row[0])])
+        caught, wrongly = np.cumsum(bad) / bad.sum(), np.cumsum(~bad) / (~bad).sum()
+        right.plot([0, *wrongly], [0, *caught], label=f"{modality} ({bad.sum()} of {len(bad)} bad)")
+    right.set(xlabel="part of Dice >= 0.6 that is flagged", ylabel="part of Dice < 0.6 caught")
+    right.legend(frameon=False)
+    figure.savefig(path)
+
+
+def by_volume(results: Sequence[Result]) -> list[list[Result]]:
+    """The results of each segmented volume."""
+    found: dict[tuple, list[Result]] = {}
+    for r in results:
+        found.setdefault((r.task, r.shots, r.draw, r.wrong, r.volume), []).append(r)
+    return list(found.values())
 
 
 def groups(results: Sequence[Result]) -> dict[str, Callable[[Result], bool]]:
@@ -124,33 +170,37 @@ def read(path: Path) -> list[Result]:
 def fit(results: Sequence[Result]) -> TrustModel:
     """The model of these results; tasks count alike, however many results they have."""
     right = [r for r in results if r.dice is not None and not r.signals.empty]
-    weight = _balanced([r.task for r in right])
+    loss = _fit_loss(right)
+    # How far off it is on results that it was not fitted on: other numbers of supports.
+    pairs = []
+    for shots in {r.shots for r in right}:
+        rest = _fit_loss([r for r in right if r.shots != shots])
+        for r in (r for r in right if r.shots == shots):
+            said = min(1.0, max(0.0, rest.total(r.signals.doubts())))
+            pairs.append((said, abs(1 - (r.dice or 0) - said), r.task))
+    expected, distance, tasks = (np.array(part) for part in zip(*pairs, strict=True))
+    root = np.sqrt(_balanced(list(tasks)))
+    spread = root[:, None] * np.column_stack([np.ones(len(pairs)), expected])
+    # The mean distance from the mean is 0.8 of a normal distribution's deviation.
+    distance = root * distance * np.sqrt(np.pi / 2)
+    deviation, widening = lsq_linear(spread, distance, (np.zeros(2), np.full(2, np.inf))).x
+    numbers = (round(float(deviation), 4), round(float(widening), 4))
+    return TrustModel(loss, *numbers, _fit_foreign(results), LOOK, NEVER)
+
+
+def _fit_loss(right: Sequence[Result]) -> Weights:
+    """Least squares of what is lacking of a Dice of 1, by doubts that count for it."""
+    root = np.sqrt(_balanced([r.task for r in right]))[:, None]
     losses = np.array([1 - r.dice for r in right if r.dice is not None])
     doubts, usual, scale = _doubts(right, LOSS)
     design = np.column_stack([np.ones(len(right)), doubts / scale])
-    root = np.sqrt(weight)[:, None]
     ridge = np.sqrt(RIDGE) * np.eye(design.shape[1])[1:]
     found = lsq_linear(
         np.vstack([root * design, ridge]),
         np.concatenate([root[:, 0] * losses, np.zeros(len(ridge))]),
         (np.array([-np.inf] + [0.0] * len(LOSS)), np.full(len(LOSS) + 1, np.inf)),
     ).x
-    loss = Weights(*_rounded(found[0], found[1:] / scale, usual, LOSS))
-    expected = np.clip(design @ found, 0, 1)
-    # The mean distance from the mean is 0.8 of a normal distribution's deviation.
-    distance = np.abs(losses - expected) * np.sqrt(np.pi / 2)
-    spread = np.column_stack([np.ones(len(right)), expected])
-    deviation, widening = lsq_linear(
-        root * spread, root[:, 0] * distance, (np.zeros(2), np.full(2, np.inf))
-    ).x
-    return TrustModel(
-        loss,
-        round(float(deviation), 4),
-        round(float(widening), 4),
-        _fit_foreign(results),
-        LOOK,
-        NEVER,
-    )
+    return Weights(*_rounded(found[0], found[1:] / scale, usual, LOSS))
 
 
 def _fit_foreign(results: Sequence[Result]) -> Weights:

@@ -26,13 +26,14 @@ from FewShotSegLib.core.trust import (
     LOOK,
     UNKNOWN,
     UNUSABLE,
+    Judgement,
     Signals,
     TrustModel,
     Weights,
-    judge,
     shipped_model,
     worst,
 )
+from FewShotSegLib.core.trust import judge as judge_all
 from FewShotSegLib.inference import evidence
 from FewShotSegLib.inference.evidence import agreement, confidence, describe
 from FewShotSegLib.inference.prediction import model_probabilities
@@ -48,6 +49,11 @@ WHOLE = Signals(
     3, 0.8, 0.9, 0.9, 0.95, 1.0, 1.0, 0.5, 0.5, size=0.0, largest=1.0, apart=0.0, moved=1.0
 )
 """As good as it gets."""
+
+
+def judge(signals: Signals | None, given: TrustModel | None = None) -> Judgement:
+    """The verdict on the only structure of a result."""
+    return judge_all({"it": signals}, given)["it"]
 
 
 def model(**loss: float) -> TrustModel:
@@ -78,6 +84,20 @@ class Verdicts(unittest.TestCase):
         self.assertIn("unlike the supports", found.reasons[0])
         self.assertIsNone(found.dice)
         self.assertEqual(judge(replace(WHOLE, volume=0.5 * math.exp(1.9)), model()).verdict, FINE)
+
+    def test_whether_an_image_is_like_the_supports_is_of_all_its_structures(self) -> None:
+        """By the mean over what was found, so that one odd structure condemns no image."""
+        far, near = (replace(WHOLE, volume=0.5 * math.exp(by)) for by in (2.6, 1.0))
+        empty = replace(far, largest=None)
+        for signals, verdicts in (
+            ({"a": far, "b": near}, [FINE, FINE]),
+            ({"a": far, "b": far, "c": near}, [UNUSABLE] * 3),
+            ({"a": near, "b": empty}, [FINE, UNUSABLE]),
+        ):
+            found = judge_all(signals, model())
+            self.assertEqual([one.verdict for one in found.values()], verdicts)
+        only = judge_all({"a": empty, "b": empty}, model())["a"]
+        self.assertIn("unlike the supports", only.reasons[1])
 
     def test_nothing_found_is_not_to_be_used(self) -> None:
         found = judge(replace(WHOLE, largest=None), model())
