@@ -10,18 +10,10 @@ from .. import __version__
 from ..core.events import EventSink
 from ..core.flag_types import Parser, number_flag, path_flag
 from ..core.limits import (
-    CACHE_GB,
     EPOCHS,
-    GAMMA,
     LEARNING_RATE,
-    MINUTES,
-    OFFSET,
     SEED,
-    SHOTS,
-    SIZE_WEIGHT,
-    STEPS,
     SUPPORTS,
-    THREADS,
     TOLERANCE_MM,
 )
 from ..core.method_catalog import (
@@ -34,11 +26,21 @@ from ..core.method_catalog import (
 from ..core.model_answers import Answers, flag
 from ..core.options import EFFORTS
 from . import texts as cli_texts
+from .shared_flags import (
+    Add,
+    add_intensity_offset,
+    add_model_and_seed,
+    add_model_id,
+    add_priors,
+    add_runtime,
+    add_structures,
+    add_support,
+)
+from .study_flags import add_benchmark, add_pretrain
 
 # Neither this nor anything it imports may load torch: --help and a wrong flag answer immediately.
 
 Command = Callable[[argparse.Namespace, EventSink], int]
-Add = Callable[[str, str, str], argparse.ArgumentParser]
 
 
 def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
@@ -88,7 +90,7 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         metavar="SEG",
         help="the one to be scored, or a folder",
     )
-    _add_structures(sub, "score these (default: all that the reference annotates)")
+    add_structures(sub, "score these (default: all that the reference annotates)")
     sub.add_argument(
         "--tolerance",
         type=number_flag(TOLERANCE_MM),
@@ -119,7 +121,7 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
             help=f"with 'add': {about['text']}",
         )
     sub = add("download", "fetch a foundation model's weights", cli_texts.DOWNLOAD)
-    _add_model_id(sub)
+    add_model_id(sub)
     sub.add_argument(
         "--accept-licence",
         "--accept-license",
@@ -127,12 +129,12 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         help="you have read the licence and accept it: don't ask",
     )
     sub = add("import", "install a foundation model's weights from a file", cli_texts.IMPORT)
-    _add_model_id(sub)
+    add_model_id(sub)
     sub.add_argument(
         "file", type=path_flag, metavar="FILE", help="the weights as their makers publish them"
     )
     sub = add("remove", "delete a foundation model's weights", cli_texts.REMOVE)
-    _add_model_id(sub)
+    add_model_id(sub)
     sub = add("inspect", "show what an adapter file holds", cli_texts.INSPECT)
     sub.add_argument("file", type=path_flag, metavar="FILE.fseft")
     sub.add_argument("--json", action="store_true", help="its whole metadata as JSON")
@@ -146,17 +148,17 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     sub.add_argument(
         "--supports", type=number_flag(SUPPORTS), default=3, metavar="N", help="default: 3"
     )
-    _add_structures(sub, "learn these (default: all that are annotated)")
-    _add_model_and_seed(sub)
-    _add_runtime(sub)
-    _add_pretrain(add)
-    _add_benchmark(add)
+    add_structures(sub, "learn these (default: all that are annotated)")
+    add_model_and_seed(sub)
+    add_runtime(sub)
+    add_pretrain(add)
+    add_benchmark(add)
     return parser
 
 
 def _add_adapt(add: Add) -> None:
     sub = add("adapt", "train an adapter on annotated volumes", cli_texts.ADAPT)
-    _add_support(sub, required=True, text="an annotated volume; once for each")
+    add_support(sub, required=True, text="an annotated volume; once for each")
     sub.add_argument(
         "--out",
         type=path_flag,
@@ -171,7 +173,7 @@ def _add_adapt(add: Add) -> None:
         help="begin with this adapter, for instance after a result of its was corrected: give its "
         "supports and the new ones",
     )
-    _add_structures(sub, "which to learn, and their label values (default: all annotated)")
+    add_structures(sub, "which to learn, and their label values (default: all annotated)")
     sub.add_argument(
         "--method",
         choices=tuple(METHODS),
@@ -205,14 +207,14 @@ def _add_adapt(add: Add) -> None:
         help="quick: don't measure what Dice to expect; best: train the same network from random "
         "parameters as well, which takes minutes, and average both (default: %(default)s)",
     )
-    _add_model_and_seed(sub)
+    add_model_and_seed(sub)
     sub.add_argument(
         "--modality",
         choices=("auto", "CT", "MR"),
         default="auto",
         help="what the images are (default: from their header or values)",
     )
-    _add_intensity_offset(sub)
+    add_intensity_offset(sub)
     sub.add_argument(
         "--query",
         type=path_flag,
@@ -229,7 +231,7 @@ def _add_adapt(add: Add) -> None:
         action="store_false",
         help="a voxel may belong to several structures",
     )
-    _add_priors(sub, gamma="from the supports' spread, 0.3 or more")
+    add_priors(sub, gamma="from the supports' spread, 0.3 or more")
     sub.add_argument(
         "--no-validate",
         dest="validate",
@@ -239,7 +241,7 @@ def _add_adapt(add: Add) -> None:
     sub.add_argument(
         "--resume", action="store_true", help="go on from an interrupted run with the same inputs"
     )
-    _add_runtime(sub)
+    add_runtime(sub)
 
 
 def _black_box_methods() -> str:
@@ -294,165 +296,9 @@ def _add_segment(add: Add) -> None:
         action="store_true",
         help="keep only the largest connected piece of each structure",
     )
-    _add_intensity_offset(sub)
-    _add_support(sub, required=False, text="a support of the training, to steady the refinement")
-    _add_priors(sub, gamma="the adapter's")
+    add_intensity_offset(sub)
+    add_support(sub, required=False, text="a support of the training, to steady the refinement")
+    add_priors(sub, gamma="the adapter's")
     sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
     sub.add_argument("--seed", type=number_flag(SEED), default=0, metavar="N", help="default: 0")
-    _add_runtime(sub)
-
-
-def _add_pretrain(add: Add) -> None:
-    sub = add("pretrain", "train a foundation model on your own archive", cli_texts.PRETRAIN)
-    sub.add_argument(
-        "assembly", type=path_flag, metavar="ASSEMBLY.json", help="which data, classes and network"
-    )
-    sub.add_argument(
-        "--out",
-        type=path_flag,
-        required=True,
-        metavar="FOLDER",
-        help="for the model, its curve, the checkpoint and the prepared volumes",
-    )
-    sub.add_argument(
-        "--data",
-        type=path_flag,
-        metavar="FOLDER",
-        help="where the folders named in the assembly are (default: beside it)",
-    )
-    sub.add_argument(
-        "--steps",
-        type=number_flag(STEPS),
-        metavar="N",
-        help="in place of the assembly's number of steps",
-    )
-    sub.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in --out, if there is one"
-    )
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    sub.add_argument(
-        "--threads",
-        type=number_flag(THREADS),
-        metavar="N",
-        help="CPU threads (default: torch's choice)",
-    )
-    sub.add_argument("--seed", type=number_flag(SEED), default=0, metavar="N", help="default: 0")
-
-
-def _add_benchmark(add: Add) -> None:
-    sub = add("benchmark", "compare methods, with a table and plots", cli_texts.BENCHMARK)
-    sub.add_argument("plan", type=path_flag, metavar="PLAN.json", help="what is run on which cases")
-    sub.add_argument(
-        "--new",
-        type=path_flag,
-        metavar="DATA",
-        help="write a plan for this folder of annotated volumes, and stop",
-    )
-    _add_structures(sub, "of a new plan (default: those of the folder's labels.json)")
-    sub.add_argument("--model", metavar="ID", help="of a new plan (default: the embedded one)")
-    sub.add_argument(
-        "--data",
-        type=path_flag,
-        metavar="FOLDER",
-        help="where the folders named in the plan are (default: beside it)",
-    )
-    sub.add_argument(
-        "--out", type=path_flag, metavar="FOLDER", help="default: the plan's name without .json"
-    )
-    sub.add_argument(
-        "--minutes",
-        type=number_flag(MINUTES),
-        default=float("inf"),
-        metavar="N",
-        help="start no training after so many (default: all is run)",
-    )
-    sub.add_argument(
-        "--methods", nargs="+", metavar="NAME", help="run these lines of the table alone"
-    )
-    sub.add_argument(
-        "--shots", type=_shots, nargs="+", metavar="K", help="run these numbers of shots alone"
-    )
-    sub.add_argument("--tasks", nargs="+", metavar="NAME", help="run these tasks alone")
-    sub.add_argument("--render", action="store_true", help="only draw what is known by now")
-    _add_runtime(sub)
-
-
-def _add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> None:
-    sub.add_argument(
-        "--support",
-        type=path_flag,
-        nargs=2,
-        action="append",
-        required=required,
-        metavar=("IMAGE", "SEG"),
-        help=text,
-    )
-
-
-def _add_intensity_offset(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--intensity-offset",
-        type=number_flag(OFFSET),
-        metavar="X",
-        help="add X to every value of the images, such as -1024 for CT that was stored without a "
-        "sign (default: such CT is recognised, which is reported; 0 leaves all values as they are)",
-    )
-
-
-def _add_structures(sub: argparse.ArgumentParser, text: str) -> None:
-    sub.add_argument("--structures", metavar="VALUE=NAME,...", help=text)
-
-
-def _add_model_id(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", metavar="MODEL", help="its id; 'fewshotseg models' lists them")
-
-
-def _add_model_and_seed(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--model",
-        metavar="ID",
-        help="foundation model, by id ('fewshotseg models' lists them) or by the path of its "
-        "JSON entry (default: the embedded one for the images' modality)",
-    )
-    sub.add_argument("--seed", type=number_flag(SEED), default=0, metavar="N", help="default: 0")
-
-
-def _add_priors(sub: argparse.ArgumentParser, gamma: str) -> None:
-    sub.add_argument(
-        "--prior",
-        action="append",
-        default=[],
-        metavar="NAME=ML",
-        help="a structure's known volume in ml, or NAME=off; once for each",
-    )
-    sub.add_argument(
-        "--gamma",
-        type=number_flag(GAMMA),
-        metavar="X",
-        help=f"sizes within X times the expected one around it are plausible (default: {gamma})",
-    )
-    sub.add_argument(
-        "--lambda",
-        dest="size_weight",
-        type=number_flag(SIZE_WEIGHT),
-        default=0.1,
-        metavar="X",
-        help="weight of the size term in eq. 3, beside the loss of the supports: without these it "
-        "has nothing to be weighed against (default: %(default)s)",
-    )
-
-
-def _add_runtime(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    sub.add_argument("--cache", type=path_flag, metavar="DIR", help="where features are cached")
-    sub.add_argument(
-        "--cache-size",
-        type=number_flag(CACHE_GB),
-        default=20.0,
-        metavar="GB",
-        help="least recently used features beyond this are removed (default: %(default)s)",
-    )
-
-
-def _shots(text: str) -> int | str:
-    return text if text == "all" else int(number_flag(SHOTS)(text))
+    add_runtime(sub)
