@@ -368,7 +368,7 @@ ARCHITECTURES: Register[ArchitectureRecord] = Register(
             implementation=f"{_BACKBONES}.highres3dnet:HighRes3DNet",
             encoder="convolutional",
             arguments=HighRes3DNetArguments,
-            cost=NetworkCost(5.0, 900, 5000, 80),
+            cost=NetworkCost(15.0, 1300, 9000, 80),
             sized_by=("width", "wide"),
         ),
         ArchitectureRecord(

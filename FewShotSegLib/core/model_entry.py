@@ -39,7 +39,7 @@ INTENSITIES = (
     "identity",
 )
 LANDMARKS = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99)
-"""Percentiles of a volume that the intensity ``landmarks`` maps to given values."""
+"""Percentiles of a volume's bright voxels that the intensity ``landmarks`` maps to given values."""
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])([. ].*)?")
 _OURS = re.compile(r"(?i)sha256sums.*|.*\.(json|tag|lock|part)")
 _SIZES = "a list of three numbers of voxels from 1 to 1024, 512^3 voxels at most"
@@ -135,9 +135,9 @@ class PreprocessingFields:
             than [0, 1]. Of ``"standardise"``: what its least and largest result are then mapped to.
         cut: False where what lies beyond that interval is not cut off.
         squash: what follows: ``"sigmoid"``, or ``"tanh"``: 3 tanh(x / 3).
-        landmarks: values that the percentiles :data:`LANDMARKS` of a volume are mapped to, by
-            straight lines between them; then mean and deviation of the voxels above the mean
-            become 0 and 1 (NiftyNet's histogram standardisation and whitening).
+        landmarks: values that the percentiles :data:`LANDMARKS` of a volume's voxels above the mean
+            are mapped to, by straight lines between them; then mean and deviation of the voxels
+            above the new mean become 0 and 1 (NiftyNet's standardisation and whitening).
         normalised: ``"resampled"`` where intensities are those of the model grid; None of the
             volume as it is.
         crop: ``"nonzero"``: the model sees the smallest box with every voxel that is not 0,

@@ -47,8 +47,9 @@ def by_landmarks(image: np.ndarray, values: Sequence[float]) -> np.ndarray:
     """NiftyNet's histogram standardisation, then whitening by the voxels above the mean.
 
     Args:
-        image: float32. values: that the percentiles :data:`LANDMARKS` of it become; between them,
-            and beyond the first and the last two, it is a straight line.
+        image: float32. values: that the percentiles :data:`LANDMARKS` of its voxels above the mean
+            become, so that air counts for nothing; between them, and beyond the first and the last
+            two, it is a straight line.
 
     Returns:
         float32, of the same shape.
@@ -56,7 +57,10 @@ def by_landmarks(image: np.ndarray, values: Sequence[float]) -> np.ndarray:
     Raises:
         InputError: it has one value almost everywhere.
     """
-    found = np.percentile(image, LANDMARKS)
+    bright = image[image > image.mean(dtype=np.float64)]
+    if not bright.size:
+        raise InputError(NOTHING_THERE)
+    found = np.percentile(bright, LANDMARKS)
     wanted = np.asarray(values, np.float64)
     widths = np.diff(found)
     # Where percentiles are equal, as of much background of one value, all go to the first's.
