@@ -23,6 +23,7 @@ class Parameters:
     preset: str = "own"
     effort: str = "default"
     features: str = "multi"
+    effort: str = "default"
     epochs: int = 0
     learningRate: float = 0.0
     seed: int = 0

@@ -108,7 +108,8 @@ def _wrong_images(session: Session, rows: list[SupportRow]) -> list[str]:
                 "the modality under Advanced, in Method and trainings."
             ).format(ct=kinds["CT"], mr=kinds["MR"])
         ]
-    wrong = [kind for kind in kinds if entry is not None and kind not in entry["preprocessing"]]
+    known = entry["preprocessing"] if entry is not None else kinds
+    wrong = [kind for kind in kinds if kind not in known]
     if not wrong:
         return []
     title = session.models.title(session.model())
@@ -116,7 +117,7 @@ def _wrong_images(session: Session, rows: list[SupportRow]) -> list[str]:
         _(
             "These images look like {kind}, and the foundation model «{model}» is for {known}. "
             "Under Advanced, choose another model; or the modality, if that is wrong."
-        ).format(kind=wrong[0], model=title, known=_(" and ").join(entry["preprocessing"]))
+        ).format(kind=wrong[0], model=title, known=_(" and ").join(known))
     ]
 
 

@@ -61,7 +61,7 @@ class MethodChoice:
         ui.methodLabel.setToolTip(_("Open Advanced to choose another method."))
         self._refresh_decoder(row)
         fill_combo(ui.presetCombo, list(preset_titles().items()), parameters.preset)
-        fill_combo(ui.effortCombo, list(effort_titles().items()), parameters.effort)
+        fill_combo(ui.effortCombo, list(effort_titles().items()), parameters.effort, 40)
         published = parameters.preset == "published"
         fill_combo(ui.featuresCombo, feature_levels(), features_of(parameters))
         gate(

@@ -67,7 +67,8 @@ class Hint:
     }
 
     def __init__(self, icon: Any, label: Any) -> None:
-        self.icon, self.label, self.kind, self._said = icon, label, "", None
+        self.icon, self.label, self.kind = icon, label, ""
+        self._said: str | None = None
         self.show("")
 
     def show(self, text: str, kind: str = "missing") -> None:

@@ -199,5 +199,6 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif isinstance(notice, End):
             self._task_shown = ""
             self.refresh()
-            for section in (self.models, self.supports, self.adapters, self.segment, self.steps):
+            for section in (self.models, self.supports, self.adapters, self.segment):
                 section.on_end(notice)
+            self.steps.on_end(notice)
