@@ -58,10 +58,10 @@ def find_queries(paths: Sequence[Query]) -> list[Found]:
     """Every volume that these paths are, or hold, in natural order within each.
 
     A file is itself. A folder is looked into: DICOM slices in it are a volume a series; images in
-    it are a volume each, but for segmentations (``..._seg`` and the like) and hidden files; its
-    folders are looked into as well, and name what is in them (``patient_1``, or
-    ``patient_1_t1`` where it has several). Where nothing is found the folder stands for itself:
-    reading it says what is wrong.
+    it are a volume each, but for segmentations (``..._seg`` and the like) and hidden files. Its
+    folders are looked into as well, but for those with results of ours, and name what is in them
+    (``patient_1``, or ``patient_1_t1`` where it has several). Where nothing is found the folder
+    stands for itself: reading it says what is wrong.
 
     Raises:
         InputError: a name can't be used.
@@ -102,8 +102,17 @@ def _inside(folder: Path, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
         yield (*above, _series_name(one)), one
     if len(above) < MOST_DEPTH:
         for child in entries:
-            if child.is_dir() and not child.is_symlink():
+            if child.is_dir() and not child.is_symlink() and not _holds_results(child):
                 yield from _inside(child, (*above, child.name))
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether results of ours are in it: probabilities, for one, are no volumes to be segmented."""
+    try:
+        with (folder / "report.json").open("rb") as stream:
+            return b'"fewshotseg-report-' in stream.read(200)
+    except OSError:
+        return False
 
 
 def _series(folder: Path, files: Sequence[Path]) -> list[DicomSeries]:

@@ -79,6 +79,11 @@ class Finding(unittest.TestCase):
             },
         )
 
+    def test_folders_of_results_are_left_out(self) -> None:
+        self.put("a.nii.gz", "out/a_prob_x.nii.gz", "other/b.nii.gz", "other/report.json")
+        (self.folder / "out" / "report.json").write_text('{"format": "fewshotseg-report-1"}')
+        self.assertEqual(self.found(), {"a": "a.nii.gz", "other": "other/b.nii.gz"})
+
     def test_a_folder_with_nothing_stands_for_itself(self) -> None:
         self.put("readme.txt")
         self.assertEqual(self.found(), {"archive": "."})
