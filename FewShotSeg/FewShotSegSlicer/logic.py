@@ -36,6 +36,7 @@ from .interface.rows import (
 from .jobs.control import PlainRun, TaskControl
 from .jobs.folder import remove_abandoned
 from .jobs.result_loader import read_result
+from .jobs.several import SegmentSeveral
 from .jobs.task import Task
 from .jobs.worker_process import WaitingWorker
 from .machine.methods import method_rows
@@ -58,6 +59,7 @@ class FewShotSegLogic(
     SupportEdits,
     StructureEdits,
     TaskControl,
+    SegmentSeveral,
     ConsoleApi,
     ScriptedLoadableModuleLogic,
     VTKObservationMixin,
@@ -76,6 +78,7 @@ class FewShotSegLogic(
         self._closed = False
         self._surfaces: Stepper | None = None
         self._waiting = WaitingWorker()
+        self._init_several()
         self.session = Session(
             lambda: ScriptedLoadableModuleLogic.getParameterNode(self), self._tell
         )
@@ -127,6 +130,7 @@ class FewShotSegLogic(
         elif isinstance(notice, End):
             self._task, self._end = None, notice
             self._lines.append(f"{notice.kind}: {notice.state}. {notice.message}")
+            self._several_ended(notice)
         for listener in list(self._listeners):
             listener(notice)
 
@@ -138,6 +142,7 @@ class FewShotSegLogic(
     def _on_scene_close(self, caller: Any = None, event: Any = None) -> None:
         if self._task is not None:
             self._task.abort(_("Stopped, because the scene was closed."))
+        self._forget_several()
         self._epochs = []  # the curve of an adapter that is gone
         self._stop_surfaces()
         self.session.sizes.stop()

@@ -22,6 +22,7 @@ from FewShotSegSlicer.interface.rows import (
     ModelRow,
     PriorRow,
     Progress,
+    QueryRow,
     Result,
     SegmentLink,
     StructureRow,
@@ -69,6 +70,7 @@ class MockLogic:
         self.missing: list[str] = []
         self.outdated: list[str] = []
         self.support_rows: list[SupportRow] = []
+        self.query_rows: list[QueryRow] = []
         self.structure_rows: list[StructureRow] = []
         self.method_rows = [
             MethodRow("adapter", "Adapter 3x3x3 (recommended)", "On features.", (), 60),
@@ -366,6 +368,12 @@ class MockLogic:
         self._call("startSegmentation")
         self.task = "segment"
         self.go_on(0.0, "Starting")
+
+    def queries(self) -> list[QueryRow]:
+        return self.query_rows
+
+    def startSeveral(self, volume_ids: list[str]) -> None:
+        self._call("startSeveral", volume_ids)
 
     def startPhantoms(self, folder: str, count: int = 4) -> None:
         self._call("startPhantoms", folder, count)

@@ -6,7 +6,7 @@ Names of methods follow Slicer, whose Python console is where they are called fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .rows import (
@@ -20,6 +20,7 @@ from .rows import (
     ModelRow,
     PriorEdit,
     Progress,
+    QueryRow,
     Result,
     StructureRow,
     SupportRow,
@@ -184,6 +185,16 @@ class LogicProtocol(Protocol):
 
     def startSegmentation(self) -> None:
         """Segment the parameter node's query with its current adapter."""
+        ...
+
+    def queries(self) -> list[QueryRow]:
+        """The volumes of the scene that could be segmented, with how far each is."""
+        ...
+
+    def startSeveral(self, volume_ids: Sequence[str]) -> None:
+        """Segment these one after the other with the current adapter, each as
+        :meth:`startSegmentation` does. One that can't be is passed over; :meth:`cancel` stops
+        those that wait, too."""
         ...
 
     def startPhantoms(self, folder: str, count: int = 4) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+QueryState = Literal["open", "waiting", "running", "done", "failed", "stopped"]
 SupportState = Literal["ready", "no segments", "nothing drawn", "missing", "unusable", "choose"]
 
 # --- rows of the tables -------------------------------------------------------------------------
@@ -261,6 +262,23 @@ class Result:
     adapter_id: str = ""
     id: str = ""
     created: str = ""
+
+
+@dataclass(frozen=True)
+class QueryRow:
+    """One volume of the scene that could be segmented: an image without a row in the support set.
+
+    Attributes:
+        id: for :meth:`LogicProtocol.startSeveral`. volume, name: the node, and what it is called.
+        state: ``open``; ``waiting``, ``running``; ``done`` (it has a result); ``failed``,
+            ``stopped``. message: how it ended, one sentence; else empty.
+    """
+
+    id: str
+    volume: Any
+    name: str
+    state: QueryState = "open"
+    message: str = ""
 
 
 @dataclass(frozen=True)

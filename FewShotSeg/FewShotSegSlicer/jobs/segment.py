@@ -28,6 +28,20 @@ from .task import WholeRun
 
 def blockers(session: Session) -> list[str]:
     """Why no segmentation can start, one sentence each; empty where one can."""
+    found = adapter_blockers(session)
+    query = session.parameters.queryVolume
+    if query is None:
+        return [*found, _("Choose the volume to segment.")]
+    try:
+        volume_array(query)
+        volume_affine(query)
+    except InputError as error:
+        found.append(str(error))
+    return found
+
+
+def adapter_blockers(session: Session) -> list[str]:
+    """Why nothing can be segmented with the chosen adapter, one sentence each."""
     found = []
     parameters = session.parameters
     try:
@@ -43,14 +57,6 @@ def blockers(session: Session) -> list[str]:
             found.append(model.problem)
     except InputError:
         found.append(_("Train or load an adapter, and choose it."))
-    query = parameters.queryVolume
-    if query is None:
-        return [*found, _("Choose the volume to segment.")]
-    try:
-        volume_array(query)
-        volume_affine(query)
-    except InputError as error:
-        found.append(str(error))
     return found
 
 

@@ -20,6 +20,7 @@ from .log import LogSection
 from .models import ModelsSection
 from .quit_guard import QuitGuard
 from .segment import SegmentSection
+from .several import SeveralView
 from .structures import StructuresSection
 from .supports import SupportsSection
 from .tools import busy_with
@@ -60,6 +61,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.adapters = AdaptersSection(self.ui, self.logic)
         self.steps = Steps(self.ui, self.logic)
         self.segment = SegmentSection(self.ui, self.logic, self.on_accepted)
+        self.several = SeveralView(self.logic)
+        self.ui.segmentOptionsSection.layout().addWidget(self.several.widget)
         self.log = LogSection(self.ui, self.logic)
         self.sections = (
             self.models,
@@ -68,6 +71,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.adapters,
             self.segment,
             self.steps,
+            self.several,
         )
         self._refresh_timer = qt.QTimer()
         self._refresh_timer.setSingleShot(True)
