@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import qt
-from FewShotSegSlicer.interface.rows import AdapterRow, SupportRow
+from FewShotSegSlicer.interface.rows import AdapterRow, AnnotationChoice, SupportRow
 from FewShotSegSlicer.panel.tools import Hint
 from FewShotSegSlicer.scene.verdict import sentence_of
 from mock_rows import make_result
@@ -84,6 +84,12 @@ class FitTest(PanelTestCase):
         logic.changed()
         settle()
         yield "a warning"
+        choices = tuple(AnnotationChoice(f"n{n}", f"{LONG}_rater_{n}_label") for n in range(2))
+        asked = replace(bad, state="choose", choices=choices, problem=f"Several: {LONG}, {LONG}.")
+        logic.support_rows = [*logic.support_rows[:3], asked]
+        logic.changed()
+        settle()
+        yield "to choose"
         logic.support_rows = logic.support_rows[:3]
         logic.changed()
         settle()
@@ -133,7 +139,8 @@ class FitTest(PanelTestCase):
         self.assertEqual((parent.width, parent.height), (WIDTH, HEIGHT), step)
         bottom = self.ui.advancedSection.geometry.bottom()
         self.assertLess(bottom, self.panel.uiWidget.height, f"{step}: to be scrolled")
-        for widget in vars(self.ui).values():
+        chooser = self.panel.supports.chooser
+        for widget in (*vars(self.ui).values(), chooser.label, chooser.combo):
             if isinstance(widget, qt.QWidget) and widget.visible:
                 self.assert_uncut(widget, step)
 
@@ -206,6 +213,28 @@ class FitTest(PanelTestCase):
         table = self.ui.resultsTable
         for role in (qt.QPalette.Text, qt.QPalette.WindowText):
             self.assertGreater(table.palette.color(role).lightness(), 200)
+
+    def test_what_is_under_advanced_makes_nothing_wider(self) -> None:
+        logic, ui = self.logic, self.ui
+        long = {"title": LONG, "licence": WARNING, "description": WARNING}
+        logic.model_rows = [replace(row, **long) for row in logic.model_rows]
+        logic.method_rows = [
+            replace(row, title=LONG, explanation=WARNING) for row in logic.method_rows
+        ]
+        logic.device_rows = [replace(row, title=LONG) for row in logic.device_rows]
+        logic.missing = [f"{LONG.lower()}>=1.0"]
+        for _step in self.steps():
+            pass
+        sections = (
+            *(ui.advancedSection, ui.structuresSection, ui.modelSection, ui.adapterSection),
+            *(ui.segmentOptionsSection, ui.logSection, ui.advancedBox),
+        )
+        for section in sections:
+            section.collapsed = False
+        settle()
+        for widget in (ui.structuresTable, ui.adaptersTable):
+            self.assert_table(widget, widget.name)
+        self.assertLessEqual(least_size(self.panel.uiWidget).width(), WIDTH)
 
     def test_no_gap_is_left_where_a_hint_is_gone(self) -> None:
         self.logic.fill(self.volumes[:3])

@@ -173,7 +173,7 @@ def adapter_cells(row: AdapterRow, methods: Mapping[str, str]) -> tuple[Cell, ..
     created = row.created.replace("T", " ")
     structures = ", ".join(expected_cells(row.metadata)) or ", ".join(row.structures)
     return (
-        Cell(row.name, tip, editable=True),
+        Cell(row.name, f"{row.name}\n{tip}", editable=True),
         Cell(structures, tip + "\n" + ", ".join(row.structures)),
         Cell(str(len(row.supports)), tip),
         Cell(created[5:16], tip + "\n" + created),

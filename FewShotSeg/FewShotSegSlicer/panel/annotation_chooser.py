@@ -12,7 +12,7 @@ from FewShotSegLib.core.plain_text import printable
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import SupportRow
 from ..messages import tooltip
-from .tools import current_id, fill_combo, reporting
+from .tools import breakable, current_id, fill_combo, reporting
 
 ASK, NEW = "ask", "new"
 """Entries that are no annotation of the scene: none chosen yet, and one to be drawn."""
@@ -35,8 +35,9 @@ class AnnotationChooser:
         self.label = qt.QLabel()
         self.label.setObjectName("annotationLabel")
         self.label.setTextFormat(qt.Qt.PlainText)
+        # Before it wraps, which gives the policy a height for each width.
+        self.label.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Minimum)
         self.label.setWordWrap(True)
-        self.label.setMinimumWidth(0)
         self.combo = qt.QComboBox()
         self.combo.setObjectName("annotationCombo")
         self.combo.setMinimumWidth(0)
@@ -58,7 +59,7 @@ class AnnotationChooser:
         row = waiting[0]
         self.row_id = row.id
         text = _("Which annotation is of «{volume}»?").format(volume=row.volume_name)
-        self.label.setText(printable(text, lines=False))
+        self.label.setText(breakable(printable(text, lines=False)))
         entries = [(ASK, _("Choose..."))]
         entries += [(choice.id, choice.title) for choice in row.choices]
         entries.append((NEW, _("None of these: draw a new one")))
