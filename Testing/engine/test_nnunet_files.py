@@ -223,6 +223,22 @@ class AskingTest(FilesCase):
         self.assertEqual(set(found.entry.preprocessing), {"CT", "MR"})
         self.assertEqual(found.entry.preprocessing["CT"].orientation, "SPL")
 
+    def test_what_is_known_of_its_orientation(self) -> None:
+        name = "Dataset297_TotalSegmentator_total_3mm_1559subj"
+        for data_set, reader, known in (
+            (name, "SimpleITKIO", "SAR"),
+            ("Dataset007_Tiny", "SimpleITKIOWithReorient", "SAR"),
+            ("Dataset007_Tiny", "NibabelIO", None),
+        ):
+            plan = {**files.plans(), "dataset_name": data_set, "image_reader_writer": reader}
+            with self.subTest(data_set, reader=reader):
+                if known is None:
+                    with self.assertRaisesRegex(Unanswered, "read as they lie in their files"):
+                        self.added(plan=plan)
+                else:
+                    entry = self.added(plan=plan).entry
+                    self.assertEqual(entry.preprocessing["MR"].orientation, known)
+
     def test_of_several_trainings_one(self) -> None:
         folder = files.write(self.folder / "theirs")
         other = folder.with_name(folder.name.replace("fullres", "lowres"))
@@ -239,7 +255,7 @@ class AskingTest(FilesCase):
     def test_answers_that_can_not_be(self) -> None:
         folder = files.write(self.folder / "theirs")
         for telling, answers in (
-            ("turned its images to RAS: leave out --orientation", {"orientation": "LPS"}),
+            ("turned to RAS before training: leave out --orient", {"orientation": "LPS"}),
             ("three letters", {"orientation": "RAX"}),
             ("CT, MR or CT,MR", {"modality": "PET"}),
             ("CT, MR or CT,MR", {"modality": "CT,CT"}),

@@ -27,17 +27,17 @@ from nnunet_proof import CASES, DATASET, NUMBER, ROOT, pairs_of
 FILE = ROOT / "Testing" / "nnunet_adapting.json"
 STRUCTURES = "1=anterior,2=posterior"
 TRAINED, SUPPORTS, QUERIES = 30, 2, 3
-STEPS, BATCH = 80, 2
+STEPS, BATCH = 43, 2
 METHODS = {
     "linear-probe": {"epochs": 15},
     "adapter-1x1": {"epochs": 15},
     "adapter": {"epochs": 15},
-    "bias": {"epochs": 4},
-    "affine": {"epochs": 4},
-    "lora": {"epochs": 4},
-    "cnn-adapter": {"epochs": 4},
-    "ft-last": {"epochs": 4},
-    "ft": {"epochs": 4},
+    "bias": {"epochs": 3},
+    "affine": {"epochs": 3},
+    "lora": {"epochs": 3},
+    "cnn-adapter": {"epochs": 3},
+    "ft-last": {"epochs": 3},
+    "ft": {"epochs": 3},
 }
 """Of every method that has a meaning on a trained convolutional network, the epochs; ``scratch``
 forgets what was trained, ``adaptformer`` and ``compacter`` are for transformers."""
@@ -142,31 +142,32 @@ def main() -> None:
         if not (folder / "results" / DATASET).is_dir():
             write_data_set(folder)
             train(folder)
-        numbers = adapted(folder, arguments.methods)
-    if arguments.write:
-        FILE.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        adapted(folder, arguments.methods, FILE if arguments.write else None)
 
 
-def adapted(folder: Path, methods: list[str]) -> dict[str, Any]:
-    """Dice by method and model."""
+def adapted(folder: Path, methods: list[str], file: Path | None) -> None:
+    """Print Dice by method and model; keep it in ``file`` as well, with what is there."""
     from FewShotSegLib import add_model
 
-    trained = next((folder / "results" / DATASET).glob("nnUNetTrainer_*"))
-    shutil.rmtree(folder / "home", ignore_errors=True)
-    added = add_model(trained, orientation="RAS", name="trained")
-    models = {"trained": added.id, "untrained": untrained(added.id)}
+    if not (folder / "home").is_dir():
+        trained = next((folder / "results" / DATASET).glob("nnUNetTrainer_*"))
+        untrained(add_model(trained, orientation="RAS", name="trained").id)
+    models = ("trained", "untrained")
     numbers: dict[str, Any] = {}
+    if file is not None and file.is_file():
+        numbers = json.loads(file.read_text(encoding="utf-8"))
     for method in methods:
         begun = time.monotonic()
         found = {
-            kind: [round(x, 4) for x in dice_of(model, method, METHODS[method]["epochs"], folder)]
-            for kind, model in models.items()
+            model: [round(x, 4) for x in dice_of(model, method, METHODS[method]["epochs"], folder)]
+            for model in models
         }
         numbers[method] = {**METHODS[method], **found}
         seconds = time.monotonic() - begun
         means = {kind: round(float(np.mean(values)), 3) for kind, values in found.items()}
         print(method, means, f"{seconds:.0f} s", flush=True)
-    return numbers
+        if file is not None:
+            file.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -348,7 +348,7 @@ def _modality(answers: Answers, channel: str) -> list[str] | Question:
 def _orientation(answers: Answers, plans: Mapping[str, Any]) -> str | Question:
     """Raises: InputError where the answer is no orientation, or another than the files tell."""
     reader = str(plans.get("image_reader_writer"))
-    known = reading.REORIENTING.get(reader)
+    known = reading.orientation_known(plans)
     if answers.orientation is None:
         if known is not None:
             return known
@@ -366,7 +366,9 @@ def _orientation(answers: Answers, plans: Mapping[str, Any]) -> str | Question:
             f"{shown(answers.orientation)}."
         )
     if known not in (None, said):
-        raise InputError(f"{reader} turned its images to {known}: leave out {flag('orientation')}.")
+        raise InputError(
+            f"Its images were turned to {known} before training: leave out {flag('orientation')}."
+        )
     return said
 
 

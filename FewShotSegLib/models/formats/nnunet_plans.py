@@ -19,6 +19,9 @@ from ...core.json_fields import is_number, shown
 NETWORKS = {"PlainConvUNet": "plain", "ResidualEncoderUNet": "residual"}
 REORIENTING = {"NibabelIOWithReorient": "RAS", "SimpleITKIOWithReorient": "RAS"}
 """Readers that turn every image to one orientation, and to which."""
+CANONICAL = "TotalSegmentator"
+"""Part of the names of data sets whose images were all turned to RAS before training: that program
+turns every image before its networks see it, whatever reader their plans name."""
 RESAMPLING = "resample_data_or_seg_to_shape"
 _MODALITIES = {
     "CT": ("ct",),
@@ -270,6 +273,13 @@ def _values(name: str, value: Any) -> tuple[int, ...]:
             f"The label {shown(name)} in dataset.json has no value but {shown(value)}."
         )
     return numbers
+
+
+def orientation_known(plans: Mapping[str, Any]) -> str | None:
+    """Where the axes i, j, k of the training's images grow; None where nothing says it."""
+    if CANONICAL.casefold() in str(plans.get("dataset_name")).casefold():
+        return "RAS"
+    return REORIENTING.get(str(plans.get("image_reader_writer")))
 
 
 def channel_of(dataset: Mapping[str, Any]) -> str:
