@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.json_fields import load_json
 
+from .interface.rows import Progress
 from .messages import tell_error
 
 CATEGORY = "FewShotSeg"
@@ -47,7 +48,11 @@ def make_patients() -> list[Any]:
         except Exception as error:
             tell_error(str(error))
             return []
-        end = logic.wait()
+        stop = logic.listen(_tell_progress)
+        try:
+            end = logic.wait()
+        finally:
+            stop()
         if end.state == "cancelled":
             return []
         if end.state != "finished":
@@ -56,18 +61,35 @@ def make_patients() -> list[Any]:
         return load_patients(Path(folder))
 
 
+def _tell_progress(notice: Any) -> None:
+    """In the status bar, since the panel may not be open."""
+    if isinstance(notice, Progress):
+        slicer.util.showStatusMessage(f"FewShotSeg: {notice.text}", 3000)
+
+
 def load_patients(folder: Path) -> list[Any]:
-    """Load what ``write_phantoms`` wrote; the last patient without the annotation."""
+    """Load what ``write_phantoms`` wrote; the last patient without the annotation.
+
+    The first patient alone is on screen afterwards. Files are loaded one by one, and the
+    application has its turn between them.
+    """
     names = load_json(folder / "labels.json", "list of labels")
     images = sorted(folder.glob("*_ct.nii.gz"))
-    nodes = []
+    nodes: list[Any] = []
     for number, image in enumerate(images, 1):
+        text = _("FewShotSeg: loading patient {number} of {count}")
+        slicer.util.showStatusMessage(text.format(number=number, count=len(images)), 3000)
+        slicer.app.processEvents()
         volume = slicer.util.loadVolume(
             str(image), {"name": _("Phantom {number}").format(number=number)}
         )
         nodes.append(volume)
         if number < len(images):
+            slicer.app.processEvents()
             nodes.append(_load_annotation(image, volume, names))
+            nodes[-1].GetDisplayNode().SetVisibility(number == 1)
+    if nodes:
+        slicer.util.setSliceViewerLayers(background=nodes[0], foreground=None, fit=True)
     return nodes
 
 

@@ -14,6 +14,8 @@ import slicer_world
 
 if True:  # after the world is there
     from FewShotSegSlicer import sample_data
+    from FewShotSegSlicer.interface.rows import End, Progress
+    from FewShotSegSlicer.scene.views import volume_on_screen
 
     from FewShotSegLib.phantoms.patients import write_phantoms
 
@@ -43,6 +45,32 @@ class SampleDataTest(slicer_world.SceneTestCase):
         segments = nodes[1].GetSegmentation()
         names = {segments.GetNthSegment(k).GetName() for k in range(3)}
         self.assertEqual(names, {"gland_right", "gland_left", "pouch"})
+
+    def test_one_patient_alone_is_on_screen(self) -> None:
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        write_phantoms(folder, 3)
+        nodes = sample_data.load_patients(folder)
+        self.assertIs(volume_on_screen(), nodes[0])
+        shown = [
+            node.GetName()
+            for node in nodes
+            if node.IsA("vtkMRMLSegmentationNode") and node.GetDisplayNode().GetVisibility()
+        ]
+        self.assertEqual(shown, ["Phantom 1 segmentation"])
+
+    def test_how_far_it_is_stands_in_the_status_bar(self) -> None:
+        logic = mock.Mock()
+        logic.wait.return_value = End("phantoms", "cancelled", "Stopped.")
+        with (
+            mock.patch.object(sample_data.slicer.util, "getModuleLogic", return_value=logic),
+            mock.patch.object(sample_data.slicer.util, "showStatusMessage") as shown,
+        ):
+            self.assertEqual(sample_data.make_patients(), [])
+            (listener,) = logic.listen.call_args.args
+            listener(Progress("phantoms", "phantoms", "Making patients, 25%", 0.25))
+        self.assertEqual(shown.call_args.args[0], "FewShotSeg: Making patients, 25%")
+        logic.listen.return_value.assert_called_once()
 
     def test_a_failure_is_reported_and_nothing_is_loaded(self) -> None:
         logic = mock.Mock()
