@@ -127,7 +127,19 @@ def _put_remote_io(slicer: Any, scene: Any) -> None:
     slicer.modules._remote_io = (remote, manager)
 
 
+class Turns:
+    """The longest that one turn of the event loop kept this process busy while a test waited, in
+    seconds of its own work; what the test does itself does not count."""
+
+    longest = 0.0
+
+    def text(self) -> str:
+        """For a line of a test's output."""
+        return f"{1000 * self.longest:.0f} ms of work"
+
+
 REAL = _start()
+turns = Turns()
 
 
 def process_events_until(condition: Callable[[], Any], seconds: float = 600.0) -> Any:
@@ -140,7 +152,9 @@ def process_events_until(condition: Callable[[], Any], seconds: float = 600.0) -
 
     end = time.monotonic() + seconds
     while True:
+        start = time.process_time()
         slicer.app.processEvents()
+        turns.longest = max(turns.longest, time.process_time() - start)
         _raise_slot_errors()
         value = condition()
         if value:

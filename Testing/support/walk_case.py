@@ -37,8 +37,10 @@ class WalkTestCase(slicer_world.SceneTestCase):
         self.panel.enter()
         self.way = Walkthrough(self.panel)
         self.ui, self.logic = self.panel.ui, self.panel.logic
+        slicer_world.turns.longest = 0.0
 
     def tearDown(self) -> None:
+        print(f"\nlongest stall of the GUI thread on the way: {slicer_world.turns.text()}")
         self.panel.close()
         super().tearDown()
 
