@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import unittest
+from dataclasses import replace
 
+import golden
 import numpy as np
 import SimpleITK as sitk
 import torch
@@ -15,11 +17,13 @@ from torch import Tensor
 
 from FewShotSegLib.core.errors import ModelError
 from FewShotSegLib.core.geometry import Grid, Volume
+from FewShotSegLib.core.model_folders import EMBEDDED_FOLDER, file_sha256
 from FewShotSegLib.evaluation.metrics import dice
 from FewShotSegLib.models.backbones.dynamic_unet import DynamicUNet
 from FewShotSegLib.models.backbones.highres3dnet import HighRes3DNet
 from FewShotSegLib.models.backbones.obelisk_unet import ObeliskUNet
 from FewShotSegLib.models.preprocessing import Preprocessing
+from FewShotSegLib.models.registry import Model, ModelEntry
 
 
 def published(backbone: ObeliskUNet) -> dict[str, Tensor]:
@@ -179,6 +183,37 @@ class HighRes3DNetTest(Interface, unittest.TestCase):
         del state["block.2.dilation_block.1.residual_block.0.convolutional_block.3.weight"]
         with self.assertRaisesRegex(ModelError, "missing: stages.1.1.0.conv.weight"):
             other.import_state_dict(state)
+
+
+class PublishedHighRes(unittest.TestCase):
+    """The public file, whose numbers on a fixed image the authors' code gives too."""
+
+    VALUES = (
+        1.41677139,
+        3.58438722,
+        9.84558421,
+        -2.6130689,
+        3.44635879,
+        0.590092597,
+        -5.9029086,
+        0.35320776,
+    )
+
+    def test_logits_of_the_public_weights(self) -> None:
+        weights = models_folder() / "highresnet" / "highres3dnet_li_parameters-7d297872.pth"
+        if not weights.is_file():
+            self.skipTest(f"no {weights}")
+        entry = ModelEntry.read(EMBEDDED_FOLDER / "highres3dnet.json")
+        self.assertEqual(file_sha256(weights), entry.sha256)
+        backbone = Model(replace(entry, weights=weights)).backbone.double()
+        image = golden.uniform("highres3dnet", (1, 1, 12, 16, 8))
+        with torch.inference_mode():
+            logits = apply_head(backbone, backbone.features(image)[0])
+        flat = logits.flatten()
+        found = [float(flat.mean()), float(flat.std()), *map(float, flat[:: len(flat) // 6][:6])]
+        np.testing.assert_allclose(found, self.VALUES, rtol=1e-6)
+        self.assertEqual(len(entry.classes), 154)
+        self.assertEqual(entry.classes["right hippocampus"], 23)
 
 
 class ZeroShotLiver(unittest.TestCase):
