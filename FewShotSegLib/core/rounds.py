@@ -21,7 +21,7 @@ class Round:
     Attributes:
         supports: how many annotated volumes. added: how many of them were not in the round before.
         epochs: of it. seconds: it took, without features and measuring.
-        expected: mean Dice of the held-out supports, by structure; empty where not measured.
+        expected: the Dice to expect after it, by structure; empty where not measured.
     """
 
     OTHERS: ClassVar[bool] = True
@@ -49,7 +49,8 @@ def round_of(
     added = [content for content in supports if content not in known]
     means: dict[str, float] = {}
     if isinstance(expected, Expected):
-        means = {k: round(v.mean, 4) for k, v in expected.structures.items() if v.mean is not None}
+        found = {k: v.expected for k, v in expected.structures.items()}
+        means = {k: round(v, 4) for k, v in found.items() if v is not None}
     seconds = float(training.get("seconds", {}).get("train", 0.0))
     return Round(len(supports), len(added), int(training.get("epochs", 0)), seconds, means)
 

@@ -140,7 +140,7 @@ class TrainedAdapter:
         """One line for people: without it a notebook shows every parameter."""
         names = ", ".join(structure.name for structure in self.structures)
         measured = self.expected.structures if self.expected else {}
-        means = [f"{k} {v.mean:.2f}" for k, v in measured.items() if v.mean is not None]
+        means = [f"{k} {v.expected:.2f}" for k, v in measured.items() if v.dice]
         expected = f"; expected Dice {', '.join(means)}" if means else ""
         return (
             f"<{type(self).__name__}: {names}; {self._methods()} on {self.model_id}, "

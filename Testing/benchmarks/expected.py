@@ -88,9 +88,9 @@ def draw(
         said = trained.expected.structures[name]
         low, high = said.interval()
         within = [low <= value <= high for value in values]
-        shown = (f"{said.mean:.3f}", f"{low:.2f} to {high:.2f}", f"{np.mean(values):.3f}")
+        shown = (f"{said.expected:.3f}", f"{low:.2f} to {high:.2f}", f"{np.mean(values):.3f}")
         row = (str(len(supports)), str(number), name, *shown, f"{sum(within)} of {len(within)}")
-        rows.append((*row, said.mean, float(np.mean(values)), within, times))
+        rows.append((*row, said.expected, float(np.mean(values)), within, times))
         print(*row, *(f"{k} {times[k]:.1f} s" for k in ("train", "validate")), flush=True)
     return rows
 

@@ -294,7 +294,7 @@ def _adapters(results: Sequence[Result]) -> dict[str, Any]:
     if len(found) < 3:
         return {}
     said = [ExpectedDice(rows[0].held_out) for rows in found.values()]
-    means = np.array([e.mean for e in said])
+    means = np.array([e.expected for e in said])
     true = np.array([np.mean([r.dice for r in rows]) for rows in found.values()])
     within = [
         low <= r.dice <= high

@@ -69,7 +69,7 @@ class Continuing(PipelineTestCase):
         third = self.adapt(*self.all, continue_from=path, structures=None, settings={})
         self.assertEqual([(r.supports, r.added) for r in third.rounds], [(2, 2), (3, 1), (3, 0)])
         self.assertEqual(third.training["settings"]["epochs"], second.training["epochs"])
-        means = {k: round(v.mean, 4) for k, v in second.expected.structures.items()}
+        means = {k: round(v.expected, 4) for k, v in second.expected.structures.items()}
         self.assertEqual(read_metadata(path)["rounds"][1]["expected"], means)
         loaded = TrainedAdapter.load(path)
         self.assertEqual(loaded.rounds, second.rounds)

@@ -77,7 +77,7 @@ class WordsTest(unittest.TestCase):
             "structures": {"pouch": {"dice": [0.55, 0.77, 0.69]}},
         }
         cells = adapter_cells(self.row({"expected": expected}), {})
-        self.assertEqual(cells[1].text, "pouch 0.67")
+        self.assertEqual(cells[1].text, "pouch 0.70")
         self.assertIn("0.55 to 0.77 on these 3", cells[0].tip)
 
     def test_a_crash_while_it_is_measured_tells_that_the_adapter_is_there(self) -> None:
