@@ -17,6 +17,7 @@ from tiny_model import (
     write_model,
 )
 
+from FewShotSegLib.core.published_models import published_models
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.models.registry import list_entries
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter

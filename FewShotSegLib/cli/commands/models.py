@@ -7,12 +7,15 @@ import json
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...core.errors import Cancelled, InputError
 from ...core.events import EventSink, make_event
 from ...core.model_answers import Answers, flag
-from ...core.published_models import PublishedModel
 from .common import say
+
+if TYPE_CHECKING:  # it loads numpy, which --help does not wait for
+    from ...core.published_models import PublishedModel
 
 
 def models_command(args: argparse.Namespace, sink: EventSink) -> int:
