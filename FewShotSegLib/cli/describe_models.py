@@ -38,12 +38,16 @@ def models_text(
         ]
         for entry in entries
     ]
-    known = {entry.id for entry in entries}
-    for model in published_models().values() if registry else ():
-        if model.id not in known:
-            kind, row = "/".join(model.modality), "nnU-Net"
-            rows.append([model.id, kind, row, model.licence, "not here, download"])
     lines = [text_table(["id", "images", "network (parameters)", "licence", "weights"], rows), ""]
+    known = {entry.id for entry in entries}
+    archives = [
+        [model.id, "/".join(model.modality), str(len(model.classes)), model.licence, "not here"]
+        for model in published_models().values()
+        if registry and model.id not in known
+    ]
+    if archives:
+        header = ["published as an archive", "images", "classes", "licence", "weights"]
+        lines += [text_table(header, archives), ""]
     defaults = ", ".join(f"{name} for {kind}" for kind, name in DEFAULT_MODELS.items())
     if entries:
         lines.append(f"Default: {defaults}; --model ID takes another.")
