@@ -19,7 +19,7 @@ from FewShotSegLib.core.job_folders import make_job_folder
 from FewShotSegLib.core.job_protocol import MISSING, DevicesJob, write_job
 from FewShotSegLib.core.memory import available_memory, held_memory, total_memory
 from FewShotSegLib.core.processes import kill_tree, process_exists
-from FewShotSegLib.worker import process as worker
+from FewShotSegLib.worker import leash as worker
 
 ROOT = Path(__file__).resolve().parents[2]
 MIDDLE = """
