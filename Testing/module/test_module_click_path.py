@@ -17,7 +17,7 @@ import SimpleITK as sitk
 import slicer
 from FewShotSegSlicer.machine.engine import engine_parent, python_program
 from module_scenes import add_transform, affine_of
-from panel_case import settle, texts
+from panel_case import choose, settle, texts
 from shared_data import data_folder
 from walk_case import WalkTestCase, masks_of
 
@@ -115,6 +115,7 @@ class ClickPathTest(WalkTestCase):
         way, ui = self.way, self.ui
         way.choose_model(MODEL, "cpu")
         way.set_epochs(EPOCHS)
+        choose(ui.effortCombo, "quick")  # what to expect is measured in the walkthrough
         ui.seedSpinBox.value = SEED
         for patient in SUPPORTS:
             self.open(patient)
