@@ -241,6 +241,21 @@ class SegmentTest(PanelTestCase):
             self.assertEqual(self.logic.calls[-1], ("goTo", "r0", name))
             self.assertEqual(self.ui.resultHint.text, remark, "only what is said of this structure")
 
+    def test_a_result_of_a_volume_that_is_no_longer_looked_at_stays_hidden(self) -> None:
+        self.ui.segmentButton.click()
+        self.logic.parameters.queryVolume = self.volumes[2]
+        self.panel.refresh()
+        result = make_result(self.volumes[3], self.make_segmentation())
+        self.logic.result_rows = [result]
+        self.logic.finish(message="«CT 4» is segmented.", result=result)
+        settle()
+        self.assertFalse(result.segmentation.GetDisplayNode().GetVisibility())
+        self.assertEqual(self.ui.segmentStatus.text, "«CT 4» is segmented.")
+        self.assertNotIn("goTo", self.names_called())
+        self.logic.parameters.queryVolume = self.volumes[3]
+        self.panel.refresh()
+        self.assertIn(("goTo", "r0", ""), self.logic.calls)
+
     def test_without_3d_it_stays_so_for_the_next_result(self) -> None:
         self.segment()
         self.ui.show3DButton.click()

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import End, Progress
+from ..scene.results import hide_result
 from ..scene.verdict import kind_of
 from ..scene.views import volume_on_screen
 from .progress import TaskView
@@ -94,6 +95,8 @@ class SegmentSection:
         self.task.end(end)
         if end.result is not None:  # which is on screen already; see ResultView.refresh
             self.status.show(end.message, kind_of(end.result))
+            if self.parameters is not None and end.result.query is not self.parameters.queryVolume:
+                hide_result(end.result)  # a person looks at another volume meanwhile
 
     def on_adapter(self, _index: int = 0) -> None:
         """A person chose an adapter."""
