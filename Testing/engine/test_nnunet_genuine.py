@@ -9,8 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import nnunet_adapting
 import nnunet_files
 import nnunet_proof
+import numpy as np
 import pytest
 import torch
 from shared_data import data_folder
@@ -49,6 +51,16 @@ class Numbers(unittest.TestCase):
         self.assertTrue(
             all(n > w for n, w in zip(several["inner"], several["window"], strict=True))
         )
+
+    def test_adapters_on_it_beat_those_on_the_network_untrained(self) -> None:
+        """The kept numbers of ``nnunet_adapting.py``: mean Dice of two parts of the hippocampus."""
+        kept = json.loads(nnunet_adapting.FILE.read_text(encoding="utf-8"))
+        self.assertGreaterEqual(set(kept), {"linear-probe", "adapter"})
+        self.assertLessEqual(set(kept), set(nnunet_adapting.METHODS))
+        for name, numbers in kept.items():
+            with self.subTest(name):
+                trained, untrained = (np.mean(numbers[k]) for k in ("trained", "untrained"))
+                self.assertGreater(trained, untrained + 0.05)
 
     @soak_only
     def test_again(self) -> None:

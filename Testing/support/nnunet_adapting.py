@@ -134,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--picture", type=Path, help="draw the first of --methods on a query")
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as elsewhere:
@@ -142,6 +143,9 @@ def main() -> None:
         if not (folder / "results" / DATASET).is_dir():
             write_data_set(folder)
             train(folder)
+        if arguments.picture and arguments.keep:  # of what was trained before
+            draw(folder, arguments.methods[0], arguments.picture)
+            return
         adapted(folder, arguments.methods, FILE if arguments.write else None)
 
 
@@ -168,6 +172,40 @@ def adapted(folder: Path, methods: list[str], file: Path | None) -> None:
         print(method, means, f"{seconds:.0f} s", flush=True)
         if file is not None:
             file.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+
+def draw(folder: Path, method: str, picture: Path) -> None:
+    """One query with the adapter on the untrained network and on nnU-Net's."""
+    from PIL import Image
+
+    from FewShotSegLib import segment
+    from FewShotSegLib.core.annotation import parse_structures
+    from FewShotSegLib.evaluation.metrics import evaluate
+    from FewShotSegLib.io.annotations import read_annotation
+    from FewShotSegLib.io.volumes import read_image
+    from FewShotSegLib.overlay.picture import Legend, Panel, draw_overlay
+    from FewShotSegLib.pipeline.runtime import Runtime
+
+    image, segmentation = pairs_of(CASES["mr, plain"])[TRAINED + SUPPORTS]
+    volume, structures = read_image(image), parse_structures(STRUCTURES)
+    annotation = read_annotation(segmentation, volume.grid, structures)
+    reference = {s.name: annotation.mask(s.name) for s in structures}
+    panels, result = [], None
+    for title, kind in (("On the network untrained", "untrained"), ("On nnU-Net's", "trained")):
+        result = segment(folder / f"{kind} {method}.fseft", image, runtime=Runtime("cpu"))
+        scores = evaluate(reference, result.masks, volume.grid)
+        panels.append(Panel(title, result.masks, {n: s.dice for n, s in scores.items()}))
+    draw_overlay(
+        picture,
+        volume,
+        panels,
+        Legend(result.structures, reference),
+        title="Two parts of the hippocampus",
+        subtitle=f"{METHODS[method]['epochs']} epochs of {method} on two annotated volumes",
+    )
+    with Image.open(picture) as large:  # at half the size, for a page
+        half = large.convert("RGB").resize([n // 2 for n in large.size], Image.Resampling.LANCZOS)
+    half.quantize(160).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
