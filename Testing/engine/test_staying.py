@@ -35,6 +35,7 @@ from FewShotSegLib.models import registry
 from FewShotSegLib.models.kept import KeptModels, key_of
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 from FewShotSegLib.worker import staying
+from FewShotSegLib.worker.leash import LOOK_SECONDS
 from FewShotSegLib.worker.process_state import ProcessState
 
 
@@ -227,6 +228,7 @@ class EndsTest(unittest.TestCase):
         for path in sorted(first.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         first.rmdir()
+        time.sleep(5 * LOOK_SECONDS)  # a watchdog that still looked there would leave
         self.assertEqual(worker.do(self.short())[-1]["event"], "finished")
 
     def test_when_memory_is_short(self) -> None:
