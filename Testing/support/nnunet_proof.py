@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -229,6 +230,7 @@ def compare(case: Case, model: Path, query: Path) -> dict[str, Any]:
     from FewShotSegLib.io.volumes import read_image
     from FewShotSegLib.models.registry import find_model
 
+    shutil.rmtree(os.environ["FEWSHOTSEG_HOME"], ignore_errors=True)  # of a run before
     added = add_model(model, orientation=case.orientation)
     found = find_model(added.id)
     volume, modality = read_image(query), found.entry.modality[0]
