@@ -72,9 +72,7 @@ class SupportsSection:
         """Nodes came, or the query is another: what a person chose by hand stays."""
         node = self.logic.proposedSupport(volume_on_screen())
         shown = self.ui.volumeSelector.currentNode()
-        parameters = self.logic.getParameterNode()
-        asked = shown is parameters.queryVolume and self._result_of(shown) is None
-        if shown is None or shown is self._proposed or asked:
+        if shown is None or shown is self._proposed:
             self._offer(node)
 
     def refresh(self) -> None:
