@@ -34,6 +34,13 @@ TERMS = (
     ("Transduction more than", "The adjustment to the expected volume more than"),
     ("look at the result without transduction", "look at the result that is not adjusted"),
     ("before transduction", "before it was adjusted"),
+    ("transduction changed it", "the adjustment to the expected volume changed it"),
+    ("lacked some supports", "lacked some of the annotated volumes"),
+    ("unlike the supports", "unlike the annotated volumes"),
+    ("differs from the supports'", "differs from the annotated volumes"),
+    ("in the supports", "in the annotated volumes"),
+    ("times the supports'", "times that in the annotated volumes"),
+    ("held-out supports", "annotated volumes that were held out"),
 )
 """The paper's terms, and what the panel calls the same."""
 

@@ -10,9 +10,17 @@ from typing import Any
 
 import numpy as np
 import slicer
-from FewShotSegSlicer.interface.rows import Result, ResultRow
+from FewShotSegSlicer.interface.rows import Result, ResultRow, TrustRow
+from FewShotSegSlicer.panel.results import REMARK, result_cells
+from FewShotSegSlicer.scene.results import measured
 from FewShotSegSlicer.scene.state import QUERY, REFINED, UNREFINED
-from FewShotSegSlicer.scene.verdict import flags_of, needs_look
+from FewShotSegSlicer.scene.verdict import (
+    flags_of,
+    judgement_of,
+    kind_of,
+    needs_look,
+    sentence_of,
+)
 from module_logic import SHAPE, LogicTestCase
 from module_scenes import add_segmentation, add_volume, affine_of
 from panel_case import RealPanel, choose_row, settle, texts
@@ -101,6 +109,38 @@ class AcceptingTest(LogicTestCase):
             self.assertEqual(flags_of(bean), flags)
             self.assertTrue(needs_look(bean))
             self.assertEqual(flags_of(pea), [])
+
+    def test_a_correction_has_no_verdict(self) -> None:
+        result = self.add_result("bean", "pea")
+        state = self.logic.session.state
+        rows = state.read()
+        trust = {"verdict": "do not use", "reasons": ["its probabilities are undecided"]}
+        trust |= {"dice": 0.4, "lower": 0.2, "upper": 0.6}
+        for line in rows["results"][0]["table"]:
+            line["trust"] = trust
+        state.write(rows)
+        [result] = self.logic.results()
+        self.assertEqual([row.trust.dice for row in result.rows], [0.4, 0.4])
+        self.assertIn("Do not use: bean, pea.", sentence_of(result))
+        node = result.segmentation.GetSegmentation()
+        ids = [node.GetSegmentIdBySegmentName(row.name) for row in result.rows]
+        sizes = dict(zip(ids, (0.5, 0.9), strict=True))
+        now = measured(result, lambda _node, segment_id: sizes[segment_id])
+        self.assertEqual([row.trust.verdict for row in now.rows], ["not known", "do not use"])
+        self.assertEqual((now.rows[0].trust, judgement_of(now.rows[0])), (TrustRow(), ""))
+
+    def test_a_scene_without_verdicts_and_one_with_odd_ones(self) -> None:
+        result = self.add_result("bean", "pea")  # as it was saved before there were any
+        self.assertEqual([row.trust for row in result.rows], [TrustRow(), TrustRow()])
+        self.assertEqual([result_cells(row)[REMARK].mark for row in result.rows], [None, None])
+        self.assertEqual(kind_of(result), "done")
+        state = self.logic.session.state
+        rows = state.read()
+        nothing = {"reasons": [], "dice": None, "lower": None, "upper": None}
+        first, second = rows["results"][0]["table"]
+        first["trust"], second["trust"] = None, {"verdict": "splendid", **nothing}
+        state.write(rows)
+        self.assertEqual([r.trust for r in self.logic.results()[0].rows], [TrustRow()] * 2)
 
     def test_there_is_one_row_a_volume(self) -> None:
         first = self.add_result("bean", "pea")

@@ -16,7 +16,9 @@ from FewShotSegSlicer.jobs.process import Ended
 from FewShotSegSlicer.jobs.words import end_words
 
 import FewShotSegLib
+from FewShotSegLib.core.trust import _FOREIGN, _WORDS, Signals
 
+ODD = Signals(3, 0.5, 0.5, 0.5, 0.5, 2.0, 1.0, 2.0, 1.0, 1.0, 0.5, 30.0, 0.5)
 ENGINE = Path(FewShotSegLib.__file__).resolve().parent
 HEARD = ("core", "compute", "models", "features", "methods", "inference", "training", "pipeline")
 """Packages whose sentences a job of the panel can end with."""
@@ -62,13 +64,18 @@ class EngineWordsTest(unittest.TestCase):
             self.assertIn(words, said)
         nodes = [
             node
-            for name in ("remarks", "report")
-            for node in ast.walk(ast.parse((ENGINE / "pipeline" / f"{name}.py").read_text("utf-8")))
+            for name in ("pipeline/remarks", "pipeline/report", "core/trust")
+            for node in ast.walk(ast.parse((ENGINE / f"{name}.py").read_text("utf-8")))
         ]
         values = [node.value for node in nodes if isinstance(node, ast.Constant)]
         said = " ".join(text for text in values if isinstance(text, str))
         for words, _instead in TERMS:
             self.assertIn(words.removesuffix(" more than"), said)
+
+    def test_reasons_speak_of_annotated_volumes(self) -> None:
+        said = [word(signals) for word in _WORDS.values() for signals in (ODD, Signals())]
+        for reason in (*said, _FOREIGN):
+            self.assertNotRegex(panel_words(reason), r"\bsupports?\b|ransduction")
 
     def test_the_end_of_a_task_is_in_the_panels_words(self) -> None:
         message = "These images are MR. Choose another model, or say --modality if that is wrong."

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import qt
-from FewShotSegSlicer.interface.rows import AdapterRow, AnnotationChoice, SupportRow
+from FewShotSegSlicer.interface.rows import AdapterRow, AnnotationChoice, SupportRow, TrustRow
 from FewShotSegSlicer.panel.tools import Hint
 from FewShotSegSlicer.scene.verdict import sentence_of
 from mock_rows import make_result
@@ -34,6 +34,12 @@ WARNING = (
     "Transduction more than doubled Glandula_submandibularis_sinistra_et_sublingualis, from 3.1 to "
     "9.4 ml: its size is then what was expected, not what was found. Check that it is in this "
     "image at all, and look at the result without transduction."
+)
+VERDICTS = ("look at this", "do not use", "do not use")
+REASONS = (
+    "adapters that each lacked some of the annotated volumes find something else (their Dice with "
+    "it is 0.41)",
+    "the adjustment to the expected volume changed it (Dice with the result before: 0.63)",
 )
 PATH = "/home/klinik/radiologie/studien/2026/kopf-hals/" + LONG
 GERMAN = 1.35
@@ -121,8 +127,15 @@ class FitTest(PanelTestCase):
         node.CreateDefaultDisplayNodes()
         result = make_result(self.volumes[3], node, node)
         rows = tuple(
-            replace(result.rows[0], name=name, volume_ml=volume, within=False, note=WARNING)
-            for name, volume in zip(STRUCTURES, (123.4, 0.0, 48.0), strict=True)
+            replace(
+                result.rows[0],
+                name=name,
+                volume_ml=volume,
+                within=False,
+                note=WARNING,
+                trust=TrustRow(verdict, REASONS, 0.43, 0.21, 0.65),
+            )
+            for name, volume, verdict in zip(STRUCTURES, (123.4, 0.0, 48.0), VERDICTS, strict=True)
         )
         result = replace(result, rows=rows, warnings=(PATH,))
         self.logic.result_rows = [result, replace(result, id="r1")]

@@ -11,6 +11,7 @@ import numpy as np
 import slicer
 import slicer_world
 import vtk
+from FewShotSegSlicer.interface.rows import TrustRow
 from FewShotSegSlicer.jobs.export_nodes import SupportNodes, support_steps, volume_steps
 from FewShotSegSlicer.jobs.result_loader import load_steps
 from FewShotSegSlicer.scene.geometry import volume_affine
@@ -246,6 +247,9 @@ class ResultTest(HandoverTestCase):
         }
         reported = ["No voxel was found to be nothing.", "Transduction more than halved nothing."]
         unexpected = {**line, "as_expected": False, "warnings": reported}
+        reasons = ["what was found looks unlike the structure in the supports"]
+        line["trust"] = {"verdict": "look at this", "reasons": reasons, "dice": 0.61}
+        line["trust"] |= {"lower": 0.45, "upper": 0.77}
         report = {
             "transductive": True,
             "warnings": reported,
@@ -315,7 +319,14 @@ class ResultTest(HandoverTestCase):
         # A size within its range is not as expected for all that: flagged, and each sentence once.
         from FewShotSegSlicer.panel.results import REMARK, remarks, result_cells
 
-        moved = "ball: adjusted to the expected volume, from 0.10 to 11.0 ml."
+        judged = "what was found looks unlike the structure in the annotated volumes"
+        self.assertEqual(
+            [row.trust for row in result.rows],
+            [TrustRow("look at this", (judged,), 0.61, 0.45, 0.77), TrustRow()],
+        )
+        dice = "Expected Dice: 0.61 (0.45 to 0.77, 4 times in 5)"
+        moved = f"ball: look at this: {judged}. {dice}."
+        moved += "\nball: adjusted to the expected volume, from 0.10 to 11.0 ml."
         self.assertEqual(remarks(result), f"{moved}\n{result.rows[1].note}")
         self.assertEqual(remarks(result, ["ball"]), moved)
         cells = result_cells(result.rows[1])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+Verdict = Literal["fine", "look at this", "do not use", "not known"]
 QueryState = Literal["open", "waiting", "running", "done", "failed", "stopped"]
 SupportState = Literal["ready", "no segments", "nothing drawn", "missing", "unusable", "choose"]
 
@@ -215,6 +216,24 @@ class AdapterRow:
 
 
 @dataclass(frozen=True)
+class TrustRow:
+    """What the engine thinks of a structure of a result; see ``FewShotSegLib.core.trust``.
+
+    Attributes:
+        verdict: ``not known`` in scenes and for adapters of before, and once a person corrected it.
+        reasons: why, in words.
+        dice: the expected one. lower, upper: where the true one is, 4 times in 5. None where they
+            are not known.
+    """
+
+    verdict: Verdict = "not known"
+    reasons: tuple[str, ...] = ()
+    dice: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True)
 class ResultRow:
     """One structure of the last result of a query.
 
@@ -225,6 +244,7 @@ class ResultRow:
         note: what should be looked at, a sentence a line; else empty.
         brief: what the engine remarks beside the volume, a few words each.
         corrected: whether a person drew on it since; what was remarked then says nothing any more.
+        trust: whether it can be used.
     """
 
     name: str
@@ -236,6 +256,7 @@ class ResultRow:
     note: str = ""
     brief: tuple[str, ...] = ()
     corrected: bool = False
+    trust: TrustRow = field(default_factory=TrustRow)
 
 
 @dataclass(frozen=True)

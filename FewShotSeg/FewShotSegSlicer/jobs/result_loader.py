@@ -122,6 +122,7 @@ def _row(
                 "within": structure.get("as_expected", structure["within_prior"]),
                 "note": "\n".join(structure.get("warnings", ())),
                 "brief": _brief(structure.get("remarks", ())),
+                "trust": structure.get("trust"),
             }
         )
     return {

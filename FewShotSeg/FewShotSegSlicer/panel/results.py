@@ -8,25 +8,33 @@ from typing import Any, Literal
 import qt
 from slicer.i18n import tr as _
 
+from FewShotSegLib.core.trust import FINE, LOOK, UNKNOWN, UNUSABLE
+
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import Result, ResultRow
 from ..messages import agree
 from ..scene.results import is_in_3d
 from ..scene.verdict import (
     flags_of,
+    judgement_of,
     kind_of,
+    mark_of,
     needs_look,
+    notes_of,
     out_of_range,
     sentence_of,
     sentences_of,
+    verdict_text,
 )
 from ..scene.views import has_3d_view
 from ..text import ml_text, range_text
 from .navigation import open_segment_editor
 from .tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
 
+MARKS = {FINE: (0.18, 0.6, 0.3), LOOK: (0.93, 0.62, 0.1), UNUSABLE: (0.8, 0.16, 0.16)}
+"""Green, amber and red, of the verdicts; the text beside the mark says the same."""
 NAME, REMARK = 0, 3
-WIDTHS = {1: 56, 2: 92, REMARK: 96}
+WIDTHS = {1: 56, 2: 92, REMARK: 110}
 RESULT_LETTERS = 26
 """Of an entry of the list of results, which has a button beside it."""
 MOST_SENTENCES = 2
@@ -281,15 +289,31 @@ def result_cells(row: ResultRow) -> tuple[Cell, ...]:
     if row.prior is not None and row.prior.enabled:
         expected = range_text(row.prior.lower_ml, row.prior.upper_ml, "–")
         tip = _("Mean of the annotated volumes: {mean} ml").format(mean=ml_text(row.prior.mean_ml))
-    flags = flags_of(row)
-    icon = qt.QStyle.SP_MessageBoxWarning if needs_look(row) else None
+    judged = judgement_of(row)
+    name = _("{name}\nClick to see it in the slice views.").format(name=row.name)
     return (
-        Cell(
-            row.name,
-            _("{name}\nClick to see it in the slice views.").format(name=row.name),
-            color=row.color,
-        ),
-        Cell(volume, before, bold=bool(out_of_range(row)) or needs_look(row)),
-        Cell(expected, tip),
-        Cell("; ".join(flags), "\n".join(dict.fromkeys([*flags, sentences_of(row)])), icon=icon),
+        Cell(row.name, _lines(name, judged), color=row.color),
+        Cell(volume, _lines(before, judged), bold=bool(out_of_range(row)) or needs_look(row)),
+        Cell(expected, _lines(tip, judged)),
+        _remark(row, judged),
     )
+
+
+def _remark(row: ResultRow, judged: str) -> Cell:
+    """The verdict as a mark and in words, which are never cut, and what else stands out."""
+    flags, mark = flags_of(row), mark_of(row)
+    # Beside a verdict to be acted on there is no place for more; it is in the tooltip and below.
+    acted = row.trust.verdict in (LOOK, UNUSABLE) and row.volume_ml > 0
+    text = verdict_text(mark) if acted or (mark == FINE and not flags) else "; ".join(flags)
+    warn = mark == UNKNOWN and needs_look(row)
+    return Cell(
+        text,
+        _lines(*flags, judged, notes_of(row)),
+        mark=MARKS.get(mark),
+        icon=qt.QStyle.SP_MessageBoxWarning if warn else None,
+    )
+
+
+def _lines(*texts: str) -> str:
+    """The lines of a tooltip, none of them twice."""
+    return "\n".join(dict.fromkeys(text for text in texts if text))

@@ -125,12 +125,14 @@ def reporting() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table. ``checked`` None: no check box. ``color``: a swatch before the text."""
+    """One cell of a table. ``checked`` None: no check box. ``color``: a swatch before the text,
+    ``mark``: a disc of this colour, ``icon``: a standard one."""
 
     text: str = ""
     tip: str = ""
     checked: bool | None = None
     color: tuple[float, float, float] | None = None
+    mark: tuple[float, float, float] | None = None
     icon: int | None = None
     editable: bool = False
     bold: bool = False
@@ -139,6 +141,19 @@ class Cell:
 def qcolor(color: Sequence[float]) -> Any:
     """A Qt colour of red, green, blue in 0..1."""
     return qt.QColor(*(round(255 * value) for value in color))
+
+
+def disc(color: Sequence[float]) -> Any:
+    """A small round mark; what is square is the colour of a structure."""
+    picture = qt.QPixmap(14, 14)
+    picture.fill(qt.QColor(0, 0, 0, 0))
+    painter = qt.QPainter(picture)
+    painter.setRenderHint(qt.QPainter.Antialiasing)
+    painter.setPen(qt.QPen(qt.Qt.NoPen))
+    painter.setBrush(qt.QBrush(qcolor(color)))
+    painter.drawEllipse(1, 1, 12, 12)
+    painter.end()
+    return picture
 
 
 class Table:
@@ -214,6 +229,8 @@ class Table:
             swatch = qt.QPixmap(14, 14)
             swatch.fill(qcolor(cell.color))
             item.setIcon(qt.QIcon(swatch))
+        elif cell.mark is not None:
+            item.setIcon(qt.QIcon(disc(cell.mark)))
         elif cell.icon is not None:
             item.setIcon(self.widget.style().standardIcon(cell.icon))
         else:
@@ -230,7 +247,7 @@ class Table:
             (
                 metrics.boundingRect(cell.text).width() * (1.1 if cell.bold else 1.0)
                 + 22 * (cell.checked is not None)
-                + 20 * (cell.color is not None or cell.icon is not None)
+                + 20 * any(part is not None for part in (cell.color, cell.mark, cell.icon))
                 + 12
                 for cell in (cells[column] for cells in self._shown)
             ),

@@ -12,9 +12,10 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.size_prior import as_expected
+from FewShotSegLib.core.trust import VERDICTS
 
 from ..engine_words import panel_words
-from ..interface.rows import PriorRow, Result, ResultRow
+from ..interface.rows import PriorRow, Result, ResultRow, TrustRow
 from . import views
 from .segments import BINARY, SURFACE, has_voxels, list_segments
 from .state import QUERY, REFINED, SEGMENTATION, UNCERTAINTY, UNREFINED, VOLUME, SceneState
@@ -38,6 +39,7 @@ def result_of(state: SceneState, row: Mapping[str, Any]) -> Result:
                 line["within"],
                 panel_words(line["note"]),
                 tuple(line.get("brief", ())),  # of a scene saved earlier there are none
+                trust=_trust(line.get("trust")),
             )
             for line in row["table"]
         ),
@@ -82,6 +84,7 @@ def measured(result: Result, volume_of: Callable[[Any, str], float | None]) -> R
                 note="",
                 brief=(),
                 corrected=True,
+                trust=TrustRow(),  # what is there now is a person's
             )
         )
     return replace(result, rows=tuple(rows))
@@ -141,6 +144,14 @@ def accept_result(state: SceneState, result: Result, what: str) -> str:
         state.write(data)
         return row["id"]
     return add_support(state, result.query, node)
+
+
+def _trust(report: Mapping[str, Any] | None) -> TrustRow:
+    """A verdict as the engine reports it; not known in a scene that was saved before there were."""
+    if report is None or report["verdict"] not in VERDICTS:
+        return TrustRow()
+    reasons = tuple(map(panel_words, report["reasons"]))
+    return TrustRow(report["verdict"], reasons, report["dice"], report["lower"], report["upper"])
 
 
 def _prior(report: Mapping[str, Any]) -> PriorRow:

@@ -6,7 +6,9 @@ from typing import Literal
 
 from slicer.i18n import tr as _
 
-from ..interface.rows import Result, ResultRow
+from FewShotSegLib.core.trust import FINE, LOOK, UNKNOWN, UNUSABLE
+
+from ..interface.rows import Result, ResultRow, Verdict
 from ..text import ml_text
 
 MOVED = 1 / 3
@@ -52,11 +54,56 @@ def flags_of(row: ResultRow) -> list[str]:
 
 def needs_look(row: ResultRow) -> bool:
     """Whether a structure may be wrong. One that misses its range by a hair is marked, no more."""
-    return not row.within or row.volume_ml <= 0 or was_moved(row) or bool(row.brief)
+    odd = not row.within or row.volume_ml <= 0 or was_moved(row) or bool(row.brief)
+    return odd or row.trust.verdict in (LOOK, UNUSABLE)
+
+
+def mark_of(row: ResultRow) -> Verdict:
+    """The verdict that is shown: none is "fine" beside something else that should be looked at."""
+    verdict = row.trust.verdict
+    return LOOK if verdict == FINE and needs_look(row) else verdict
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """A verdict for a person."""
+    return {
+        FINE: _("fine"),
+        LOOK: _("look at this"),
+        UNUSABLE: _("do not use"),
+        UNKNOWN: _("not known"),
+    }[verdict]
+
+
+def dice_text(row: ResultRow) -> str:
+    """What Dice to expect of a structure, a sentence; empty where it is not known."""
+    trust = row.trust
+    if trust.dice is None:
+        return ""
+    text = _("Expected Dice: {dice:.2f}").format(dice=trust.dice)
+    if trust.lower is not None and trust.upper is not None:
+        text += _(" ({low:.2f} to {high:.2f}, 4 times in 5)").format(
+            low=trust.lower, high=trust.upper
+        )
+    return text
+
+
+def judgement_of(row: ResultRow) -> str:
+    """Verdict, reasons and expected Dice in full, in lines; empty where nothing is known."""
+    trust = row.trust
+    if trust.verdict == UNKNOWN and not trust.reasons:
+        return ""
+    head = _("{name}: {verdict}").format(name=row.name, verdict=verdict_text(trust.verdict))
+    lines = [head, *(f"- {reason}" for reason in trust.reasons), dice_text(row)]
+    return "\n".join(line for line in lines if line)
 
 
 def sentences_of(row: ResultRow) -> str:
-    """The same in full, a sentence a line, with the structure's name."""
+    """The same in full, a sentence a line, with the structure's name; the verdict first."""
+    return "\n".join([*_verdict_sentence(row), *notes_of(row).splitlines()])
+
+
+def notes_of(row: ResultRow) -> str:
+    """What is to be said of a structure beside its verdict."""
     found = row.note.splitlines()
     side = out_of_range(row)
     if side and not found:
@@ -73,6 +120,18 @@ def sentences_of(row: ResultRow) -> str:
     return "\n".join(found)
 
 
+def _verdict_sentence(row: ResultRow) -> list[str]:
+    """The verdict in one line, where it is one to be acted on."""
+    trust = row.trust
+    if trust.verdict not in (LOOK, UNUSABLE):
+        return []
+    text = _("{name}: {verdict}: {reasons}.").format(
+        name=row.name, verdict=verdict_text(trust.verdict), reasons="; ".join(trust.reasons)
+    )
+    dice = dice_text(row)
+    return [f"{text} {dice}." if dice else text]
+
+
 def kind_of(result: Result) -> Literal["done", "warning"]:
     """Whether there is anything to look at: then a result is no success yet."""
     return "warning" if any(map(needs_look, result.rows)) else "done"
@@ -83,9 +142,13 @@ def sentence_of(result: Result) -> str:
     name = result.query.GetName() if result.query is not None else ""
     text = _("«{query}» is segmented in {s:.0f} seconds.").format(query=name, s=result.seconds)
     missing = [row.name for row in result.rows if row.volume_ml <= 0]
-    flagged = [row.name for row in result.rows if needs_look(row) and row.volume_ml > 0]
+    found = [row for row in result.rows if row.volume_ml > 0]
+    useless = [row.name for row in found if row.trust.verdict == UNUSABLE]
+    flagged = [row.name for row in found if needs_look(row) and row.name not in useless]
     if missing:
         text += " " + _("Not found in it: {names}.").format(names=", ".join(missing))
+    if useless:
+        text += " " + _("Do not use: {names}.").format(names=", ".join(useless))
     if flagged:
         text += " " + _("Look at: {names}.").format(names=", ".join(flagged))
     return text
