@@ -325,10 +325,10 @@ class ResultTest(HandoverTestCase):
             [TrustRow("look at this", (judged,), 0.61, 0.45, 0.77), TrustRow()],
         )
         dice = "Expected Dice: 0.61 (0.45 to 0.77, 4 times in 5)"
-        moved = f"ball: look at this: {judged}. {dice}."
-        moved += "\nball: adjusted to the expected volume, from 0.10 to 11.0 ml."
-        self.assertEqual(remarks(result), f"{moved}\n{result.rows[1].note}")
-        self.assertEqual(remarks(result, ["ball"]), moved)
+        first = f"ball: look at this: {judged}."
+        moved = "ball: adjusted to the expected volume, from 0.10 to 11.0 ml."
+        self.assertEqual(remarks(result), f"{first}\n{moved}\n{result.rows[1].note}")
+        self.assertEqual(remarks(result, ["ball"]), f"{first} {dice}.\n{moved}")
         cells = result_cells(result.rows[1])
         self.assertIsNotNone(cells[REMARK].icon)
         self.assertEqual(cells[REMARK].text, "was 0.10 ml")

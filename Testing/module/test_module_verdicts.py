@@ -6,7 +6,7 @@ import unittest
 from dataclasses import replace
 from typing import Any
 
-from panel_case import PanelTestCase, settle, texts
+from panel_case import PanelTestCase, choose_row, settle, texts
 
 if True:  # after the world is there
     import slicer
@@ -95,12 +95,23 @@ class VerdictTest(PanelTestCase):
                     tip = self.ui.resultsTable.item(0, column).toolTip().splitlines()
                     for reason in REASONS:
                         self.assertIn(f"- {reason}", tip)
-                self.assertIn(
-                    f"gland_right: {trust.verdict}: {REASONS[0]}; {REASONS[1]}. Expected "
-                    "Dice: 0.60",
-                    self.ui.resultHint.text,
-                )
+                brief = f"gland_right: {trust.verdict}: {REASONS[0]}."
+                self.assertEqual(self.ui.resultHint.text.splitlines()[0], brief)
                 self.assertIn("40.0 ml is more than", self.ui.resultHint.text)
+
+    def test_the_worst_is_said_first_and_a_click_says_all(self) -> None:
+        row = self.show(DOUBTFUL)
+        [whole] = self.logic.result_rows
+        rows = (row, replace(row, name="pouch", trust=USELESS))
+        self.logic.result_rows = [replace(whole, rows=rows)]
+        self.logic.changed()
+        settle()
+        said = [f"pouch: do not use: {REASONS[0]}.", f"gland_right: look at this: {REASONS[0]}."]
+        self.assertEqual(self.ui.resultHint.text.splitlines(), said)
+        choose_row(self.ui.resultsTable, 1)
+        self.ui.resultsTable.cellClicked.emit(1, 0)
+        full = f"pouch: do not use: {REASONS[0]}; {REASONS[1]}. Expected Dice: 0.60"
+        self.assertIn(full, self.ui.resultHint.text)
 
     def test_the_words_are_never_cut(self) -> None:
         self.panel.parent.resize(400, 728)

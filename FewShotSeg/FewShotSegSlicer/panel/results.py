@@ -8,7 +8,7 @@ from typing import Any, Literal
 import qt
 from slicer.i18n import tr as _
 
-from FewShotSegLib.core.trust import FINE, LOOK, UNKNOWN, UNUSABLE
+from FewShotSegLib.core.trust import FINE, LOOK, UNKNOWN, UNUSABLE, VERDICTS
 
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import Result, ResultRow
@@ -271,13 +271,15 @@ def result_text(result: Result, adapter: str, named: bool) -> str:
 
 
 def remarks(result: Result, names: Collection[str] = ()) -> str:
-    """All that should be looked at, in full: cells of the table are short.
+    """All that should be looked at, the worst first: cells of the table are short.
 
     Args:
-        names: of the structures that are asked for; empty for all, and the result as a whole.
+        names: of the structures that are asked for, in full; empty for all, and the result as a
+            whole.
     """
     rows = [row for row in result.rows if (row.name in names if names else needs_look(row))]
-    notes = [line for row in rows for line in sentences_of(row).splitlines()]
+    rows.sort(key=lambda row: VERDICTS.index(row.trust.verdict))
+    notes = [line for row in rows for line in sentences_of(row, not names).splitlines()]
     return "\n".join(dict.fromkeys([*notes, *(() if names else result.warnings)]))
 
 

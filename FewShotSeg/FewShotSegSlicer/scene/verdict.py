@@ -61,7 +61,7 @@ def needs_look(row: ResultRow) -> bool:
 def mark_of(row: ResultRow) -> Verdict:
     """The verdict that is shown: none is "fine" beside something else that should be looked at."""
     verdict = row.trust.verdict
-    return LOOK if verdict == FINE and needs_look(row) else verdict
+    return "look at this" if verdict == FINE and needs_look(row) else verdict
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -97,9 +97,13 @@ def judgement_of(row: ResultRow) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def sentences_of(row: ResultRow) -> str:
-    """The same in full, a sentence a line, with the structure's name; the verdict first."""
-    return "\n".join([*_verdict_sentence(row), *notes_of(row).splitlines()])
+def sentences_of(row: ResultRow, brief: bool = False) -> str:
+    """The same in full, a sentence a line, with the structure's name; the verdict first.
+
+    Args:
+        brief: of the reasons of a verdict the first alone, and no Dice.
+    """
+    return "\n".join([*_verdict_sentence(row, brief), *notes_of(row).splitlines()])
 
 
 def notes_of(row: ResultRow) -> str:
@@ -120,15 +124,17 @@ def notes_of(row: ResultRow) -> str:
     return "\n".join(found)
 
 
-def _verdict_sentence(row: ResultRow) -> list[str]:
+def _verdict_sentence(row: ResultRow, brief: bool) -> list[str]:
     """The verdict in one line, where it is one to be acted on."""
     trust = row.trust
     if trust.verdict not in (LOOK, UNUSABLE):
         return []
     text = _("{name}: {verdict}: {reasons}.").format(
-        name=row.name, verdict=verdict_text(trust.verdict), reasons="; ".join(trust.reasons)
+        name=row.name,
+        verdict=verdict_text(trust.verdict),
+        reasons="; ".join(trust.reasons[: 1 if brief else None]),
     )
-    dice = dice_text(row)
+    dice = "" if brief else dice_text(row)
     return [f"{text} {dice}." if dice else text]
 
 
