@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+
+from FewShotSegLib.core.model_answers import Answers
+
 ADVANCED = "under Advanced"
 WORDS = (
     ("(--largest-component; Largest piece only in Slicer)", f"(Largest piece only, {ADVANCED})"),
@@ -45,8 +50,14 @@ TERMS = (
 """The paper's terms, and what the panel calls the same."""
 
 
+_ANSWER = re.compile(
+    r"(?<![\w-])--(" + "|".join(f.name.replace("_", "-") for f in fields(Answers)) + r")\b"
+)
+"""What a model's files don't say is asked for in a box each, not by flags."""
+
+
 def panel_words(text: str) -> str:
     """A sentence of the engine without the command line's flags and the paper's terms."""
     for said, instead in (*WORDS, *TERMS):
         text = text.replace(said, instead)
-    return text
+    return _ANSWER.sub(lambda found: f"«{found[1].replace('-', ' ')}»", text)

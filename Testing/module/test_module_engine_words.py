@@ -45,7 +45,9 @@ def sentences() -> Iterator[tuple[str, str]]:
                 text = getattr(node, "value", None)
                 if not isinstance(node, ast.Constant) or not isinstance(text, str):
                     continue
-                if id(node) not in documented and FLAG.search(text):
+                # A flag alone is for a command line that is built, not for a person.
+                sentence = " " in text and id(node) not in documented
+                if sentence and FLAG.search(text):
                     yield name, text
 
 

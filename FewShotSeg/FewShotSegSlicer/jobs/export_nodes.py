@@ -59,8 +59,9 @@ def _steady_steps(
         InputError: they are changed all the time, or are gone.
     """
     for _try in range(TRIES):
+        shape = look().shape  # first: it says what can't be used
         found = scalars()
-        stamp = (found, found.GetMTime(), look().shape)
+        stamp = (found, found.GetMTime(), shape)
 
         def looked(stamp: Any = stamp) -> Any:
             array, now = look(), scalars()
