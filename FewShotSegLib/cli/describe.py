@@ -38,6 +38,10 @@ def adapter_text(data: Mapping[str, Any]) -> str:
     header = ["structure", "label", "supports", "mean ml", "sd ml", "expected ml", "note"]
     lines += [text_table(header, rows, " >>>>>"), "", "What to expect on a new volume:"]
     lines += [f"  {k}: {v}" if k else f"  {v}" for k, v in expected_sentences(data).items()]
+    if data.get("companion") is not None:
+        lines += [
+            "  (Measured for the adapter alone; with the second network it was not measured.)"
+        ]
     rounds = rounds_text(data)
     if rounds:
         lines += ["", "Rounds, with the Dice to expect after each:", rounds]

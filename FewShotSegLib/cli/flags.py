@@ -19,12 +19,12 @@ from ..core.limits import (
 from ..core.method_catalog import (
     DECODERS,
     DEFAULT_METHOD,
+    EFFORTS,
     METHODS,
     PRESETS,
     white_box_methods,
 )
 from ..core.model_answers import Answers, flag
-from ..core.options import EFFORTS
 from . import texts as cli_texts
 from .shared_flags import (
     Add,

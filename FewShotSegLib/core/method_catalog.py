@@ -17,6 +17,9 @@ from .register import Register, require_target
 
 DECODERS = ("frozen", "tuned", "new")
 PRESETS = ("own", "published")
+EFFORTS = ("quick", "default", "best")
+COMPANION_METHOD = "scratch"
+"""How the second network of the best effort is trained."""
 GROUP = "fewshotseg.methods"
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .errors import InputError
-from .json_fields import shown
+from .json_fields import parse_json, shown
 from .limits import require_path
 
 MAX_TEXT = 2000
@@ -78,8 +77,8 @@ class Answers:
         if self.arguments is None:
             return {}
         try:
-            found = json.loads(self.arguments)
-        except (ValueError, RecursionError):
+            found = parse_json(self.arguments, "--arguments")
+        except InputError:
             found = None
         if not isinstance(found, dict):
             raise InputError(

@@ -16,16 +16,20 @@ from typing import Any, Literal, TypeVar
 from .annotation import Structure, as_structures
 from .errors import InputError
 from .limits import GAMMA, OFFSET, PRIOR_ML, SEED, SPREAD_ML
-from .method_catalog import DEFAULT_METHOD, METHODS, PRESETS, method_named
+from .method_catalog import (
+    COMPANION_METHOD,
+    DEFAULT_METHOD,
+    EFFORTS,
+    METHODS,
+    PRESETS,
+    method_named,
+)
 from .modality import MODALITIES
 from .settings import RefinementSettings, TrainingSettings, default_settings
 from .size_prior import PriorChange
 
 AUTO = "auto"
 FEATURES = ("multi", "last")
-EFFORTS = ("quick", "default", "best")
-COMPANION_METHOD = "scratch"
-"""How the second network of the best effort is trained."""
 COMPANION_SETTINGS: Mapping[str, Any] = {}
 """What of its training differs from that method's own."""
 Priors = Mapping[str, float | PriorChange | None]

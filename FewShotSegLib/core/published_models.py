@@ -15,6 +15,7 @@ from .errors import ModelError
 from .json_fields import load_json
 from .json_schema import from_json
 from .model_entry import Address, Day, Id, Line, Modality, Row, Text
+from .model_folders import usable_entries
 
 FILE = Path(__file__).resolve().parents[1] / "Resources" / "published_models.json"
 
@@ -66,3 +67,11 @@ def published_model(model_id: str) -> PublishedModel:
         return published_models()[model_id]
     except KeyError:
         raise ModelError(f"There is no published model '{model_id}'.") from None
+
+
+def published_to_download(model_id: str) -> PublishedModel | None:
+    """The published model of an id that is not among the user's entries yet; None if there is
+    none."""
+    if any(entry["id"] == model_id for _, entry in usable_entries()[0]):
+        return None
+    return published_models().get(model_id)

@@ -72,7 +72,7 @@ def evaluate(
             reference, prediction = pair[:2]
         grid = pair[2] if len(pair) > 2 else grid
         tolerance_mm = pair[3] if len(pair) > 3 else tolerance_mm
-    if prediction is None or reference is None:
+    elif prediction is None or reference is None:
         raise TypeError("evaluate takes a prediction and a reference, by place or by name")
     if isinstance(reference, Segmentation) and not isinstance(prediction, Segmentation):
         prediction, reference = reference, prediction  # a result is no reference of anything else
@@ -105,8 +105,8 @@ def _masks(one: Any, grid: Grid, wanted: Sequence[Structure] | None, what: str) 
         masks = read_annotation(Path(one), grid, wanted, what=what, may_be_empty=empty).masks
     else:
         raise InputError(
-            f"A {what} is a result, a path, an annotation or masks by name, not a "
-            f"{type(one).__name__}."
+            f"A {what} is a result, a path, an annotation, or a dictionary of masks by name, not "
+            f"a {type(one).__name__}."
         )
     if wanted is None:
         return masks

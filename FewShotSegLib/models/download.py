@@ -77,7 +77,8 @@ def download(
             announced one, or can't be loaded. StorageError: the disk is full. Cancelled: the user
             stopped.
     """
-    from .published import download_published, published_to_download
+    from ..core.published_models import published_to_download
+    from .published import download_published
 
     archived = published_to_download(model_id)
     if archived is not None:
@@ -149,7 +150,8 @@ def import_weights(
             not the announced one or can't be loaded. StorageError: the disk is full. Cancelled: the
             user stopped.
     """
-    from .published import import_published, published_to_download
+    from ..core.published_models import published_to_download
+    from .published import import_published
 
     archived = published_to_download(model_id)
     if archived is not None:

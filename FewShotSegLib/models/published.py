@@ -12,19 +12,11 @@ from ..core.atomic import require_writable
 from ..core.errors import Cancelled, ModelError, StorageError
 from ..core.events import EventSink, ignore, make_event
 from ..core.model_answers import Answers
-from ..core.model_folders import PART, own_folder, remove_parts, usable_entries
-from ..core.published_models import PublishedModel, published_models
+from ..core.model_folders import PART, own_folder, remove_parts
+from ..core.published_models import PublishedModel
 from .archives import unpack
 from .download import Cancel, alone
 from .fetching import FetchError, FetchRefused, fetch, is_safe, remote_size
-
-
-def published_to_download(model_id: str) -> PublishedModel | None:
-    """The published model of an id that is not among the user's entries yet; None if there is
-    none."""
-    if any(entry["id"] == model_id for _, entry in usable_entries()[0]):
-        return None
-    return published_models().get(model_id)
 
 
 def announced_size(model: PublishedModel) -> int | None:

@@ -115,7 +115,7 @@ def adapt(
     with clock.phase("read", len(supports)):
         given = _read(supports, query, options, runtime)
     if before:
-        tell_missing(before, given.supports, runtime.events)
+        tell_missing(before, given.supports, runtime.events, options.effort == "best")
     basis = _basis(given, known, tuning, options, runtime, before)
     learned = _prepare(given, basis, clock, runtime)
     run = Run(basis.source.device, options.seed, "train", runtime.events, runtime.check)

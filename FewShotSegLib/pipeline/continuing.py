@@ -97,8 +97,21 @@ def _last(trained: TrainedAdapter, before: Sequence[str]) -> Round:
     return round_of(contents, before, trained.training, trained.expected)
 
 
-def tell_missing(before: TrainedAdapter, supports: Sequence[Support], events: EventSink) -> None:
-    """Warn where volumes of the round before are not given: an adapter forgets them."""
+def tell_missing(
+    before: TrainedAdapter, supports: Sequence[Support], events: EventSink, anew: bool
+) -> None:
+    """Warn where volumes of the round before are not given: an adapter forgets them; and where its
+    second network, which is never gone on with, would be lost unseen.
+
+    Args:
+        anew: whether a second network is trained in this round.
+    """
+    if before.companion is not None and not anew:
+        message = (
+            "The adapter was averaged with a second network, which this round does not train: the "
+            "new file has none. With the best effort it is trained anew."
+        )
+        events(make_event("warning", message=message))
     given = {content_hash(support.volume) for support in supports}
     missing = sum(support.get("content") not in given for support in before.supports)
     if missing:

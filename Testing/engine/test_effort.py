@@ -112,7 +112,21 @@ class Efforts(PipelineTestCase):
         self.assertNotEqual(loaded.content_sha256(), self.trained.content_sha256())
         self.assertIn("adapter and scratch", repr(loaded))
         said = run("inspect", str(self.out)).out
+        self.assertIn("Measured for the adapter alone", said)
         self.assertRegex(said, r"Averaged with +scratch, [0-9,]+ trained parameters, 2 epochs")
+
+    def test_another_round_says_that_the_second_network_is_not_in_it(self) -> None:
+        pairs = [s.paths for s in self.supports]
+        given = {"model": str(self.model), "runtime": self.listening, "validate": False}
+        new = adaptation.adapt(pairs, continue_from=self.best, **given)
+        self.assertIsNone(new.companion)
+        said = [e["message"] for e in self.events if e["event"] == "warning"]
+        self.assertTrue(any("it is trained anew" in text for text in said), said)
+        self.events.clear()
+        new = adaptation.adapt(pairs, continue_from=self.best, effort="best", **given)
+        self.assertEqual(new.companion.method, "scratch")
+        said = [e["message"] for e in self.events if e["event"] == "warning"]
+        self.assertFalse(any("second network" in text for text in said), said)
 
     def test_a_file_without_half_of_it_is_refused(self) -> None:
         self.best.save(self.out)

@@ -22,9 +22,10 @@ from entry_case import EntryTestCase
 from file_server import FileServer
 from tiny_model import run
 
+from FewShotSegLib.core import published_models as core_published
 from FewShotSegLib.core.errors import Cancelled, ModelError
 from FewShotSegLib.core.published_models import PublishedModel, published_models
-from FewShotSegLib.models import archives, published
+from FewShotSegLib.models import archives
 from FewShotSegLib.models.archives import unpack
 from FewShotSegLib.models.download import download
 from FewShotSegLib.models.published import download_published, import_published
@@ -57,12 +58,13 @@ class PublishedCase(EntryTestCase):
         running = self.server.running()
         running.__enter__()
         self.addCleanup(running.__exit__, None, None, None)
-        real = published_models()["totalsegmentator-ct-3mm"]
+        known = published_models()
+        real = known["totalsegmentator-ct-3mm"]
         self.model = replace(
             real, archive_url=self.server.url, classes={"left kidney": 1, "right kidney": 2}
         )
         patch = mock.patch.object(
-            published, "published_models", lambda: {self.model.id: self.model}
+            core_published, "published_models", lambda: {**known, self.model.id: self.model}
         )
         patch.start()
         self.addCleanup(patch.stop)

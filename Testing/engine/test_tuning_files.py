@@ -14,6 +14,7 @@ import torch
 from tiny_model import STRUCTURES, TinyWorld, run, write_patient
 from tuning_case import QUICK, choices
 
+from FewShotSegLib.core.adapter_header import EVIDENCE_FORMAT
 from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.errors import Cancelled, InputError
 from FewShotSegLib.evaluation.metrics import dice
@@ -88,7 +89,7 @@ class WholeJob(TinyWorld):
         path = self.folder / "a.fseft"
         self.adapt(out=path, settings=replace(QUICK, epochs=1))
         data = read_metadata(path)
-        self.assertEqual(data["format"], 1)
+        self.assertEqual(data["format"], EVIDENCE_FORMAT)
         self.assertNotIn("decoder", data)
 
     def test_the_store_never_serves_frozen_features_for_a_trained_backbone(self) -> None:

@@ -40,7 +40,7 @@ print(json.dumps({
     "chosen": logic.getParameterNode().method,
     "explanation": row.explanation,
     "models": [row.id for row in logic.models()],
-    "blockers": [text for text in logic.blockers("train") if "support" not in text],
+    "blockers": [text for text in logic.blockers("train") if "annotated" not in text],
     "torch": "torch" in sys.modules,
 }))
 panel.close()
@@ -87,7 +87,7 @@ class MissingTest(LogicTestCase):
         self.assertEqual((row.id, row.decoders), ("local-mean", ()))
         self.assertIn("install the package that adds it", row.explanation)
         self.assertEqual([r.id for r in self.logic.methods()[:-1]], list(METHODS))
-        (text,) = (t for t in self.logic.blockers("train") if "support" not in t)
+        (text,) = (t for t in self.logic.blockers("train") if "annotated" not in t)
         self.assertIn("The method local-mean is not known here", text)
         self.support(bean=3)
         self.assertIsNone(self.logic.estimate("train"))

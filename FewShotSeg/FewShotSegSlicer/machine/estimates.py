@@ -11,8 +11,7 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from FewShotSegLib.core.architecture_catalog import ARCHITECTURES, NetworkCost
-from FewShotSegLib.core.method_catalog import METHODS
-from FewShotSegLib.core.options import COMPANION_METHOD
+from FewShotSegLib.core.method_catalog import COMPANION_METHOD, METHODS
 from FewShotSegLib.core.quantities import duration_text
 
 from ..interface.rows import Estimate

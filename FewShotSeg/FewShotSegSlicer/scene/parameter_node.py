@@ -7,8 +7,7 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
-from FewShotSegLib.core.method_catalog import DECODERS, METHODS, PRESETS
-from FewShotSegLib.core.options import EFFORTS
+from FewShotSegLib.core.method_catalog import DECODERS, EFFORTS, METHODS, PRESETS
 
 
 @parameterNodeWrapper

@@ -8,7 +8,6 @@ import json
 import os
 from typing import Any
 
-from ...core.adapter_header import EXTENSION
 from ...core.errors import InputError
 from ...core.events import EventSink, make_event
 from .common import adapt_options, make_runtime, say
@@ -43,6 +42,8 @@ def adapt_command(args: argparse.Namespace, sink: EventSink) -> int:
 def next_name(path: str) -> str:
     """Where an adapter that is gone on with is written: ``NAME-2.fseft``, then ``NAME-3.fseft``;
     the first that is not there, so that none is lost."""
+    from ...core.adapter_header import EXTENSION
+
     stem = path.removesuffix(EXTENSION)
     name, dash, number = stem.rpartition("-")
     first = 2

@@ -26,7 +26,7 @@ def models_command(args: argparse.Namespace, sink: EventSink) -> int:
     if args.path is not None or said:
         what = said[0] if said else f"A path ({args.path})"
         raise InputError(f"{what} goes with 'models add PATH' alone.")
-    from ...models.published import published_to_download
+    from ...core.published_models import published_to_download
     from ...models.registry import find_model, list_entries, unusable_entries
     from ..describe_models import model_text, models_text, published_text
 
@@ -68,8 +68,8 @@ def _add(args: argparse.Namespace, sink: EventSink) -> int:
 
 def download_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Show the licence and the size, ask, and fetch a model's weights."""
+    from ...core.published_models import published_to_download
     from ...models.download import announced_size, download, require_downloadable
-    from ...models.published import published_to_download
     from ...models.registry import find_model
     from ..describe_models import licence_text
 
@@ -103,8 +103,9 @@ def _download_published(args: argparse.Namespace, sink: EventSink, model: Publis
 
 def import_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Install a model's weights from a file."""
+    from ...core.published_models import published_to_download
     from ...models.download import import_weights
-    from ...models.published import import_published, published_to_download
+    from ...models.published import import_published
     from ...models.registry import find_model
     from ..describe_models import licence_text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Question:
     example: str
 
     def __str__(self) -> str:
-        value = f'"{self.example}"' if " " in self.example else self.example
+        value = shlex.quote(self.example)
         return f"{self.text} Say it with {flag(self.answer)}, such as {flag(self.answer)} {value}."
 
 
