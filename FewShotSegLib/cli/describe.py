@@ -159,4 +159,6 @@ def _preprocessing_text(data: Mapping[str, Any]) -> str:
         return f"{text}, window {data['low']:g} to {data['high']:g}"
     if data["intensity"] == "percentiles":
         return f"{text}, percentiles {data['low']:g} to {data['high']:g}"
+    if data["intensity"] != "identity":
+        return f"{text}, intensities by '{data['intensity']}'"
     return f"{text}, intensities as they are"
