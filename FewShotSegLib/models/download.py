@@ -27,7 +27,7 @@ from ..core.model_folders import (
     remove_parts,
     require_absent,
 )
-from .fetching import FetchError, FetchRefused, fetch, is_safe, remote_size
+from .fetching import FetchError, FetchRefused, Progress, fetch, is_safe, remote_size
 from .registry import Model, ModelEntry, find_model
 
 Cancel = Callable[[], bool]
@@ -104,16 +104,7 @@ def download(
         require_absent(entry.id, target)  # another process may have been quicker
         events(make_event("phase", phase="download", total=entry.size))
         try:
-            fetch(address, part, progress, check, entry.size or size)
-        except FetchRefused as error:
-            raise ModelError(
-                f"{entry.weights_url} is not fetched: {error}. Nothing was installed."
-            ) from error
-        except FetchError as error:
-            raise ModelError(
-                f"{entry.weights_url} can't be fetched: {error}. Check the network and try again: "
-                "it goes on from where it was."
-            ) from error
+            fetch_in_words(address, part, progress, check, entry.size or size)
         except BrokenPipeError:
             raise  # of whoever listens to the events
         except OSError as error:
@@ -129,6 +120,25 @@ def download(
         os.replace(part, target)
         remove_parts(target.name)
     return target
+
+
+def fetch_in_words(
+    address: str, part: Path, progress: Progress, check: Callable[[], None], size: int | None
+) -> None:
+    """:func:`.fetching.fetch`, whose failures are reported to a person.
+
+    Raises:
+        ModelError: the address is not to be fetched, or can't be. OSError: as :func:`fetch`.
+    """
+    try:
+        fetch(address, part, progress, check, size)
+    except FetchRefused as error:
+        raise ModelError(f"{address} is not fetched: {error}. Nothing was installed.") from error
+    except FetchError as error:
+        raise ModelError(
+            f"{address} can't be fetched: {error}. Check the network and try again: it goes on "
+            "from where it was."
+        ) from error
 
 
 def import_weights(

@@ -15,8 +15,8 @@ from ..core.model_answers import Answers
 from ..core.model_folders import PART, own_folder, remove_parts
 from ..core.published_models import PublishedModel
 from .archives import unpack
-from .download import Cancel, alone
-from .fetching import FetchError, FetchRefused, fetch, is_safe, remote_size
+from .download import Cancel, alone, fetch_in_words
+from .fetching import is_safe, remote_size
 
 
 def announced_size(model: PublishedModel) -> int | None:
@@ -60,7 +60,7 @@ def download_published(
     with alone(part):
         events(make_event("phase", phase="download", total=size))
         try:
-            fetch(model.archive_url, part, progress, check, size)
+            fetch_in_words(model.archive_url, part, progress, check, size)
             with tempfile.TemporaryDirectory(prefix=".adding-", dir=part.parent) as folder:
                 try:
                     path = _add(model, part, Path(folder), check)
@@ -69,15 +69,6 @@ def download_published(
                     raise
             _remove(part)
             return path
-        except FetchRefused as error:
-            raise ModelError(
-                f"{model.archive_url} is not fetched: {error}. Nothing was installed."
-            ) from error
-        except FetchError as error:
-            raise ModelError(
-                f"{model.archive_url} can't be fetched: {error}. Check the network and try again: "
-                "it goes on from where it was."
-            ) from error
         except BrokenPipeError:
             raise  # of whoever listens to the events
         except OSError as error:

@@ -17,14 +17,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..core.errors import Cancelled, FewShotSegError, in_words, is_out_of_memory
-from ..core.events import make_event
 from ..core.geometry import Volume
 from ..features.extraction import FeatureSource
 from ..inference.prediction import model_probabilities
 from ..models.registry import Model
 from ..training.run import Run
 from .adapter_file import TrainedAdapter
+from .expectation import after_the_adapter
 from .runtime import Runtime
 
 PHASE = "companion"
@@ -40,15 +39,8 @@ def add_companion(
     Args:
         train: trains the network as an adapter of its own.
     """
-    try:
+    with after_the_adapter(run, "The adapter is complete, but not its second network."):
         trained.companion = train(replace(run, phase=PHASE, checkpoint=None))
-    except Cancelled:
-        return
-    except Exception as error:
-        if not isinstance(error, FewShotSegError) and not is_out_of_memory(error):
-            raise
-        message = f"The adapter is complete, but not its second network. {in_words(error)}"
-        run.events(make_event("warning", message=message))
 
 
 def companion_probabilities(

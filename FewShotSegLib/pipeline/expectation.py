@@ -7,7 +7,8 @@ estimate alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,18 +68,29 @@ def measure(
         return original_masks(scores, placement, trained.exclusive)
 
     held_out = Evidence(trained.evidence.supports) if trained.evidence else Evidence([])
-    try:
+    with after_the_adapter(run, "What to expect of new volumes could not be measured."):
         with clock.phase(PHASE, None):
             trained.expected = cross_validate(subject, start, predict, run, held_out.keep)
         if trained.evidence:
             trained.evidence = held_out
         trained.training["seconds"] = clock.seconds()
+
+
+@contextmanager
+def after_the_adapter(run: Run, failed: str) -> Iterator[None]:
+    """Work on an adapter that is complete: whatever stops it, or goes wrong, costs this alone.
+
+    Args:
+        failed: the sentence that a failure's warning begins with.
+    """
+    try:
+        yield
     except Cancelled:
         return
     except Exception as error:
         if not isinstance(error, FewShotSegError) and not is_out_of_memory(error):
             raise
-        _warn(run, f"What to expect of new volumes could not be measured. {in_words(error)}")
+        _warn(run, f"{failed} {in_words(error)}")
 
 
 class WrittenAdapter:

@@ -188,7 +188,8 @@ def segment(
     with clock.phase("segment", None):
         scores = model_probabilities(trained.adapter, features, source.device, _on_tile(runtime))
         second = companion_probabilities(trained, foundation, volume, source, runtime)
-        unrefined = _masks(averaged(scores, second), volume, trained, options)
+        mean = averaged(scores, second)
+        unrefined = _masks(mean, volume, trained, options)
     masks, refinement, first = unrefined, None, scores
     if options.transductive:
         with clock.phase("refine", None):
@@ -206,19 +207,19 @@ def segment(
             )
             if refined is not scores:
                 scores = refined
-                masks = _masks(averaged(scores, second), volume, trained, options)
+                mean = averaged(scores, second)
+                masks = _masks(mean, volume, trained, options)
     with clock.timed("judge"):
         both = (first, scores)
         signals = find_signals(trained, features, both, source.device, runtime.check)
-    scores = averaged(scores, second)
     placement = trained.preprocessing.placement(volume)
     result = Segmentation(
         structures=trained.structures,
         masks=masks,
         unrefined=unrefined,
-        probabilities=_probabilities(scores, placement, trained) if options.probabilities else {},
+        probabilities=_probabilities(mean, placement, trained) if options.probabilities else {},
         grid=volume.grid,
-        uncertainty=original_uncertainty(scores, placement) if options.uncertainty else None,
+        uncertainty=original_uncertainty(mean, placement) if options.uncertainty else None,
         image=replace(volume, modality=trained.modality),
     )
     runtime.check()
