@@ -35,6 +35,7 @@ from .interface.rows import (
 )
 from .jobs.control import PlainRun, TaskControl
 from .jobs.folder import remove_abandoned
+from .jobs.folder_run import SegmentFolder
 from .jobs.result_loader import read_result
 from .jobs.several import SegmentSeveral
 from .jobs.task import Task
@@ -60,6 +61,7 @@ class FewShotSegLogic(
     StructureEdits,
     TaskControl,
     SegmentSeveral,
+    SegmentFolder,
     ConsoleApi,
     ScriptedLoadableModuleLogic,
     VTKObservationMixin,
@@ -79,6 +81,7 @@ class FewShotSegLogic(
         self._surfaces: Stepper | None = None
         self._waiting = WaitingWorker()
         self._init_several()
+        self._report = ""
         self.session = Session(
             lambda: ScriptedLoadableModuleLogic.getParameterNode(self), self._tell
         )

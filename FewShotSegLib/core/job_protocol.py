@@ -168,6 +168,44 @@ class SegmentJob:
 
 
 @dataclass(frozen=True)
+class QueryPath:
+    """Where a query's file is, or a folder of queries; of several DICOM series in a folder, which
+    (its SeriesInstanceUID), and what it is called."""
+
+    path: str
+    series: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class FolderJob:
+    """Segment files, what is in folders, and DICOM series, as the command ``segment`` does.
+
+    The adapter is in the folder of the job. Results, ``report.json``, table and page are written to
+    ``out`` and stay there, however the job ends; what is there already is not done again.
+    """
+
+    queries: list[QueryPath]
+    out: str
+    adapter: FileName = ADAPTER
+    model: str | None = None
+    transductive: bool = True
+    largest_component: bool = False
+    priors: dict[str, PriorChange] = field(default_factory=dict)
+    seed: Seed = 0
+    device: str = "auto"
+    cache: str | None = None
+
+    def options(self) -> SegmentOptions:
+        """As of a :class:`SegmentJob`.
+
+        Raises:
+            InputError: a value is none that the option can have.
+        """
+        return SegmentOptions(**shared_fields(SegmentOptions, self) | {"priors_ml": self.priors})
+
+
+@dataclass(frozen=True)
 class DevicesJob:
     """Which devices there are, with their memory, and which version of what is installed."""
 
@@ -208,10 +246,13 @@ class AddJob:
     answers: dict[str, str] = field(default_factory=dict)
 
 
-Job = TrainJob | SegmentJob | DevicesJob | PhantomsJob | DownloadJob | ImportJob | AddJob
+Job = (
+    TrainJob | SegmentJob | FolderJob | DevicesJob | PhantomsJob | DownloadJob | ImportJob | AddJob
+)
 KINDS: dict[str, type] = {
     "train": TrainJob,
     "segment": SegmentJob,
+    "folder": FolderJob,
     "devices": DevicesJob,
     "phantoms": PhantomsJob,
     "download": DownloadJob,
@@ -295,7 +336,7 @@ class _Head:
 
     OTHERS: ClassVar[bool] = True
     format: Annotated[int, Check(f"{FORMAT}", lambda n: n == FORMAT)]
-    kind: Literal["train", "segment", "devices", "phantoms", "download", "import", "add"]
+    kind: Literal["train", "segment", "folder", "devices", "phantoms", "download", "import", "add"]
     caller: Annotated[int, Check("the id of a process", lambda n: 0 < n < 2**31)]
 
 

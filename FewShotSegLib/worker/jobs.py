@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import singledispatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..core.errors import Cancelled
@@ -22,6 +22,7 @@ from ..core.job_protocol import (
     AddJob,
     DevicesJob,
     DownloadJob,
+    FolderJob,
     ImportJob,
     Job,
     PhantomsJob,
@@ -79,6 +80,55 @@ def _segment(job: SegmentJob, folder: Path, events: EventSink, cancel: Cancel) -
         runtime=_runtime(job, events, cancel),
     )
     return write_segmentation(folder, result, round(time.monotonic() - start, 2))
+
+
+@run_job.register
+def _folder(job: FolderJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    from ..io.queries import DicomSeries, find_queries
+    from ..pipeline.adapter_file import TrainedAdapter
+    from ..pipeline.batch import Outcome, segment_each
+    from ..pipeline.listing import Listing
+
+    def alone(event: dict[str, Any]) -> None:  # how far one volume is says nothing of the whole
+        if event["event"] in ("warning", "waiting"):
+            events(event)
+
+    trained = TrainedAdapter.load(folder / job.adapter)
+    found = find_queries(
+        [
+            DicomSeries(Path(one.path), one.series, one.description) if one.series else one.path
+            for one in job.queries
+        ]
+    )
+    runtime = replace(_runtime(job, events, cancel), events=alone)
+    listing = Listing(job.out)
+    events(make_event("phase", phase="volumes", total=len(found)))
+    done: list[Outcome] = []
+    failed: list[Outcome] = []
+    try:
+        each = segment_each(
+            trained, found, job.out, options=job.options(), runtime=runtime, resume=True
+        )
+        for outcome in each:
+            listing.add(outcome, trained, runtime)
+            if outcome.error is not None:
+                failed.append(outcome)
+                message = f"{outcome.name} was left out: {outcome.error}"
+                events(make_event("warning", message=message))
+            else:
+                done.append(replace(outcome, result=None, before=None))
+            count = len(done) + len(failed)
+            events(make_event("progress", phase="volumes", done=count, total=len(found)))
+            del outcome
+    finally:
+        page = listing.write_page(Path(job.out).name) if done or failed else ""
+    return write_result(
+        folder,
+        "folder",
+        done=len(done),
+        failed=[[outcome.name, str(outcome.error)] for outcome in failed],
+        page=str(page),
+    )
 
 
 @run_job.register
@@ -150,7 +200,7 @@ def _add(job: AddJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
     return write_result(folder, "add", id=added.id, found=list(added.facts), questions=[])
 
 
-def _runtime(job: TrainJob | SegmentJob, events: EventSink, cancel: Cancel) -> Runtime:
+def _runtime(job: TrainJob | SegmentJob | FolderJob, events: EventSink, cancel: Cancel) -> Runtime:
     from ..pipeline.runtime import Runtime
 
     return replace(Runtime(job.device, events=events, cancel=cancel), cache=job.cache)

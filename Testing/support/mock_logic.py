@@ -25,6 +25,7 @@ from FewShotSegSlicer.interface.rows import (
     QueryRow,
     Result,
     SegmentLink,
+    SeriesRow,
     StructureRow,
     SupportRow,
 )
@@ -71,6 +72,8 @@ class MockLogic:
         self.outdated: list[str] = []
         self.support_rows: list[SupportRow] = []
         self.query_rows: list[QueryRow] = []
+        self.series_rows: list[SeriesRow] = []
+        self.report_path = ""
         self.structure_rows: list[StructureRow] = []
         self.method_rows = [
             MethodRow("adapter", "Adapter 3x3x3 (recommended)", "On features.", (), 60),
@@ -374,6 +377,17 @@ class MockLogic:
 
     def startSeveral(self, volume_ids: list[str]) -> None:
         self._call("startSeveral", volume_ids)
+
+    def databaseSeries(self) -> list[SeriesRow]:
+        return self.series_rows
+
+    def startFolder(self, paths: list[str], out: str, series_ids: list[str] = ()) -> None:
+        self._call("startFolder", paths, out, series_ids)
+        self.task = "folder"
+        self.go_on(0.0, "Segmenting the volumes")
+
+    def report(self) -> str:
+        return self.report_path
 
     def startPhantoms(self, folder: str, count: int = 4) -> None:
         self._call("startPhantoms", folder, count)

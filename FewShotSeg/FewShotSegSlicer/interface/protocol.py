@@ -22,6 +22,7 @@ from .rows import (
     Progress,
     QueryRow,
     Result,
+    SeriesRow,
     StructureRow,
     SupportRow,
     TaskKind,
@@ -195,6 +196,20 @@ class LogicProtocol(Protocol):
         """Segment these one after the other with the current adapter, each as
         :meth:`startSegmentation` does. One that can't be is passed over; :meth:`cancel` stops
         those that wait, too."""
+        ...
+
+    def databaseSeries(self) -> list[SeriesRow]:
+        """The CT and MR series in Slicer's DICOM database; none where it is not open."""
+        ...
+
+    def startFolder(self, paths: Sequence[str], out: str, series_ids: Sequence[str] = ()) -> None:
+        """Start the task ``folder``: segment files, what is in folders, and series of the DICOM
+        database with the current adapter into the folder ``out``, with a table and a page of all;
+        the scene stays as it is. What an earlier run has done there is not done again."""
+        ...
+
+    def report(self) -> str:
+        """Path of the page of the last task ``folder``; empty where there is none."""
         ...
 
     def startPhantoms(self, folder: str, count: int = 4) -> None:

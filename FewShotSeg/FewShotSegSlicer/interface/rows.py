@@ -303,6 +303,22 @@ class QueryRow:
 
 
 @dataclass(frozen=True)
+class SeriesRow:
+    """One series of Slicer's DICOM database.
+
+    Attributes:
+        id: its SeriesInstanceUID. name: patient, study and series, as the database has them.
+        folder: that holds its files. problem: why it can't be used, one sentence; else empty.
+    """
+
+    id: str
+    name: str
+    folder: str = ""
+    description: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What is about to be run will take roughly this. ``measured`` tells whether the time rests on
     earlier runs on this machine (else it is a guess from the model's size)."""
@@ -316,7 +332,7 @@ class Estimate:
 
 # --- a task -------------------------------------------------------------------------------------
 
-TaskKind = Literal["train", "segment", "devices", "download", "import", "add", "phantoms"]
+TaskKind = Literal["train", "segment", "folder", "devices", "download", "import", "add", "phantoms"]
 EndState = Literal["finished", "cancelled", "failed", "crashed", "not started"]
 
 

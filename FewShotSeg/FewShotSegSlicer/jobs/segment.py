@@ -93,6 +93,16 @@ def estimate(session: Session, warm: bool = False) -> Estimate | None:
     return estimates.estimate(plan) if plan is not None else None
 
 
+def changed_priors(session: Session, header: dict[str, Any]) -> dict[str, PriorChange]:
+    """Edits made since the training, for the classes that the adapter knows."""
+    known = {s["name"] for s in header["structures"]}
+    return {
+        row["name"]: change_of(row["prior"])
+        for row in session.state.read()["structures"]
+        if row["name"] in known and row["prior"] != NO_PRIOR
+    }
+
+
 def _plan(session: Session, warm: bool) -> Plan | None:
     """What the next segmentation is; None where nothing is chosen."""
     parameters = session.parameters
@@ -142,7 +152,7 @@ class SegmentRun(WholeRun):
             transductive=parameters.transductive,
             uncertainty=parameters.uncertainty,
             largest_component=parameters.largestComponent,
-            priors=self._priors(header),
+            priors=changed_priors(session, header),
             seed=parameters.seed,
             device=session.devices.chosen(),
         )
@@ -168,12 +178,3 @@ class SegmentRun(WholeRun):
         result = result_of(state, row)
         self._session.tell(Changed("results"))
         return End("segment", "finished", sentence_of(result), self._adapter, result)
-
-    def _priors(self, header: dict[str, Any]) -> dict[str, PriorChange]:
-        """Edits made since the training, for the classes that the adapter knows."""
-        known = {s["name"] for s in header["structures"]}
-        return {
-            row["name"]: change_of(row["prior"])
-            for row in self._session.state.read()["structures"]
-            if row["name"] in known and row["prior"] != NO_PRIOR
-        }

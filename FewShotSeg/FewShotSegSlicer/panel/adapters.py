@@ -26,7 +26,7 @@ FILES = "FewShotSeg adapter (*.fseft)"
 class AdaptersSection:
     """Training, and what was trained."""
 
-    KIND = "train"
+    KINDS = ("train",)
 
     def __init__(self, ui: Any, logic: LogicProtocol) -> None:
         self.ui, self.logic = ui, logic
@@ -64,7 +64,7 @@ class AdaptersSection:
             if estimate
             else _("Learn the structures from the ticked volumes (train an adapter)."),
         )
-        self.task.refresh(running == self.KIND)
+        self.task.refresh(running in self.KINDS)
         self.show_epochs()
         self.refresh_buttons()
 
@@ -99,7 +99,7 @@ class AdaptersSection:
 
     def on_progress(self, progress: Progress) -> None:
         """Training went on."""
-        if progress.kind == self.KIND:
+        if progress.kind in self.KINDS:
             self.task.show(progress)
 
     def on_epoch(self, _epoch: Epoch) -> None:
@@ -108,7 +108,7 @@ class AdaptersSection:
 
     def on_end(self, end: End) -> None:
         """Training ended, well or not."""
-        if end.kind == self.KIND:
+        if end.kind in self.KINDS:
             self.task.end(end)
             if end.adapter_id:
                 self.table.select([end.adapter_id])

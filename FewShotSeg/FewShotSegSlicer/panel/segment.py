@@ -20,7 +20,7 @@ from .tools import Hint, busy_with, current_id, fill_combo, gate, reporting
 class SegmentSection:
     """Segment a query with a trained adapter."""
 
-    KIND = "segment"
+    KINDS = ("segment", "folder")
 
     def __init__(self, ui: Any, logic: LogicProtocol, accepted: Callable[[], None]) -> None:
         self.ui, self.logic = ui, logic
@@ -79,18 +79,18 @@ class SegmentSection:
             if estimate
             else _("Segment this volume by what was learned (with the trained adapter)."),
         )
-        self.task.refresh(running == self.KIND)
+        self.task.refresh(running in self.KINDS)
         query = self.parameters.queryVolume if self.parameters is not None else None
         self.results.refresh(query)
 
     def on_progress(self, progress: Progress) -> None:
         """Segmenting went on."""
-        if progress.kind == self.KIND:
+        if progress.kind in self.KINDS:
             self.task.show(progress)
 
     def on_end(self, end: End) -> None:
         """Segmenting ended, well or not."""
-        if end.kind != self.KIND:
+        if end.kind not in self.KINDS:
             return
         self.task.end(end)
         if end.result is not None:  # which is on screen already; see ResultView.refresh

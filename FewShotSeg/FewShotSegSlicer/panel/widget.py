@@ -123,7 +123,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def tell_of_task(self, kind: str, message: str) -> None:
         """Say in a task's section how it ended; another panel, which is gone now, started it."""
         for section in (self.adapters, self.segment):
-            if section.KIND == kind:
+            if kind in section.KINDS:
                 section.status.show(message)
 
     def enter(self) -> None:
