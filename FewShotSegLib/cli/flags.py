@@ -25,6 +25,7 @@ from ..core.method_catalog import (
     white_box_methods,
 )
 from ..core.model_answers import Answers, flag
+from ..core.result_formats import FORMATS as RESULT_FORMATS
 from . import texts as cli_texts
 from .shared_flags import (
     Add,
@@ -267,8 +268,14 @@ def _add_segment(add: Add) -> None:
         type=path_flag,
         required=True,
         metavar="SEG.nii.gz",
-        help="the label map (.nii.gz, .nii, .nrrd, .mha) or named segments (.seg.nrrd) to write; "
-        "a folder for QUERYSTEM_seg.nii.gz of each query",
+        help="the label map (.nii.gz, .nii, .nrrd, .mha) or named segments (.seg.nrrd; .dcm of a "
+        "DICOM query) to write; a folder for QUERYSTEM_seg.nii.gz of each query",
+    )
+    sub.add_argument(
+        "--format",
+        choices=RESULT_FORMATS,
+        help="of the results in a folder (default: nii.gz, or seg.nrrd where structures may "
+        "overlap); dicom-seg, of DICOM queries alone, needs the package highdicom",
     )
     sub.add_argument(
         "--again",

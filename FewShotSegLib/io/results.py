@@ -29,7 +29,10 @@ from ..core.geometry import Grid
 from ..core.limits import StrPath
 from .image_headers.nifti import Placing, read_placing
 
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha")
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".dcm")
+DICOM = ".dcm"
+SEGMENTS = (".seg.nrrd", DICOM)
+"""Those of named segments, which may overlap: Slicer's, and DICOM's (:mod:`.dicom_segments`)."""
 _UNSAFE_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
 _NAME_BYTES = 255
 """The longest name that common file systems have for a file."""
@@ -70,7 +73,7 @@ def probability_names(out: StrPath, structures: Sequence[Structure]) -> dict[str
     """
     extension = check_output_name(out)
     stem = Path(out).name[: -len(extension)]
-    image_extension = ".nii.gz" if extension == ".seg.nrrd" else extension
+    image_extension = ".nii.gz" if extension in SEGMENTS else extension
     parts = {s.name: re.sub(_UNSAFE_IN_NAMES, "_", s.name) for s in structures}
     counts = Counter(part.casefold() for part in parts.values())
     names = {}
@@ -196,10 +199,8 @@ def write_segments(
 
 def _write_scalar(path: StrPath, array: np.ndarray, grid: Grid, like: StrPath | None) -> None:
     extension = check_output_name(path)
-    if extension == ".seg.nrrd":
-        raise InputError(
-            f"{path} names a Slicer segmentation, which this result is not; use .nrrd."
-        )
+    if extension in SEGMENTS:
+        raise InputError(f"{path} names a segmentation, which this result is not; use .nrrd.")
     if array.shape != grid.shape:
         raise ValueError(f"array {array.shape} on a grid of {grid.shape}")
     with replacing(path) as temporary, open(temporary, "wb") as stream:

@@ -139,6 +139,7 @@ def adapt(
     file = None
     if out is not None:
         file = WrittenAdapter(out, trained)
+        trained.name = Path(out).stem
         if run.checkpoint is not None:
             run.checkpoint.remove()
         runtime.events(make_event("result", kind="adapter", path=os.fspath(out)))

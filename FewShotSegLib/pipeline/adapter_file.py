@@ -47,6 +47,7 @@ import html
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,7 @@ class TrainedAdapter:
         expected: what Dice new volumes can be expected to have, or why that is not known; None in
             files of before it was measured.
         rounds: the trainings that led to it, its own the last; empty where it is the first.
+        name: of the file that it was read from, without ``.fseft``; not in the file.
         evidence: what results are judged by; None in files of before, and of white-box methods.
         companion: a second network for the same structures, on the same images, whose
             probabilities are averaged with the adapter's; None but for the best effort.
@@ -135,6 +137,7 @@ class TrainedAdapter:
     evidence: Evidence | None = None
     companion: TrainedAdapter | None = None
     rounds: list[Round] = field(default_factory=list)
+    name: str = ""
 
     def __repr__(self) -> str:
         """One line for people: without it a notebook shows every parameter."""
@@ -343,6 +346,7 @@ class TrainedAdapter:
             expected=header.expected,
             evidence=evidence,
             rounds=list(header.rounds),
+            name=Path(path).stem,
         )
         if header.companion is not None and second_adapter is not None:
             trained.companion = replace(

@@ -17,6 +17,7 @@ from ..compute.transaction import recover
 from ..core.errors import Cancelled, FewShotSegError, InputError, in_words
 from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
+from ..core.result_formats import FORMATS
 from ..io.queries import Found, find_queries, stem_of
 from .adapter_file import TrainedAdapter
 from .inputs import PathLike, SupportLike
@@ -50,7 +51,10 @@ class Outcome:
 
 
 def result_paths(
-    queries: Sequence[PathLike | Found], folder: PathLike, exclusive: bool
+    queries: Sequence[PathLike | Found],
+    folder: PathLike,
+    exclusive: bool,
+    format: str | None = None,
 ) -> list[str]:
     """Where in a folder each query's result goes: ``STEM_seg.nii.gz``.
 
@@ -59,15 +63,18 @@ def result_paths(
     Args:
         queries: volumes, as :func:`.io.queries.find_queries` gives them; or paths, which are not
             looked into.
+        format: one of :data:`.result_formats.FORMATS`; None as above.
 
     Raises:
-        InputError: two queries have one name.
+        InputError: two queries have one name, or there is no such format.
     """
+    if format is not None and format not in FORMATS:
+        raise InputError(f"There is no format '{format}'. Known: {', '.join(FORMATS)}.")
+    ending = FORMATS[format or ("nii.gz" if exclusive else "seg.nrrd")]
     paths: dict[str, PathLike] = {}
     for query in queries:
         found = query if isinstance(query, Found) else Found(stem_of(query), query)
-        name = f"{found.name}_seg.nii.gz" if exclusive else f"{found.name}.seg.nrrd"
-        path = os.path.join(folder, name)
+        path = os.path.join(folder, found.name + ending)
         if path in paths:
             raise InputError(
                 f"{paths[path]} and {found.query} would both be written to {path}; segment them in "
@@ -97,7 +104,9 @@ def segment_each(
     Args:
         queries: image files, DICOM folders, or folders of these (:func:`.find_queries`).
         out: the folder; it is made where it is missing.
-        options, supports, runtime, changes: of :func:`.segmentation.segment`, the same for all.
+        options, supports, runtime, changes: of :func:`.segmentation.segment`, the same for all;
+            and among the changes the ``format`` of the results: ``nii.gz`` (where not given),
+            ``nrrd``, ``seg.nrrd`` (where structures may overlap) or, of DICOM, ``dicom-seg``.
         resume: leave out what the folder's report says was done, of the same voxels by the same
             adapter with the same options; its outcome has the report in ``before``.
 
@@ -109,7 +118,7 @@ def segment_each(
     found: list[Found] = []
     for query in queries:
         found += [query] if isinstance(query, Found) else find_queries([query])
-    paths = result_paths(found, out, trained.exclusive)
+    paths = result_paths(found, out, trained.exclusive, changes.pop("format", None))
     options = SegmentOptions.of(options, **changes)
     trained.find_model(options.model)
     recover(out)  # a run that was killed may have left a result whose report is not in place yet

@@ -13,6 +13,7 @@ from ..core.errors import FewShotSegError, InputError
 from ..core.events import make_event
 from ..core.plain_text import path_text
 from ..core.quantities import ml_text
+from ..core.result_formats import volume_name
 from ..core.trust import UNKNOWN, VERDICTS, worst
 from ..overlay.contact_sheet import FAILED, MARK, Card, Line, contact_sheet
 from ..overlay.thumbnail import draw_thumbnail
@@ -109,11 +110,10 @@ class Listing:
         return sorted(known, key=lambda pair: (worst(_judgements(pair[1])), pair[0]))
 
     def _name(self, key: str) -> str:
-        return self._names.get(key) or key.removesuffix("_seg.nii.gz").removesuffix(".seg.nrrd")
+        return self._names.get(key) or volume_name(key)
 
     def _picture(self, key: str) -> Path:
-        name = key.removesuffix("_seg.nii.gz").removesuffix(".seg.nrrd")
-        return self.folder / PICTURES / f"{name}.jpg"
+        return self.folder / PICTURES / f"{volume_name(key)}.jpg"
 
 
 def _judgements(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

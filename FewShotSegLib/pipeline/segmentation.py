@@ -36,7 +36,10 @@ from ..inference.prediction import (
     original_uncertainty,
 )
 from ..inference.query_sizes import query_for
+from ..io.queries import DicomSeries
 from ..io.results import (
+    DICOM,
+    SEGMENTS,
     check_output_name,
     probability_names,
     write_label_map,
@@ -150,7 +153,8 @@ def segment(
         adapter: from :func:`adapt`, or the path of its file.
         query: an image file, DICOM folder or volume.
         out: where to write the result, if anywhere: a label map, or named segments for
-            ``.seg.nrrd``; ``report.json`` and any probabilities go beside it.
+            ``.seg.nrrd`` and, of a DICOM query, ``.dcm``; ``report.json`` and any probabilities go
+            beside it.
         options: how; with transduction and no extras where not given.
         supports: the training's supports, if at hand: their loss then holds the refinement.
         runtime: device, cache, progress, cancelling.
@@ -169,7 +173,7 @@ def segment(
         _require_output(out, [query, *paths_of(supports)])
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
     if out is not None:
-        _require_fitting(out, trained, options)
+        _require_fitting(out, query, trained, options)
     priors = override_priors(trained.priors, options.gamma, options.priors_ml)
     foundation = trained.find_model(options.model)
     with clock.phase("read", 1):
@@ -273,15 +277,32 @@ def _require_output(out: PathLike, inputs: Sequence[Any]) -> None:
     read_reports(Path(out).parent / REPORT)  # refuses another program's
 
 
-def _require_fitting(out: PathLike, trained: TrainedAdapter, options: SegmentOptions) -> None:
-    """Refuse an output that can't hold this adapter's results."""
+def _require_fitting(
+    out: PathLike, query: PathLike | Volume, trained: TrainedAdapter, options: SegmentOptions
+) -> None:
+    """Refuse an output that can't hold this adapter's results on this query."""
     if options.probabilities:
         probability_names(out, trained.structures)  # refuses a name that no file can have
-    if not trained.exclusive and not os.fspath(out).endswith(".seg.nrrd"):
+    extension = check_output_name(out)
+    if extension == DICOM:
+        if isinstance(query, Volume):
+            raise InputError(
+                f"A volume in memory can't be segmented into {out}: a DICOM segmentation refers to "
+                "the images that it belongs to. Give the folder of the series."
+            )
+        from ..io.dicom_segments import require_source  # loads pydicom
+
+        require_source(query, _uid(query))
+    if not trained.exclusive and extension not in SEGMENTS:
         raise InputError(
             "This adapter's structures may overlap, which a label map can't hold. End the "
             "output's name with .seg.nrrd."
         )
+
+
+def _uid(query: PathLike) -> str | None:
+    """Which series of its folder a query is, where that has several."""
+    return query.uid if isinstance(query, DicomSeries) else None
 
 
 def _on_tile(runtime: Runtime) -> Callable[[int, int], None]:
@@ -309,7 +330,7 @@ def _finish(
     with Transaction(Path(place[0]).parent) if place else nullcontext() as files:
         if place and files:
             with clock.phase("write", None):
-                written = _write(result, *place, files)
+                written = _write(result, *place, files, trained)
         result.report = make_report(result, trained, basis, clock.times)
         if place and files:
             written.append(("report", str(commit_with_report(files, place[0], result.report))))
@@ -320,7 +341,11 @@ def _finish(
 
 
 def _write(
-    result: Segmentation, out: PathLike, query: PathLike | None, files: Transaction
+    result: Segmentation,
+    out: PathLike,
+    query: PathLike | None,
+    files: Transaction,
+    trained: TrainedAdapter,
 ) -> list[tuple[str, str]]:
     """Write a result's files; kind and path of each, as they will be.
 
@@ -334,11 +359,25 @@ def _write(
             write_probability(files.path(file), result.probabilities[name], result.grid, like=query)
             written.append(("probability", os.fspath(Path(out).with_name(file))))
     path = files.path(Path(out).name)
-    if check_output_name(out) == ".seg.nrrd":
+    extension = check_output_name(out)
+    if extension == DICOM:
+        assert query is not None  # refused before
+        _write_dicom(path, result, query, trained)
+    elif extension in SEGMENTS:
         write_segments(path, result.masks, result.structures, result.grid)
     else:
         write_label_map(path, result.labels, result.grid, like=query)
     return [*written, ("segmentation", os.fspath(out))]
+
+
+def _write_dicom(
+    path: Path, result: Segmentation, query: PathLike, trained: TrainedAdapter
+) -> None:
+    from ..io.dicom_segments import Algorithm, write_dicom_segments  # loads pydicom
+
+    algorithm = Algorithm(trained.name, trained.content_sha256(), trained.model_id)
+    where = (result.grid, query, _uid(query))
+    write_dicom_segments(path, result.masks, result.structures, *where, algorithm)
 
 
 def _masks(

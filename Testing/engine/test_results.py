@@ -113,9 +113,9 @@ class TestResults(FilesTestCase):
         for extension in result_files.EXTENSIONS:
             name = "a.b" + extension.upper()
             self.assertEqual(result_files.check_output_name(name), extension)
-        for name in ("x", "x.dcm", "x.nii.gz.txt", "x.mhd", ".nii.gz", "x.img"):
+        for name in ("x", ".dcm", "x.nii.gz.txt", "x.mhd", ".nii.gz", "x.img"):
             self.assert_refused(
-                r"\.nii\.gz, .*\.seg\.nrrd or \.mha", result_files.check_output_name, name
+                r"\.nii\.gz, .*\.seg\.nrrd, \.mha or \.dcm", result_files.check_output_name, name
             )
         self.assert_refused(
             "which this result is not",

@@ -14,6 +14,13 @@ import vtk
 from FewShotSegSlicer.interface.rows import TrustRow
 from FewShotSegSlicer.jobs.export_nodes import SupportNodes, support_steps, volume_steps
 from FewShotSegSlicer.jobs.result_loader import load_steps
+from FewShotSegSlicer.scene.exporting import (
+    ALGORITHM_NAME,
+    ALGORITHM_TYPE,
+    UNSPECIFIC_TERMINOLOGY,
+    mark_as_corrected,
+    put_beside,
+)
 from FewShotSegSlicer.scene.geometry import volume_affine
 from FewShotSegSlicer.scene.results import (
     delete_result,
@@ -21,6 +28,7 @@ from FewShotSegSlicer.scene.results import (
     show_result,
     show_uncertainty,
 )
+from FewShotSegSlicer.scene.segments import list_segments, tag_of, terminology_of
 from FewShotSegSlicer.scene.state import SceneState
 from FewShotSegSlicer.scene.supports import add_support, remove_support
 from module_scenes import COLOR_STEP, add_segmentation, add_transform, add_volume, affine_of, ball
@@ -278,6 +286,48 @@ class ResultTest(HandoverTestCase):
         self.state = state
         return list_results(state)[0]
 
+    def test_slicer_can_export_a_result_to_dicom(self) -> None:
+        """What the exporters of QuantitativeReporting and SlicerRT look for."""
+        affine = affine_of((2, 2.5, 3), (5, 10, 15), (-7, 8, 9))
+        query = add_volume(np.zeros(SHAPE, np.int16), affine, "Query")
+        tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        study = tree.CreateStudyItem(tree.CreateSubjectItem(tree.GetSceneItemID(), "P"), "S")
+        tree.SetItemParent(self.item_of(query), study)
+        mask = ball(SHAPE, affine, (affine @ [16, 14, 11, 1])[:3], RADIUS)
+        result = self.load(query, mask, np.ones((2, 2, 2), np.uint8))
+        node = result.segmentation
+        reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+        self.assertIs(reference, query)
+        wanted = {
+            "Segment_7": ("Cat~SCT^1^a~SCT^2^b~^^~A~^^~^^", True),
+            "Segment_9": (UNSPECIFIC_TERMINOLOGY, False),
+        }
+        for name, (terminology, drawn) in wanted.items():
+            segment = node.GetSegmentation().GetSegment(name)
+            tags = [tag_of(segment, tag) for tag in (ALGORITHM_TYPE, ALGORITHM_NAME)]
+            self.assertEqual(tags, ["AUTOMATIC", "FewShotSeg"])
+            self.assertEqual(terminology_of(segment), terminology)
+            data = segment.GetRepresentation("Binary labelmap").GetPointData()
+            array = data.GetArray("ImageScalars")
+            self.assertEqual(array is not None and array.GetValueRange() == (0, 1), drawn)
+        # A segment of nothing in particular stays one of which nothing is known.
+        segments = {s.id: s.terminology for s in list_segments(node)}
+        self.assertEqual(segments["Segment_9"], "")
+        self.item_of(node)
+        put_beside(node, query)
+        self.assertEqual(tree.GetItemParent(tree.GetItemByDataNode(node)), study)
+        mark_as_corrected(node)
+        segment = node.GetSegmentation().GetSegment("Segment_7")
+        self.assertEqual(tag_of(segment, ALGORITHM_TYPE), "SEMIAUTOMATIC")
+
+    def item_of(self, node: Any) -> int:
+        """A node's item in the subject hierarchy, which only the application makes by itself."""
+        tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        found = tree.GetItemByDataNode(node)
+        if found == tree.GetInvalidItemID():
+            found = tree.CreateItem(tree.GetSceneItemID(), node)
+        return found
+
     def test_segments_lie_where_the_query_lies(self) -> None:
         matrix = affine_of((1, 1, 1), (15, 5, 60), (3, 2, 1))
         affine = affine_of((2, 2.5, 3), (5, 10, 15), (-7, 8, 9))
@@ -295,8 +345,6 @@ class ResultTest(HandoverTestCase):
         segment = node.GetSegmentation().GetSegment("Segment_7")
         self.assertEqual(segment.GetName(), "ball")
         np.testing.assert_allclose(segment.GetColor(), (0.1, 0.2, 0.3), atol=COLOR_STEP)
-        from FewShotSegSlicer.scene.segments import terminology_of
-
         self.assertEqual(terminology_of(segment), "Cat~SCT^1^a~SCT^2^b~^^~A~^^~^^")
         self.assertIsNotNone(node.GetSegmentation().GetSegment("Segment_9"))
         # handed over again, it is what it was

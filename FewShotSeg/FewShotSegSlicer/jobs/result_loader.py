@@ -24,8 +24,9 @@ from FewShotSegLib.core.job_protocol import (
 )
 from FewShotSegLib.core.json_fields import load_json
 
+from ..scene.exporting import SCALARS, mark_as_found, put_beside
 from ..scene.results import hide_result, list_results
-from ..scene.segments import BINARY, TERMINOLOGY_TAG
+from ..scene.segments import BINARY
 from ..scene.state import QUERY, REFINED, UNCERTAINTY, UNREFINED, SceneState, new_id
 from ..scene.supports import place_on
 
@@ -147,8 +148,7 @@ def _segment(
     segment = slicer.vtkSegment()
     segment.SetName(part.structure.name)
     segment.SetColor(*(part.structure.color or (0.5, 0.5, 0.5)))
-    if part.structure.terminology:
-        segment.SetTag(TERMINOLOGY_TAG, part.structure.terminology)
+    mark_as_found(segment, part.structure.terminology)
     image = slicer.vtkOrientedImageData()
     matrix = vtk.vtkMatrix4x4()
     query.GetIJKToRASMatrix(matrix)
@@ -160,6 +160,7 @@ def _segment(
         ends = zip(offset, array.shape, strict=True)
         image.SetExtent(*(n for start, size in ends for n in (start, start + size - 1)))
         scalars = numpy_to_vtk(array.ravel(order="F"), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
+        scalars.SetName(SCALARS)
         image.GetPointData().SetScalars(scalars)
     image.SetImageToWorldMatrix(matrix)
     segment.AddRepresentation(BINARY, image)
@@ -173,6 +174,7 @@ def _add_segmentation(name: str, segments: list[Any], files: list[SegmentFiles],
     )
     node.CreateDefaultDisplayNodes()
     place_on(node, query)
+    put_beside(node, query)
     for segment, part in zip(segments, files, strict=True):
         node.GetSegmentation().AddSegment(segment, f"Segment_{part.structure.value}")
     display = node.GetDisplayNode()

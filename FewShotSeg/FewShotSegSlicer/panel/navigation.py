@@ -9,6 +9,8 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.errors import InputError
 
+from ..scene.exporting import mark_as_corrected
+
 
 def open_segment_editor(volume: Any, segmentation: Any) -> None:
     """Switch to Segment Editor, ready to draw this segmentation on this volume.
@@ -19,6 +21,7 @@ def open_segment_editor(volume: Any, segmentation: Any) -> None:
     if slicer.util.mainWindow() is None:
         raise InputError(_("Segment Editor can't be opened: this Slicer has no main window."))
     slicer.util.selectModule("SegmentEditor")
+    mark_as_corrected(segmentation)
     editor = slicer.modules.SegmentEditorWidget.editor
     editor.setSegmentationNode(segmentation)
     editor.setSourceVolumeNode(volume)

@@ -47,11 +47,16 @@ def list_segments(segmentation: Any) -> list[SegmentInfo]:
 
 def terminology_of(segment: Any) -> str:
     """A segment's terminology string, empty where it has none."""
+    return tag_of(segment, TERMINOLOGY_TAG)
+
+
+def tag_of(segment: Any, tag: str) -> str:
+    """What a segment says under a tag, empty where it says nothing."""
     value = ""
-    if segment.HasTag(TERMINOLOGY_TAG):
+    if segment.HasTag(tag):
         # Wrapped as an output argument; as a mutable reference in some versions.
         reference = _reference("")
-        segment.GetTag(TERMINOLOGY_TAG, reference)
+        segment.GetTag(tag, reference)
         value = str(reference)
     return value
 

@@ -34,10 +34,11 @@ def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
 
     trained = TrainedAdapter.load(args.adapter)
     found = find_queries(args.query)
-    single = _single_output([f.query for f in found], args.out)
+    single = _single_output([f.query for f in found], args.out, args.format)
     given = [f.query for f in found if not Path(f.query).is_dir()]
     inputs = [*given, *(path for pair in args.support or () for path in pair)]
-    for out in [args.out] if single else result_paths(found, args.out, trained.exclusive):
+    many = () if single else result_paths(found, args.out, trained.exclusive, args.format)
+    for out in many or [args.out]:
         require_no_input(out, inputs)
     trained.find_model(args.model)  # reported before any query is read
     options, runtime = segment_options(args), make_runtime(args, sink)
@@ -77,7 +78,8 @@ def _segment_many(
     failed: list[Outcome] = []
     done: list[Outcome] = []
     try:
-        for outcome in segment_each(trained, found, args.out, resume=not args.again, **shared):
+        how = {"resume": not args.again, "format": args.format}
+        for outcome in segment_each(trained, found, args.out, **how, **shared):
             if listing is not None:
                 listing.add(outcome, trained, shared["runtime"])
             if outcome.error is None:
@@ -186,20 +188,26 @@ def _evaluate_many(
     return 0
 
 
-def _single_output(queries: Sequence[Any], out: str) -> bool:
+def _single_output(queries: Sequence[Any], out: str, format: str | None = None) -> bool:
     """Whether ``--out`` is the result's own file, and no folder for results.
 
     Raises:
-        InputError: several queries for one file, or a file of a kind that results can't be
-            written as.
+        InputError: several queries for one file, a file of a kind that results can't be written
+            as, or of another kind than the format.
     """
-    from ...io.results import EXTENSIONS
+    from ...core.result_formats import FORMATS
+    from ...io.results import EXTENSIONS, check_output_name
 
     if Path(out).is_dir() or out.endswith(("/", os.sep)):
         return False
     if Path(out).name.lower().endswith(EXTENSIONS):
         if len(queries) > 1:
             raise InputError(f"--out {out} is one file for {len(queries)} queries; give a folder.")
+        if format and check_output_name(out) != check_output_name(f"x{FORMATS[format]}"):
+            raise InputError(
+                f"--format {format} is for a folder of results, and --out {out} says another "
+                "format already; leave --format out."
+            )
         return True
     if Path(out).suffix:
         raise InputError(

@@ -18,7 +18,7 @@ from pydicom.errors import InvalidDicomError
 from ...core.errors import InputError
 from ...core.plain_text import printable
 from ..file_names import children
-from .headers import DicomError, Source, is_image, source_of, text
+from .headers import DicomError, Source, is_image, is_segmentation, source_of, text
 
 MAX_TEXT = 64
 """Characters of a description in a message; DICOM allows no longer ones."""
@@ -47,8 +47,35 @@ def series_in(files: Sequence[Path]) -> dict[str, str]:
             raise
         except Exception:  # pydicom raises of any kind on damaged files
             continue
-        if "Rows" in dataset:
+        if "Rows" in dataset and not is_segmentation(dataset):
             found.setdefault(text(dataset, "SeriesInstanceUID"), text(dataset, "SeriesDescription"))
+    return found
+
+
+def headers_of(folder: Path, wanted: str | None = None) -> list[tuple[str, Dataset]]:
+    """Name and elements before the pixels of the images of a folder's one series, or of the one
+    with this UID, which was read as an image before.
+
+    Raises:
+        InputError: there is none, or another one.
+    """
+    found = []
+    for path in sorted(children(folder)):
+        if path.is_dir():
+            continue
+        try:
+            dataset = _header(path)
+        except MemoryError:
+            raise
+        except Exception:  # pydicom raises of any kind on damaged files
+            continue
+        image = "Rows" in dataset and not is_segmentation(dataset)
+        if image and wanted in (None, text(dataset, "SeriesInstanceUID")):
+            found.append((path.name, dataset))
+    if len({text(dataset, "SeriesInstanceUID") for _, dataset in found}) != 1:
+        raise InputError(
+            f"The folder {folder} has not the DICOM images of one series; give a folder that has."
+        )
     return found
 
 

@@ -20,6 +20,7 @@ LARGEST_RESCALE, LEAST_SLOPE = 1e20, 1e-20
 """What float32 values can be rescaled by without getting lost."""
 
 _PIXELS, _FLOAT_PIXELS, _DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _CONVERT = "convert it to NIfTI with dcm2niix, or load it in 3D Slicer and save it as NRRD"
 
 
@@ -111,8 +112,15 @@ def text(dataset: Dataset, name: str) -> str:
     return "" if value is None else str(value).strip().strip("\0")
 
 
+def is_segmentation(dataset: Dataset) -> bool:
+    """Whether its pixels are segments of another image, such as of a result of ours."""
+    return text(dataset, "SOPClassUID") in _SEGMENTATIONS
+
+
 def is_image(dataset: Dataset) -> bool:
-    """Whether there are pixels."""
+    """Whether there are pixels, of an image."""
+    if is_segmentation(dataset):
+        return False
     return any(tag in dataset for tag in (_PIXELS, _FLOAT_PIXELS, _DOUBLE_PIXELS))
 
 
@@ -135,6 +143,15 @@ def source_of(path: Path, dataset: Dataset) -> Source:
         tuple(_frames(dataset, storage.shape[0])),
         "PerFrameFunctionalGroupsSequence" in dataset,
     )
+
+
+def frames_of(dataset: Dataset) -> list[Frame]:
+    """Where the frames of an image lie, by its header alone.
+
+    Raises:
+        DicomError: it does not say.
+    """
+    return list(_frames(dataset, _whole(dataset, "NumberOfFrames", 1)))
 
 
 def _storage(dataset: Dataset) -> Storage:
