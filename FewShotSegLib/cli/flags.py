@@ -12,6 +12,7 @@ from ..core.flag_types import Parser, number_flag, path_flag
 from ..core.limits import (
     EPOCHS,
     LEARNING_RATE,
+    ROWS,
     SEED,
     SUPPORTS,
     TOLERANCE_MM,
@@ -103,6 +104,7 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     sub.add_argument(
         "--csv", type=path_flag, metavar="FILE", help="of a folder of results: write a table here"
     )
+    _add_suggest(add)
     sub = add("models", "list the foundation models", cli_texts.MODELS)
     sub.add_argument("model", nargs="?", metavar="ID", help="tell all that is known of this one")
     sub.add_argument(
@@ -308,4 +310,52 @@ def _add_segment(add: Add) -> None:
     add_priors(sub, gamma="the adapter's")
     sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
     sub.add_argument("--seed", type=number_flag(SEED), default=0, metavar="N", help="default: 0")
+    add_runtime(sub)
+
+
+def _add_suggest(add: Add) -> None:
+    sub = add("suggest", "rank volumes by what annotating them would bring", cli_texts.SUGGEST)
+    sub.add_argument(
+        "volume",
+        type=path_flag,
+        nargs="+",
+        metavar="VOLUME",
+        help="what could be annotated: images, DICOM folders, or folders of these",
+    )
+    sub.add_argument(
+        "--adapter",
+        type=path_flag,
+        metavar="NAME.fseft",
+        help="trained on what is annotated so far",
+    )
+    sub.add_argument(
+        "--annotated",
+        type=path_flag,
+        action="append",
+        default=[],
+        metavar="IMAGE",
+        help="an image that is annotated already, or a folder of these, beside the adapter's "
+        "supports; once for each",
+    )
+    sub.add_argument(
+        "--most",
+        type=number_flag(ROWS),
+        default=10,
+        metavar="N",
+        help="print so many (default: %(default)s)",
+    )
+    sub.add_argument("--csv", type=path_flag, metavar="FILE", help="write a table of all here")
+    sub.add_argument(
+        "--model",
+        metavar="ID",
+        help="foundation model (default: the adapter's, or the embedded one for the images' "
+        "modality)",
+    )
+    sub.add_argument(
+        "--modality",
+        choices=("auto", "CT", "MR"),
+        default="auto",
+        help="what the images are (default: the adapter's, or from their header or values)",
+    )
+    add_intensity_offset(sub)
     add_runtime(sub)

@@ -59,6 +59,18 @@ A folder that 'segment' wrote its results into is compared with a folder of refe
   fewshotseg evaluate --reference ct3_manual.nii.gz --prediction ct3_seg.nii.gz
   fewshotseg evaluate --reference manual/ --prediction results/ --csv scores.csv
 """
+SUGGEST = """\
+Which volumes to annotate next, and why: those that most others resemble, in the features of the
+foundation model. Before there is an adapter the first is the most typical volume; with one its
+supports count as annotated, and the table has the Dice to expect of it on each volume.
+
+  fewshotseg suggest archive/
+  fewshotseg suggest archive/ --annotated ct1.nii.gz --csv next.csv
+  fewshotseg suggest archive/ --adapter parotids.fseft
+
+A folder is looked into as 'segment' does. No annotation is looked at. The features are cached:
+training and segmenting find them there.
+"""
 MODELS = """\
 List the foundation models: what images they are for, their network, their licence, and whether
 their weights are on this computer or how they come here. With an ID, tell all of one: what it was

@@ -32,7 +32,7 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
                 ``probability``, ``report``, ``overlay``, ``model``, ``weights``, ``curve``,
                 ``job``, ``plan``, ``benchmark``, and ``row`` with one ``row`` of a benchmark); and
                 what a command says without a file (``path`` is null): ``evaluation``, ``models``,
-                ``metadata``
+                ``metadata``; or with a table of its own, or none: ``suggestions``
 ``heartbeat``   a background job is alive: it holds ``memory_bytes``, and the computer has
                 ``available_bytes`` left of its ``total_bytes``; missing where not known
 ``finished``    the command succeeded; ``seconds``

@@ -206,6 +206,27 @@ class FolderJob:
 
 
 @dataclass(frozen=True)
+class SuggestJob:
+    """Rank volumes by what annotating them would bring.
+
+    Leaves their order with reasons in ``result.json``: see :func:`read_suggestions`.
+
+    Attributes:
+        volumes: to be ranked. annotated: images that are annotated already.
+        adapter: trained on what is annotated so far, in the folder; None before there is one.
+        model: with an adapter, another installation of its model; None is its own.
+    """
+
+    volumes: list[ArrayFile]
+    annotated: list[ArrayFile] = field(default_factory=list)
+    adapter: FileName | None = None
+    model: str | None = None
+    modality: Literal["auto", "CT", "MR"] = "auto"
+    device: str = "auto"
+    cache: str | None = None
+
+
+@dataclass(frozen=True)
 class DevicesJob:
     """Which devices there are, with their memory, and which version of what is installed."""
 
@@ -247,12 +268,21 @@ class AddJob:
 
 
 Job = (
-    TrainJob | SegmentJob | FolderJob | DevicesJob | PhantomsJob | DownloadJob | ImportJob | AddJob
+    TrainJob
+    | SegmentJob
+    | FolderJob
+    | SuggestJob
+    | DevicesJob
+    | PhantomsJob
+    | DownloadJob
+    | ImportJob
+    | AddJob
 )
 KINDS: dict[str, type] = {
     "train": TrainJob,
     "segment": SegmentJob,
     "folder": FolderJob,
+    "suggest": SuggestJob,
     "devices": DevicesJob,
     "phantoms": PhantomsJob,
     "download": DownloadJob,
@@ -275,6 +305,24 @@ class SegmentFiles:
     unrefined: FileName | None
     unrefined_offset: tuple[int, int, int]
     same: bool
+
+
+@dataclass(frozen=True)
+class SuggestedVolume:
+    """One volume of a ranking, the first to annotate first.
+
+    Attributes:
+        number: of the volume in the job, from 1.
+        reasons: why it is where it is; others are called ``Volume N`` in them, by their number.
+        dice: what the adapter is expected to reach on it, of ``structure``; None where not known.
+        problem: why it has no place in the order; else empty.
+    """
+
+    number: Annotated[int, Check("the number of a volume", lambda n: n > 0)]
+    reasons: list[str] = field(default_factory=list)
+    dice: float | None = None
+    structure: str = ""
+    problem: str = ""
 
 
 def kind_of(job: Job) -> str:
@@ -336,7 +384,9 @@ class _Head:
 
     OTHERS: ClassVar[bool] = True
     format: Annotated[int, Check(f"{FORMAT}", lambda n: n == FORMAT)]
-    kind: Literal["train", "segment", "folder", "devices", "phantoms", "download", "import", "add"]
+    kind: Literal[
+        "train", "segment", "folder", "suggest", "devices", "phantoms", "download", "import", "add"
+    ]
     caller: Annotated[int, Check("the id of a process", lambda n: 0 < n < 2**31)]
 
 
@@ -405,3 +455,12 @@ def read_segments(data: Any) -> list[SegmentFiles]:
         InputError: they are something else.
     """
     return from_json(list[SegmentFiles], data, "'segments' of a result")
+
+
+def read_suggestions(data: Any) -> list[SuggestedVolume]:
+    """The ``order`` of a ``result.json``, and what has no place in it at its end.
+
+    Raises:
+        InputError: it is something else.
+    """
+    return from_json(list[SuggestedVolume], data, "'order' of a result")

@@ -90,6 +90,7 @@ EPISODES = Range("The number of episodes", 1, 10**9, whole=True)
 BATCH = Range("The number of episodes of a step", 1, 4096, whole=True)
 SHOTS = Range("A number of shots", 1, 10**6, whole=True)
 SUPPORTS = Range("The number of supports", 1, 1000, whole=True)
+ROWS = Range("The number of rows", 1, 10**6, whole=True)
 
 
 def require_device(name: Any) -> str:

@@ -27,6 +27,8 @@ NOT_KNOWN = (
     "the adapter's file keeps nothing to judge by: it was written before that, or by a method that "
     "trains the backbone"
 )
+FOREIGN = "the image is unlike the supports: another body region, modality, or way of imaging"
+"""The reason where an image is of something else."""
 _QUANTILE = 1.2815515655446004
 """Of the normal distribution at 0.9: 80 % are within it on both sides."""
 NOTABLE = 0.02
@@ -232,9 +234,9 @@ def judge(
 
 def _judge(signals: Signals, foreign: bool, model: TrustModel) -> Judgement:
     if signals.empty:
-        return Judgement(UNUSABLE, ("nothing was found", *([_FOREIGN] if foreign else [])))
+        return Judgement(UNUSABLE, ("nothing was found", *([FOREIGN] if foreign else [])))
     if foreign:
-        return Judgement(UNUSABLE, (_FOREIGN, *_reasons(signals, model)))
+        return Judgement(UNUSABLE, (FOREIGN, *_reasons(signals, model)))
     dice, deviation = model.expected(signals)
     risk, reach = model.risk(signals), _QUANTILE * deviation
     verdict = UNUSABLE if risk >= model.unusable else LOOK if risk >= model.look else FINE
@@ -262,9 +264,6 @@ def worst(judgements: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
 def shipped_model() -> TrustModel:
     """The model in ``Resources``."""
     return from_json(TrustModel, load_json(FILE, "model of trust"), "")
-
-
-_FOREIGN = "the image is unlike the supports: another body region, modality, or way of imaging"
 
 
 def _reasons(signals: Signals, model: TrustModel) -> tuple[str, ...]:

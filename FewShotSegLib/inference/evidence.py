@@ -154,7 +154,8 @@ def describe(
     """A volume in a few numbers.
 
     Args:
-        levels: which of the backbone's. inside: for each structure, (n, 3) model voxels of it.
+        levels: which of the backbone's.
+        inside: for each structure, (n, 3) model voxels of it; empty where none is known.
     """
     means, deviations, regions = [], [], []
     for level in levels:
@@ -167,7 +168,7 @@ def describe(
             _region_mean(flat, voxels) * scale
             for voxels in _level_voxels(inside, features.strides[level], array.shape[1:])
         ]
-        regions.append(np.stack(rows))
+        regions.append(np.stack(rows) if rows else np.zeros((0, len(flat)), np.float32))
     return Description(
         _as_kept(np.concatenate(means)),
         _as_kept(np.concatenate(deviations)),

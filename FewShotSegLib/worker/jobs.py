@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import singledispatch
+from functools import partial, singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from ..core.job_protocol import (
     ADAPTER,
     RESULTS,
     AddJob,
+    ArrayFile,
     DevicesJob,
     DownloadJob,
     FolderJob,
@@ -27,6 +28,8 @@ from ..core.job_protocol import (
     Job,
     PhantomsJob,
     SegmentJob,
+    SuggestedVolume,
+    SuggestJob,
     TrainJob,
     make_private,
 )
@@ -89,10 +92,6 @@ def _folder(job: FolderJob, folder: Path, events: EventSink, cancel: Cancel) -> 
     from ..pipeline.batch import Outcome, segment_each
     from ..pipeline.listing import Listing
 
-    def alone(event: dict[str, Any]) -> None:  # how far one volume is says nothing of the whole
-        if event["event"] in ("warning", "waiting"):
-            events(event)
-
     trained = TrainedAdapter.load(folder / job.adapter)
     found = find_queries(
         [
@@ -100,7 +99,7 @@ def _folder(job: FolderJob, folder: Path, events: EventSink, cancel: Cancel) -> 
             for one in job.queries
         ]
     )
-    runtime = replace(_runtime(job, events, cancel), events=alone)
+    runtime = _runtime(job, _of_the_whole(events), cancel)
     listing = Listing(job.out)
     events(make_event("phase", phase="volumes", total=len(found)))
     done: list[Outcome] = []
@@ -129,6 +128,45 @@ def _folder(job: FolderJob, folder: Path, events: EventSink, cancel: Cancel) -> 
         failed=[[outcome.name, str(outcome.error)] for outcome in failed],
         page=str(page),
     )
+
+
+@run_job.register
+def _suggest(job: SuggestJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
+    from ..pipeline.suggesting import Candidate, Images, rank
+    from .inputs import read_volume
+
+    def candidates(sources: Sequence[ArrayFile], title: str) -> list[Candidate]:
+        names = [f"{title} {number}" for number in range(1, len(sources) + 1)]
+        return [
+            Candidate(name, partial(read_volume, folder, source, name))
+            for name, source in zip(names, sources, strict=True)
+        ]
+
+    pool = candidates(job.volumes, "Volume")
+    numbers = {one.name: number for number, one in enumerate(pool, 1)}
+
+    def on_volume(done: int, total: int) -> None:
+        events(make_event("progress", phase="volumes", done=done, total=total))
+
+    events(make_event("phase", phase="volumes", total=len(pool) + len(job.annotated)))
+    ranked = rank(
+        pool,
+        candidates(job.annotated, "Annotated volume"),
+        folder / job.adapter if job.adapter else None,
+        Images(job.model, job.modality),
+        runtime=_runtime(job, _of_the_whole(events), cancel),
+        on_volume=on_volume,
+    )
+    order = [
+        SuggestedVolume(numbers[one.name], list(one.reasons), one.dice, one.structure)
+        for one in ranked
+    ]
+    for left in ranked.left_out:
+        if left.name in numbers:
+            order.append(SuggestedVolume(numbers[left.name], problem=left.why))
+        else:
+            events(make_event("warning", message=f"{left.name} was left out: {left.why}"))
+    return write_result(folder, "suggest", order=[asdict(one) for one in order])
 
 
 @run_job.register
@@ -200,7 +238,19 @@ def _add(job: AddJob, folder: Path, events: EventSink, cancel: Cancel) -> Path:
     return write_result(folder, "add", id=added.id, found=list(added.facts), questions=[])
 
 
-def _runtime(job: TrainJob | SegmentJob | FolderJob, events: EventSink, cancel: Cancel) -> Runtime:
+def _of_the_whole(events: EventSink) -> EventSink:
+    """Without what says how far one volume of several is."""
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] in ("warning", "waiting"):
+            events(event)
+
+    return hear
+
+
+def _runtime(
+    job: TrainJob | SegmentJob | FolderJob | SuggestJob, events: EventSink, cancel: Cancel
+) -> Runtime:
     from ..pipeline.runtime import Runtime
 
     return replace(Runtime(job.device, events=events, cancel=cancel), cache=job.cache)

@@ -19,7 +19,7 @@ from FewShotSegLib.io.annotations import read_annotation
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 
-COMMANDS = ("adapt", "segment", "evaluate", "models", "inspect", "demo", "pretrain")
+COMMANDS = ("adapt", "segment", "evaluate", "suggest", "models", "inspect", "demo", "pretrain")
 
 
 class Help(unittest.TestCase):
@@ -41,6 +41,7 @@ class Help(unittest.TestCase):
             "adapt": "--support --structures --model --method --seed --out --events --resume",
             "segment": "--adapter --transductive --no-transductive --probabilities --out --events",
             "evaluate": "--reference --prediction --json --events",
+            "suggest": "--adapter --annotated --csv --events",
             "models": "--events",
             "download": "--accept-licence --events",
             "import": "--events",

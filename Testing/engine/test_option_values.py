@@ -91,6 +91,13 @@ class CommandValuesTest(TrainedWorld):
                 ["evaluate", "--reference", drawn, "--prediction", drawn],
                 ("--tolerance", "--structures", "--json", "--reference", "--prediction"),
             ),
+            "suggest": (
+                ["suggest", str(self.query.image), "--model", str(self.model)],
+                (
+                    *("--device", "--cache-size", "--cache", "--modality", "--intensity-offset"),
+                    *("--most", "--csv", "--adapter", "--annotated", "--model"),
+                ),
+            ),
             "pretrain": (
                 ["pretrain", nowhere, "--out", str(out / "p")],
                 ("--steps", "--seed", "--threads", "--device", "--data", "--out"),
@@ -108,7 +115,7 @@ class CommandValuesTest(TrainedWorld):
             ),
         }
 
-    PATHS = ("--out", "--json", "--data", "--cache", "--query", "--adapter", "--reference")
+    PATHS = ("--out", "--json", "--csv", "--data", "--cache", "--query", "--adapter", "--reference")
 
     def check(self, command: str, flag: str, value: str) -> None:
         """It is done, or refused in a sentence."""

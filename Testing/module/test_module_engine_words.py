@@ -16,7 +16,7 @@ from FewShotSegSlicer.jobs.process import Ended
 from FewShotSegSlicer.jobs.words import end_words
 
 import FewShotSegLib
-from FewShotSegLib.core.trust import _FOREIGN, _WORDS, Signals
+from FewShotSegLib.core.trust import _WORDS, FOREIGN, Signals
 
 ODD = Signals(3, 0.5, 0.5, 0.5, 0.5, 2.0, 1.0, 2.0, 1.0, 1.0, 0.5, 30.0, 0.5)
 ENGINE = Path(FewShotSegLib.__file__).resolve().parent
@@ -76,7 +76,7 @@ class EngineWordsTest(unittest.TestCase):
 
     def test_reasons_speak_of_annotated_volumes(self) -> None:
         said = [word(signals) for word in _WORDS.values() for signals in (ODD, Signals())]
-        for reason in (*said, _FOREIGN):
+        for reason in (*said, FOREIGN):
             self.assertNotRegex(panel_words(reason), r"\bsupports?\b|ransduction")
 
     def test_the_end_of_a_task_is_in_the_panels_words(self) -> None:

@@ -15,11 +15,13 @@ from .demo import demo_command
 from .models import download_command, import_command, models_command, remove_command
 from .pretrain import pretrain_command
 from .queries import evaluate_command, segment_command
+from .suggestions import suggest_command
 
 COMMANDS: Mapping[str, Command] = {
     "adapt": adapt_command,
     "segment": segment_command,
     "evaluate": evaluate_command,
+    "suggest": suggest_command,
     "models": models_command,
     "download": download_command,
     "import": import_command,
