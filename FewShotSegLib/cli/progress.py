@@ -1,4 +1,5 @@
-"""Events for people: bars on a terminal, plain lines where the output goes to a file."""
+"""Events for people: bars on a terminal and in a notebook, plain lines where the output goes to a
+file."""
 
 from __future__ import annotations
 
@@ -58,6 +59,16 @@ def has_space(stream: IO[str]) -> bool:
         return True  # it can't be asked
 
 
+def notebook_bar() -> type[tqdm] | None:
+    """The bar of a notebook; None outside of one, and where ipywidgets is not installed."""
+    shell = sys.modules.get("IPython")
+    if shell is None or getattr(shell.get_ipython(), "kernel", None) is None:
+        return None
+    from tqdm import notebook
+
+    return None if notebook.IProgress is None else notebook.tqdm
+
+
 class _Clearing:
     """A stream before whose lines the bar goes."""
 
@@ -73,7 +84,9 @@ class _Clearing:
 
 
 class Progress:
-    """An event sink with one bar at a time.
+    """An event sink with one bar at a time, on a terminal or in a notebook.
+
+    From Python: ``fss.adapt(pairs, runtime=fss.Runtime(events=fss.Progress()))``.
 
     Args:
         stream: standard error unless said otherwise. Where it is no terminal, a phase is one line,
@@ -152,19 +165,24 @@ class Progress:
             self._bar.close()
             self._bar = None
 
+    def when_done(self) -> None:
+        """A training or a segmentation is over: see :func:`.runtime.ends_progress`."""
+        self.close()
+
     def _start(self, phase: str, subject: str) -> None:
         self.close()
         label = _LABELS.get(phase, phase) + (
             f": {printable(subject, lines=False)}" if subject else ""
         )
-        if has_space(self.stream):
-            self._open_bar(label, phase)
+        bar = tqdm if has_space(self.stream) else notebook_bar()
+        if bar is not None:
+            self._open_bar(bar, label, phase)
         elif label != self._said:
             self.say(label)
         self._said, self._line, self._begun = label, (self._clock(), 0.0), None
 
-    def _open_bar(self, label: str, phase: str) -> None:
-        self._bar = tqdm(
+    def _open_bar(self, bar: type[tqdm], label: str, phase: str) -> None:
+        self._bar = bar(
             desc=label,
             file=self.stream,
             leave=False,
@@ -206,6 +224,8 @@ class Progress:
                 self._advance_in_lines(100 * done / total, note)
             return
         self._shown = True
+        if type(self._bar) is not tqdm and total != self._bar.total:
+            self._bar.reset(total)  # a notebook's has its length elsewhere, too
         self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.annotation import Annotation, Structure, as_structures
+from ..core.data_frames import data_frame
 from ..core.errors import InputError
 from ..core.geometry import Grid
 from ..core.plain_text import html_table
@@ -27,6 +29,15 @@ class Comparison(dict[str, Scores]):
 
     def __repr__(self) -> str:
         return format_table(self)
+
+    def to_pandas(self) -> Any:
+        """A ``DataFrame`` with a row a structure; what is not defined is missing.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        rows = [{"structure": name, **scores.to_json()} for name, scores in self.items()]
+        return data_frame(rows, ("structure", *(f.name for f in fields(Scores))), "structure")
 
     def _repr_html_(self) -> str:
         header, rows = table_cells(self)

@@ -66,10 +66,11 @@ from .inputs import (
     with_known_values,
 )
 from .recording import support_record, supports_modality, tell_notes
-from .runtime import Clock, Runtime
+from .runtime import Clock, Runtime, ends_progress
 from .trust import support_evidence
 
 
+@ends_progress
 def adapt(
     supports: Sequence[SupportLike],
     out: PathLike | None = None,

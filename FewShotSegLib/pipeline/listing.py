@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..core.events import make_event
 from ..core.plain_text import path_text
 from ..core.quantities import ml_text
 from ..core.result_formats import volume_name
-from ..core.trust import UNKNOWN, VERDICTS, worst
+from ..core.trust import VERDICTS, worst
 from ..overlay.contact_sheet import FAILED, MARK, Card, Line, contact_sheet
 from ..overlay.thumbnail import draw_thumbnail
 from .adapter_file import TrainedAdapter
@@ -22,13 +22,10 @@ from .batch import Outcome
 from .inputs import PathLike
 from .report import NAME as REPORT
 from .report import read_reports
+from .rows import COLUMNS, judgements, report_rows
 from .runtime import Runtime
 
 TABLE, PAGE, PICTURES = "volumes.csv", "volumes.html", "pictures"
-COLUMNS = (
-    *("volume", "structure", "ml", "verdict", "expected_dice", "lower", "upper", "reasons"),
-    *("seconds", "result", "error"),
-)
 
 
 class Listing:
@@ -77,7 +74,7 @@ class Listing:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for key, report in self._results():
-            writer.writerows(_rows(self._name(key), key, report))
+            writer.writerows(report_rows(self._name(key), key, report))
         for key, outcome in self._failed.items():
             writer.writerow({"volume": self._name(key), "error": str(outcome.error)})
         path = self.folder / TABLE
@@ -107,7 +104,7 @@ class Listing:
         """Result file and report of each, worst first."""
         reports = read_reports(self.folder / REPORT)
         known = [(k, v) for k, v in reports.items() if k not in self._failed]
-        return sorted(known, key=lambda pair: (worst(_judgements(pair[1])), pair[0]))
+        return sorted(known, key=lambda pair: (worst(judgements(pair[1])), pair[0]))
 
     def _name(self, key: str) -> str:
         return self._names.get(key) or volume_name(key)
@@ -116,39 +113,9 @@ class Listing:
         return self.folder / PICTURES / f"{volume_name(key)}.jpg"
 
 
-def _judgements(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Of each structure; one of before there were any is not known."""
-    nothing: dict[str, Any] = {
-        "verdict": UNKNOWN,
-        "reasons": [],
-        "dice": None,
-        "lower": None,
-        "upper": None,
-    }
-    found = [entry.get("trust") or nothing for entry in report.get("structures", {}).values()]
-    return [trust if trust.get("verdict") in VERDICTS else nothing for trust in found]
-
-
-def _rows(name: str, result: str, report: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    entries = report.get("structures", {})
-    for (structure, entry), trust in zip(entries.items(), _judgements(report), strict=True):
-        yield {
-            "volume": name,
-            "structure": structure,
-            "ml": entry["volume_ml"],
-            "verdict": trust["verdict"],
-            "expected_dice": trust["dice"],
-            "lower": trust["lower"],
-            "upper": trust["upper"],
-            "reasons": "; ".join(trust["reasons"]),
-            "seconds": report.get("seconds", {}).get("total"),
-            "result": result,
-        }
-
-
 def _card(name: str, report: Mapping[str, Any], picture: bytes) -> Card:
     entries = report.get("structures", {})
-    found = _judgements(report)
+    found = judgements(report)
     lines = [
         Line(
             structure,

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from ..core.errors import Cancelled
 from ..core.events import EventSink, ignore, make_event
@@ -59,6 +61,27 @@ class Runtime:
         store = FeatureStore(folder, self.cache_bytes)
         device = choose_device(self.device)
         return FeatureSource(model, preprocessing, store, device, self.events, self.check)
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def ends_progress(function: _Function) -> _Function:
+    """A function of a ``runtime`` whose sink of events learns that no more come: bars go away.
+
+    A sink that has something to take away has ``when_done``.
+    """
+
+    @wraps(function)
+    def ended(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        finally:
+            when_done = getattr(getattr(named.get("runtime"), "events", None), "when_done", None)
+            if callable(when_done):
+                when_done()
+
+    return cast(_Function, ended)
 
 
 class Clock:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import torch
 
 from .. import __version__
 from ..compute.transaction import Transaction, recover
-from ..core.annotation import Structure
 from ..core.atomic import require_writable
 from ..core.ct_offset import in_hounsfield
 from ..core.errors import InputError
 from ..core.events import make_event
-from ..core.geometry import Grid, Volume
+from ..core.geometry import Volume
 from ..core.limits import require_path
 from ..core.model_folders import own_folder
 from ..core.options import SegmentOptions
-from ..core.plain_text import html_table
-from ..core.quantities import ml_text
 from ..core.settings import RefinementSettings, TrainingSettings
 from ..core.size_prior import override_priors
 from ..inference.prediction import (
@@ -67,76 +63,15 @@ from .inputs import (
 )
 from .report import NAME as REPORT
 from .report import Basis, commit_with_report, make_report, read_reports
-from .runtime import Clock, Runtime
+from .result import Segmentation as Segmentation
+from .runtime import Clock, Runtime, ends_progress
 from .trust import find_signals
 
-
-@dataclass(repr=False)
-class Segmentation:
-    """The result on one query.
-
-    Attributes:
-        structures: in the adapter's order.
-        masks: by structure name, boolean (i, j, k) on the query's original grid.
-        unrefined: the masks without transduction; the same where it changed nothing.
-        probabilities: by structure name, float32 (i, j, k); empty unless asked for.
-        grid: the query's own.
-        report: what ``report.json`` says of it.
-        uncertainty: (i, j, k) uint8 from 0 to 100, where a probability is one half; None unless
-            asked for.
-        image: the query, for the picture that a notebook shows.
-    """
-
-    structures: list[Structure]
-    masks: dict[str, np.ndarray]
-    unrefined: dict[str, np.ndarray]
-    probabilities: dict[str, np.ndarray]
-    grid: Grid
-    report: dict[str, Any] = field(default_factory=dict)
-    uncertainty: np.ndarray | None = None
-    image: Volume | None = None
-
-    def __repr__(self) -> str:
-        """One line for people: without it a notebook shows every array."""
-        parts = (
-            f"{name} {np.count_nonzero(mask) * self.grid.voxel_volume / 1000:.1f} ml"
-            for name, mask in self.masks.items()
-        )
-        shape = " x ".join(map(str, self.grid.shape))
-        return f"<{type(self).__name__}: {', '.join(parts)}; {shape} voxels>"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the picture, and each structure with its verdict."""
-        header, rows = ["structure", "ml", "verdict", "expected Dice", "reasons"], []
-        for name, mask in self.masks.items():
-            trust = self.report.get("structures", {}).get(name, {}).get("trust", {})
-            dice, ml = trust.get("dice"), np.count_nonzero(mask) * self.grid.voxel_volume / 1000
-            rows.append(
-                [name, ml_text(ml), trust.get("verdict", ""), "" if dice is None else f"{dice:.2f}",
-                 "; ".join(trust.get("reasons", ()))]
-            )  # fmt: skip
-        data = base64.b64encode(self._repr_png_() or b"").decode()
-        picture = f'<img alt="" src="data:image/png;base64,{data}">' if data else ""
-        return picture + html_table(header, rows)
-
-    def _repr_png_(self) -> bytes | None:
-        """The three planes that show most of the structures; None without the image."""
-        if self.image is None:
-            return None
-        from ..overlay.thumbnail import draw_thumbnail  # loads matplotlib
-
-        return draw_thumbnail(self.image, self.masks, self.structures, "png")
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The label map (i, j, k), uint8 or uint16; of overlapping structures the later wins."""
-        largest = max(structure.value for structure in self.structures)
-        labels = np.zeros(self.grid.shape, np.uint8 if largest < 256 else np.uint16)
-        for structure in self.structures:
-            labels[self.masks[structure.name]] = structure.value
-        return labels
+if TYPE_CHECKING:
+    from .outcomes import Outcomes
 
 
+@overload
 def segment(
     adapter: TrainedAdapter | PathLike,
     query: PathLike | Volume,
@@ -146,12 +81,40 @@ def segment(
     supports: Sequence[SupportLike] = (),
     runtime: Runtime | None = None,
     **changes: Any,
-) -> Segmentation:
-    """Segment one query with a trained adapter, which stays as it was.
+) -> Segmentation: ...
+
+
+@overload
+def segment(
+    adapter: TrainedAdapter | PathLike,
+    query: Sequence[PathLike | Volume],
+    out: PathLike | None = None,
+    options: SegmentOptions | None = None,
+    *,
+    supports: Sequence[SupportLike] = (),
+    runtime: Runtime | None = None,
+    **changes: Any,
+) -> Outcomes: ...
+
+
+@ends_progress
+def segment(
+    adapter: TrainedAdapter | PathLike,
+    query: PathLike | Volume | Sequence[PathLike | Volume],
+    out: PathLike | None = None,
+    options: SegmentOptions | None = None,
+    *,
+    supports: Sequence[SupportLike] = (),
+    runtime: Runtime | None = None,
+    **changes: Any,
+) -> Segmentation | Outcomes:
+    """Segment a query, or several, with a trained adapter, which stays as it was.
 
     Args:
         adapter: from :func:`adapt`, or the path of its file.
-        query: an image file, DICOM folder or volume.
+        query: an image file, DICOM folder or volume; or a list of these, see
+            :func:`.outcomes.segment_list`: ``out`` is a folder then, one that fails costs no
+            other, and an outcome for each comes back.
         out: where to write the result, if anywhere: a label map, or named segments for
             ``.seg.nrrd`` and, of a DICOM query, ``.dcm``; ``report.json`` and any probabilities go
             beside it.
@@ -166,6 +129,12 @@ def segment(
         Cancelled: the user stopped.
         TypeError: there is no option of such a name.
     """
+    if isinstance(query, (list, tuple)):
+        from .outcomes import segment_list
+
+        shared = {"supports": supports, "runtime": runtime}
+        return segment_list(adapter, query, out, options, **shared, **changes)
+    query = cast("PathLike | Volume", query)
     options, supports = SegmentOptions.of(options, **changes), support_list(supports)
     runtime = runtime or Runtime()
     clock = Clock(runtime.events, name_of(query))
