@@ -19,6 +19,7 @@ LOCK = ".benchmark.lock"
 def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Write a plan, or run one and draw what is known."""
     from ...evaluation.benchmark.cells import Models, cells, unsuited
+    from ...evaluation.benchmark.export import CSV, LATEX
     from ...evaluation.benchmark.plan import draw_plan, part_of, read_plan
     from ...evaluation.benchmark.plots import PICTURES
     from ...evaluation.benchmark.render import PAGE, render
@@ -46,7 +47,7 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     part = part_of(plan, args.methods or (), args.shots or (), args.tasks or ())
     models = Models(out / "untrained")
     everything = list(cells(plan, models))
-    for name in (NAME, PAGE, *PICTURES):
+    for name in (NAME, PAGE, CSV, LATEX, *PICTURES):
         require_writable(out / name)
     with only_one(out / LOCK, f"Another benchmark is running in {out}; choose another --out."):
         results = Results(out / NAME)

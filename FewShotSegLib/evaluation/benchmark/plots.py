@@ -1,8 +1,8 @@
-"""The pictures of a benchmark: Dice against shots, trained parameters and time; changes by TI."""
+"""The pictures of a benchmark: Dice against shots and trained parameters; changes by TI."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,13 +12,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import NullFormatter
 
 from ...core.atomic import replacing
 from .plan import Plan, Task
 from .summary import Change, Score, Summary, by_network, mean_changes
 
-PICTURES = ("shots.png", "parameters.png", "time.png", "transduction.png")
+PICTURES = ("shots.png", "parameters.png", "transduction.png")
 MARKERS = "osD^vP*X<>"
 BESIDE = 1.1
 """How far to both sides of a number of shots its methods are drawn, as a factor."""
@@ -28,7 +28,7 @@ LEAST_MARK, GROWTH = 4.0, 2.0
 
 @matplotlib.rc_context({"text.parse_math": False})  # a name such as $x^{$ is no formula
 def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
-    """Write ``shots.png``, ``parameters.png``, ``time.png`` and ``transduction.png``.
+    """Write ``shots.png``, ``parameters.png`` and ``transduction.png``.
 
     What was not run is not drawn; a picture without any result is not written.
 
@@ -42,7 +42,6 @@ def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
         for name, draw in (
             ("shots", _against_shots),
             ("parameters", _against_parameters),
-            ("time", _against_time),
         ):
             figure, panels = _figure(len(groups))
             for axes, (task, group) in zip(panels, groups, strict=True):
@@ -55,10 +54,10 @@ def draw_plots(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
                 text: handle for pair in labelled for handle, text in zip(*pair, strict=True)
             }
             figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
-            written.append(_save(figure, folder / f"{name}.png"))
+            written.append(save(figure, folder / f"{name}.png"))
     changes, _ = by_network(summary.changes())
     if changes:
-        written.append(_save(_transduction(changes), folder / "transduction.png"))
+        written.append(save(_transduction(changes), folder / "transduction.png"))
     return written
 
 
@@ -97,24 +96,6 @@ def _against_shots(axes: Axes, task: Task, group: str, summary: Summary) -> None
 
 
 def _against_parameters(axes: Axes, task: Task, group: str, summary: Summary) -> None:
-    _scatter(axes, task, group, summary, "trained parameters", lambda score: score.parameters)
-
-
-def _against_time(axes: Axes, task: Task, group: str, summary: Summary) -> None:
-    label = "seconds of training, features not counted"
-    _scatter(axes, task, group, summary, label, lambda score: score.seconds)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-
-def _scatter(
-    axes: Axes,
-    task: Task,
-    group: str,
-    summary: Summary,
-    label: str,
-    of: Callable[[Score], float],
-) -> None:
     """One mark a method and number of shots, the larger the more shots."""
     shots = summary.shots(task)
     for name, (number, curve) in _curves(task, group, summary).items():
@@ -122,11 +103,11 @@ def _scatter(
         axes.plot([], [], label=name, **style)
         for k, score in curve:
             style["ms"] = LEAST_MARK + GROWTH * shots.index(k)
-            axes.plot(of(score), score.mean, **style)
+            axes.plot(score.parameters, score.mean, **style)
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
     counts = ", ".join(map(str, shots))
-    axes.set_xlabel(f"{label}\n(the larger the mark, the more supports: {counts})")
+    axes.set_xlabel(f"trained parameters\n(the larger the mark, the more supports: {counts})")
 
 
 def _transduction(changes: Sequence[Change]) -> Figure:
@@ -179,7 +160,12 @@ def _figure(count: int) -> tuple[Figure, Sequence[Axes]]:
     return figure, list(np.atleast_1d(figure.subplots(1, count)))
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a picture, in one step.
+
+    Raises:
+        StorageError: it can't be written.
+    """
     with replacing(path) as partial:
         figure.savefig(partial, dpi=110)
     return path

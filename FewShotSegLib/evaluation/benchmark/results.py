@@ -24,6 +24,9 @@ Count = Annotated[int, Check("a whole number, 0 or more", lambda n: 0 <= n < 2**
 Seconds = Annotated[float, Check("a number from 0 to 1e9", lambda s: 0 <= s <= 1e9)]
 Dice = Annotated[float, Check("a number from 0 to 1", lambda d: 0 <= d <= 1)]
 Scores = dict[str, Dice | None]
+Measures = dict[str, dict[str, float | None]]
+MEASURED = ("hd95_mm", "surface_dice", "volume_ml", "reference_ml")
+"""Fields of :class:`..metrics.Scores` that a row keeps beside Dice."""
 
 
 def setting_key(task: Task, method: Method, shots: int, draw: Draw, weights_sha256: str) -> str:
@@ -57,6 +60,10 @@ class Row:
             empty. dice_ti: the same, refined; absent without transduction.
         parameters: trained. train_seconds: without the features of the supports, which are stored.
         query_seconds: absent in rows of before it was measured.
+        scores: by structure, what :data:`MEASURED` lists; None for what is not defined, and for the
+            infinite distance to what was missed (its Dice is 0). scores_ti: the same, refined.
+        model, weights: id and hash of the foundation model. versions: of what computed it. These
+            five are absent in rows of before they were kept.
     """
 
     OTHERS: ClassVar[bool] = True
@@ -71,6 +78,11 @@ class Row:
     train_seconds: Seconds
     dice_ti: Scores = None  # type: ignore[assignment]
     query_seconds: Seconds = None  # type: ignore[assignment]
+    scores: Measures = None  # type: ignore[assignment]
+    scores_ti: Measures = None  # type: ignore[assignment]
+    model: str = None  # type: ignore[assignment]
+    weights: str = None  # type: ignore[assignment]
+    versions: dict[str, str] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.dice_ti is not None and set(self.dice_ti) != set(self.dice):

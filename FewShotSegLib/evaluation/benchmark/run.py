@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
 
-from ...core.annotation import dice
+from ... import __version__
 from ...core.errors import Cancelled, InputError, StorageError, in_words
 from ...core.events import ignore, make_event
+from ...core.geometry import Grid
 from ...io.pairs import Pair, find_pairs
 from ...pipeline import Runtime, adapt, read_support, segment
 from ...pipeline.adapter_file import TrainedAdapter
 from ...training.support_set import Support, choose_structures
+from ..metrics import evaluate
 from .cells import Cell, Models, cells
 from .forecast import Forecast, Timing
+from .masks import is_kept, mask_path, write_masks
 from .plan import Plan, Task
-from .results import Results
+from .results import MEASURED, Results
 
 
 def run_benchmark(
@@ -95,7 +100,10 @@ def run_benchmark(
         for query in missing:
             pair = cases[cell.task.name][query]
             try:
-                row = _row(cell, query, pair, trained, models.name(cell.method), quiet)
+                row = _row(
+                    *(cell, query, pair, trained, models.name(cell.method), quiet),
+                    results.path.parent,
+                )
             except (Cancelled, StorageError):
                 raise
             except Exception as error:
@@ -176,7 +184,13 @@ def _cases(task: Task) -> dict[str, Pair]:
 
 
 def _row(
-    cell: Cell, query: str, pair: Pair, trained: TrainedAdapter, model: str, runtime: Runtime
+    cell: Cell,
+    query: str,
+    pair: Pair,
+    trained: TrainedAdapter,
+    model: str,
+    runtime: Runtime,
+    out: Path,
 ) -> dict[str, Any]:
     start = time.perf_counter()
     result = segment(
@@ -191,14 +205,24 @@ def _row(
         "shots": cell.shots,
         "draw": cell.draw.seed,
         "query": query,
-        "dice": _scores(truth, result.unrefined),
     }
+    masks = {"dice": result.unrefined}
     if cell.method.refine:
-        row["dice_ti"] = _scores(truth, result.masks)
+        masks["dice_ti"] = result.masks
+    for field, found in masks.items():
+        row |= _scores(truth, found, result.grid, field.removeprefix("dice"))
+        if is_kept(cell, query):
+            write_masks(mask_path(out, cell, query, field), found)
+    header = trained.metadata()
     return {
         **row,
+        "model": header["model"]["id"],
+        "weights": header["model"]["weights_sha256"],
+        "versions": {"fewshotseg": __version__, "torch": version("torch")},
         "parameters": sum(
-            one.metadata()["trained_parameters"] for one in (trained, trained.companion) if one
+            one["trained_parameters"]
+            for one in (header, trained.companion.metadata() if trained.companion else None)
+            if one
         ),
         "train_seconds": _training_seconds(trained),
         "query_seconds": round(seconds, 2),
@@ -213,6 +237,18 @@ def _training_seconds(trained: TrainedAdapter) -> float:
     return round(seconds, 3)
 
 
-def _scores(truth: dict[str, np.ndarray], masks: dict[str, np.ndarray]) -> dict[str, float | None]:
-    scores = {name: float(dice(mask, masks[name])) for name, mask in truth.items()}
-    return {name: None if math.isnan(x) else round(x, 5) for name, x in scores.items()}
+def _scores(
+    truth: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray], grid: Grid, ending: str
+) -> dict[str, Any]:
+    """``dice`` and ``scores`` of a row, with this ending of their names."""
+    found = evaluate(truth, {name: masks[name] for name in truth}, grid)
+    numbers = {name: scores.to_json() for name, scores in found.items()}
+    return {
+        f"dice{ending}": {
+            name: None if math.isnan(one.dice) else round(one.dice, 5)
+            for name, one in found.items()
+        },
+        f"scores{ending}": {
+            name: {field: values[field] for field in MEASURED} for name, values in numbers.items()
+        },
+    }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 from .cells import Cell
@@ -63,6 +64,23 @@ class Change:
         return self.dice_ti - self.dice
 
 
+@dataclass(frozen=True)
+class Surfaces:
+    """What the overlap doesn't tell, over the queries of all draws and the structures of a group.
+
+    Attributes:
+        surface_dice: the mean. hd95_mm: the median, in which a structure that was missed, or found
+            where there is none, counts as infinitely far; so none is left out.
+        volume_error_ml: the mean of how far sizes are off. missed: of ``count`` structures.
+    """
+
+    surface_dice: float
+    hd95_mm: float
+    volume_error_ml: float
+    missed: int
+    count: int
+
+
 class Summary:
     """The scores of a plan.
 
@@ -90,6 +108,11 @@ class Summary:
                 lines.append((method.name + TI, method, "dice_ti"))
         return lines
 
+    def cell(self, task: Task, method: Method, shots: int) -> Cell | None:
+        """The first draw's; None where the plan doesn't ask for it."""
+        cells = self._cells.get((task.name, method.name, shots), [])
+        return next((cell for cell in cells if cell.draw is task.draws[0]), None)
+
     def score(
         self, task: Task, group: str, method: Method, shots: int, field: str = "dice"
     ) -> Score | None:
@@ -110,6 +133,43 @@ class Summary:
         if not draws:
             return Score((), len(cells), suited=cells[0].suited)
         return Score(tuple(draws), len(cells), mean(parameters), mean(seconds))
+
+    def queries(
+        self, task: Task, group: str, method: Method, shots: int, field: str = "dice"
+    ) -> dict[tuple[int, str], float]:
+        """By draw and query, the mean Dice over the group's structures that it annotates."""
+        found = {}
+        for cell in self._cells.get((task.name, method.name, shots), ()):
+            for row in self._rows(cell):
+                values = [row[field].get(name) for name in task.groups[group]]
+                known = [value for value in values if value is not None]
+                if known:
+                    found[cell.draw.seed, row["query"]] = mean(known)
+        return found
+
+    def surfaces(
+        self, task: Task, group: str, method: Method, shots: int, field: str = "dice"
+    ) -> Surfaces | None:
+        """How far surfaces and sizes are apart; None where not all rows of the cell say so."""
+        scores, whole = field.replace("dice", "scores"), True
+        missed, near, apart, sizes = 0, [], [], []
+        for cell in self._cells.get((task.name, method.name, shots), ()):
+            rows = self._rows(cell)
+            whole = whole and len(rows) == len(cell.draw.queries)
+            for row in rows:
+                for name in task.groups[group]:
+                    if row[field].get(name) is None:
+                        continue
+                    if scores not in row:
+                        return None
+                    one = row[scores][name]
+                    near.append(one["surface_dice"])
+                    sizes.append(abs(one["volume_ml"] - one["reference_ml"]))
+                    missed += one["hd95_mm"] is None
+                    apart.append(math.inf if one["hd95_mm"] is None else one["hd95_mm"])
+        if not near or not whole:
+            return None
+        return Surfaces(mean(near), median(apart), mean(sizes), missed, len(near))
 
     def changes(self) -> list[Change]:
         """Of every structure of every query that was segmented with and without transduction."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import mean
 
 from ...core.plain_text import markdown
 from ...core.tables import markdown_table
+from ..metrics import TOLERANCE_MM
+from .comparison import Difference, base_line, differences
 from .plan import Plan, Task
-from .summary import Change, Summary, by_network, mean_changes
+from .summary import Change, Summary, Surfaces, by_network, mean_changes
 
 
 def results_text(plan: Plan, summary: Summary, problems: Sequence[str] = ()) -> str:
@@ -51,7 +54,62 @@ def _group_text(task: Task, group: str, summary: Summary) -> str:
         parameters = f"{mean(counts):,.0f}" if counts else ""
         rows.append([markdown(name), parameters, *texts])
     header = ["method", "trained parameters", *(f"K = {count}" for count in shots)]
-    return "\n".join([*lines, markdown_table(header, rows, " >")])
+    text = "\n".join([*lines, markdown_table(header, rows, " >")])
+    more = (_surfaces_text(task, group, summary), _differences_text(task, group, summary))
+    return "\n\n".join([text, *filter(None, more)])
+
+
+def _surfaces_text(task: Task, group: str, summary: Summary) -> str:
+    """What overlap doesn't tell; empty where no rows have it."""
+    shots, rows = summary.shots(task), []
+    for name, method, field in summary.lines():
+        found = [summary.surfaces(task, group, method, k, field) for k in shots]
+        if any(found):
+            rows.append([markdown(name), *(_surface_cell(one) for one in found)])
+    if not rows:
+        return ""
+    header = ["method", *(f"K = {count}" for count in shots)]
+    return (
+        f"Mean surface Dice within {TOLERANCE_MM:g} mm, median HD95 in mm (a structure that was "
+        "missed is infinitely far), and mean error of the volume in ml:\n\n"
+        f"{markdown_table(header, rows)}"
+    )
+
+
+def _surface_cell(one: Surfaces | None) -> str:
+    if one is None:
+        return ""
+    missed = f"; {one.missed} of {one.count} missed" if one.missed else ""
+    far = f"{one.hd95_mm:.1f}" if math.isfinite(one.hd95_mm) else "inf"
+    return f"{one.surface_dice:.3f}; {far}; {one.volume_error_ml:.2f}{missed}"
+
+
+def _differences_text(task: Task, group: str, summary: Summary) -> str:
+    """Every line against the first; empty where none shares enough patients with it."""
+    shots = summary.shots(task)
+    found = {k: {d.name: d for d in differences(summary, task, group, k)} for k in shots}
+    first, rows = base_line(summary), []
+    for name, _, _ in summary.lines():
+        own = [found[k].get(name) for k in shots]
+        if any(one is not None and one.p is not None for one in own):
+            rows.append([markdown(name), *map(_difference_cell, own)])
+    if not rows:
+        return ""
+    header = ["method", *(f"K = {count}" for count in shots)]
+    return (
+        f"Difference of the mean Dice from {markdown(first)} on the same queries, one value a "
+        "patient: mean, 95 % interval (bootstrap over patients), p (Wilcoxon's signed-rank test, "
+        f"Holm's correction over the lines):\n\n{markdown_table(header, rows)}"
+    )
+
+
+def _difference_cell(one: Difference | None) -> str:
+    if one is None:
+        return ""
+    if one.lower is None or one.p is None:
+        return f"{one.mean:+.3f} ({one.patients} patients)"
+    p = "p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}"
+    return f"{one.mean:+.3f} ({one.lower:+.3f} to {one.upper:+.3f}), {p}"
 
 
 def _changes_text(changes: Sequence[Change]) -> str:
