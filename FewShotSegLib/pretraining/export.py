@@ -40,12 +40,20 @@ class FinishedModel:
 
 
 def export_model(
-    network: PretrainingNetwork, assembly: Assembly, folder: Path, seed: int, step: int
+    network: PretrainingNetwork,
+    assembly: Assembly,
+    folder: Path,
+    seed: int,
+    step: int,
+    seen: Sequence[str] = (),
 ) -> Path:
     """Write ``ID.safetensors`` and ``ID.json``; returns the latter, for ``--model``.
 
     The weights' metadata hold the assembly, the seed and the steps, so that wherever the file goes
     its figures can be traced; cases are counted there, not named.
+
+    Args:
+        seen: hashes of the images that it was trained on, which ``models.seen`` reads.
 
     Raises:
         InputError: a weight is too large for half precision.
@@ -54,6 +62,7 @@ def export_model(
     network = copy.deepcopy(network).cpu()
     network.fill_backbone_head()
     recipe = {"assembly": assembly.to_json(with_cases=False), "seed": seed, "steps": step}
+    recipe["seen"] = sorted(seen)
     about = FinishedModel(
         model=assembly.model,
         architecture={**assembly.architecture, "out_channels": len(assembly.classes)},

@@ -16,7 +16,10 @@ from ..core.atomic import write_json
 from ..core.errors import Cancelled, InputError
 from ..core.events import EventSink, ignore, make_event
 from ..core.limits import SEED, STEPS
+from ..io.volumes import read_image
 from ..models.registry import find_model
+from ..models.seen import seen_by
+from ..pipeline.adapter_file import content_hash
 from ..pipeline.runtime import Runtime
 from .assembly import Assembly, read_assembly
 from .cases import Case, prepare_case
@@ -95,10 +98,12 @@ def pretrain(
         cases, held_out = _prepare(assembly, out / "cases", ranks, runtime)
         _require_examples(assembly, cases)
         trainer = Trainer(assembly, cases, ranks, seed, runtime.cancel)
+        seen = seen_images(assembly, runtime) if ranks.first else set()
         history = _train(trainer, held_out, checkpoint, seed, runtime.events)
         entry, curve = out / f"{assembly.model['id']}.json", out / CURVE
         if ranks.first:
-            export_model(trainer.averaged, assembly, out, seed, assembly.training.steps)
+            steps = assembly.training.steps
+            export_model(trainer.averaged, assembly, out, seed, steps, sorted(seen))
             draw_curve(history, assembly.classes, curve)
             recipe = {"version": __version__, "seed": seed, "processes": ranks.world}
             record = out / RECORD
@@ -110,6 +115,21 @@ def pretrain(
                 runtime.events(make_event("result", kind=kind, path=str(file)))
         ranks.wait()
         return Pretrained(entry, curve, trainer.averaged, trainer, history)
+
+
+def seen_images(assembly: Assembly, runtime: Runtime) -> set[str]:
+    """Hashes of every image that is trained on or validated with, and of those that the model has
+    seen that it starts from."""
+    seen: set[str] = set()
+    if assembly.start_from is not None:
+        seen |= seen_by(assembly.start_from) or set()
+    for data_set in assembly.data:
+        for source in (*data_set.sources, *data_set.held_out):
+            if source.image is not None:
+                if runtime.cancel():
+                    raise Cancelled(STOPPED)
+                seen.add(content_hash(read_image(source.image)))
+    return seen
 
 
 def _results(assembly: Assembly) -> tuple[str, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import unittest
 from statistics import mean, stdev
+from typing import Any
 from unittest import mock
 
 from benchmark_case import BenchmarkCase, refused_method
@@ -13,6 +15,7 @@ from benchmark_case import BenchmarkCase, refused_method
 from FewShotSegLib.cli.progress import Progress
 from FewShotSegLib.evaluation.benchmark.results import NAME
 from FewShotSegLib.evaluation.benchmark.untrained import untrained_model
+from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.models.registry import find_model
 
 
@@ -38,14 +41,48 @@ class RunTest(BenchmarkCase):
         line = next(ln for ln in page.split("## peas")[1].splitlines() if ln.startswith("| Probe"))
         self.assertIn(f"{mean(wanted):.3f} ± {stdev(wanted):.3f}", line)
         self.assertNotIn("not run", page)
-        for name in ("shots", "parameters", "time", "transduction"):
+        for name in ("shots", "parameters", "transduction", "results"):
             data = (self.folder / "small" / f"{name}.png").read_bytes()
             self.assertEqual(data[:4], b"\x89PNG")
+        self.check_rows(rows)
+        self.check_tables(rows)
         with mock.patch("FewShotSegLib.evaluation.benchmark.run.adapt") as adapt:
             again = self.benchmark(path)
         adapt.assert_not_called()
         self.assertEqual(again.status, 0, again.err)
         self.assertEqual(self.rows(), rows)
+
+    def check_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Sizes and surfaces, and of what they are."""
+        for row in rows:
+            self.assertEqual(row["model"], find_model(str(self.model)).entry.id)
+            self.assertEqual(row["weights"], find_model(str(self.model)).weights_sha256)
+            self.assertEqual(set(row["versions"]), {"fewshotseg", "torch"})
+            truth = read_image(self.data / f"{row['query']}_seg.nii.gz")
+            size = (truth.array == 5).sum() * truth.grid.voxel_volume / 1000
+            self.assertAlmostEqual(row["scores"]["pea"]["reference_ml"], size, 3)
+            for scores in row["scores"].values():
+                self.assertGreaterEqual(scores["volume_ml"], 0)
+
+    def check_tables(self, rows: list[dict[str, Any]]) -> None:
+        """What other programs read."""
+        text = (self.folder / "small" / "table.csv").read_text(encoding="utf-8")
+        table = list(csv.DictReader(io.StringIO(text)))
+        # Two groups: the adapter with and without transduction at two numbers, the probe at one.
+        self.assertEqual(len(table), 2 * (2 * 2 + 1))
+        line = next(r for r in table if (r["group"], r["method"]) == ("peas", "Probe"))
+        own = [r for r in rows if r["method"] == "Probe"]
+        self.assertAlmostEqual(float(line["mean_dice"]), mean(r["dice"]["pea"] for r in own), 4)
+        surfaces = mean(r["scores"]["pea"]["surface_dice"] for r in own)
+        self.assertAlmostEqual(float(line["mean_surface_dice"]), surfaces, 4)
+        first = {(r["draw"], r["query"]): r["dice_ti"]["pea"] for r in rows
+                 if (r["method"], r["shots"]) == ("Adapter", 2)}  # fmt: skip
+        apart = mean(r["dice"]["pea"] - first[r["draw"], r["query"]] for r in own)
+        self.assertAlmostEqual(float(line["difference"]), apart, 4)
+        self.assertEqual((line["patients"], line["p"]), ("4", ""))
+        latex = (self.folder / "small" / "table.tex").read_text(encoding="utf-8")
+        self.assertEqual(latex.count(r"\begin{tabular}"), 2)
+        self.assertIn("Probe & -- & ", latex.replace(r"\textbf", ""))
 
     def test_what_is_stopped_is_kept_and_said(self) -> None:
         path = self.write()

@@ -24,6 +24,7 @@ ROW = {
     **{"query": "c", "dice": {"bean": 0.5, "pea": None}, "dice_ti": {"bean": 1, "pea": 0.25}},
     **{"parameters": 10, "train_seconds": 1.5, "query_seconds": 0.25},
 }
+SCORES = {"hd95_mm": None, "surface_dice": 0.5, "volume_ml": 1.5, "reference_ml": 2}
 PROBE = {"method": "linear-probe", "epochs": 1}
 FOREIGN = (
     b"my only other line\n",
@@ -54,6 +55,9 @@ class ReadBackTest(BenchmarkCase):
         for row in (ROW, older, {**ROW, "note": "mine"}, {**ROW, "dice": {"bean": 0, "pea": 1.0}}):
             found = self.results(f"{json.dumps(row)}\n".encode()).get(row["setting"], "c")
             self.assertEqual(found, row)
+        now = {**ROW, "scores": {"bean": SCORES, "pea": SCORES}, "model": "m", "weights": "0"}
+        now |= {"versions": {"torch": "2"}}
+        self.assertEqual(self.results(json.dumps(now).encode()).get(ROW["setting"], "c"), now)
         plain = {key: value for key, value in ROW.items() if key != "dice_ti"}
         results = self.results(f"{json.dumps(plain)}\n".encode())
         self.assertEqual(results.get(ROW["setting"], "c"), plain)
@@ -67,6 +71,10 @@ class ReadBackTest(BenchmarkCase):
             *(("parameters", value) for value in (None, "10", -1, 1.5, 2**63, [])),
             *(("train_seconds", value) for value in (None, "1", -1, 1e300, {})),
             *(("query_seconds", value) for value in ("1", -1, True)),
+            *(("scores", value) for value in ([], {}, {"bean": SCORES}, {"bean": 1, "pea": 1})),
+            ("scores", {"bean": SCORES, "pea": {"hd95_mm": 1}}),
+            ("scores_ti", {"bean": SCORES, "pea": {**SCORES, "hd95_mm": "far"}}),
+            ("versions", {"torch": 2}),
             *(
                 (key, value)
                 for key in ("setting", "task", "method", "query")

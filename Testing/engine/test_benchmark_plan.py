@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import unittest
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from benchmark_case import CASES, BenchmarkCase
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny_model import STRUCTURES, run, write_patient
 
 from FewShotSegLib.cli.progress_words import left_text
@@ -19,6 +23,9 @@ from FewShotSegLib.evaluation.benchmark.plan import draw_plan, part_of, read_pla
 from FewShotSegLib.evaluation.benchmark.results import Results, setting_key
 from FewShotSegLib.evaluation.benchmark.summary import Change, Summary, by_network
 from FewShotSegLib.evaluation.benchmark.table import results_text
+from FewShotSegLib.io.volumes import read_image
+from FewShotSegLib.models.registry import find_model
+from FewShotSegLib.pipeline.adapter_file import content_hash
 
 
 class ForecastTest(BenchmarkCase):
@@ -80,27 +87,69 @@ class PlanTest(BenchmarkCase):
     """Reading and drawing plans."""
 
     def test_a_drawn_plan_can_be_run(self) -> None:
-        plan = draw_plan(self.data, STRUCTURES, model=str(self.model), shots=(1, "all"), queries=2)
-        path = self.write(**plan)
-        read = read_plan(path)
-        self.assertEqual(len(read.tasks[0].draws), 3)
+        folder = self.patients(7)
+        for queries, least in ((5, 5), (10, 6)):
+            with self.subTest(queries):
+                new = draw_plan(folder, STRUCTURES, model=str(self.model), shots=(1, "all"),
+                                queries=queries)  # fmt: skip
+                read = read_plan(self.write(**new.plan))
+                self.assertEqual(len(read.tasks[0].draws), 3)
+                for draw in read.tasks[0].draws:
+                    self.assertEqual(len(draw.queries), least)
+                    self.assertEqual(len({*draw.supports, *draw.queries}), 7)
+                again = draw_plan(folder, STRUCTURES, model=str(self.model), shots=(1, "all"),
+                                  queries=queries)  # fmt: skip
+                self.assertEqual(new, again)
+
+    def patients(self, count: int) -> Path:
+        """A folder of so many, with the tasks' names."""
+        folder = self.folder / f"{count} patients"
+        for name in range(count):
+            patient = write_patient(folder, f"p{name}", name)
+            patient.segmentation.rename(folder / f"p{name}_seg.nii.gz")
+        return folder
+
+    def test_few_cases_take_turns(self) -> None:
+        new = draw_plan(self.data, STRUCTURES, model=str(self.model))
+        read = read_plan(self.write(**new.plan))
+        self.assertEqual(read.shots, (1, "all"), "of 3 supports at most")
+        self.assertEqual([draw.queries for draw in read.tasks[0].draws], [(c,) for c in CASES])
         for draw in read.tasks[0].draws:
             self.assertEqual(sorted([*draw.supports, *draw.queries]), list(CASES))
-        self.assertEqual(plan, draw_plan(self.data, STRUCTURES, model=str(self.model),
-                                         shots=(1, "all"), queries=2))  # fmt: skip
+        self.assertIn("each is the query of one draw", new.notes[-1])
+        self.assertIn("is not recorded", new.notes[0])
+        with self.assertRaisesRegex(InputError, "has 3 cases .*; 4 are needed"):
+            draw_plan(self.patients(3), STRUCTURES, model=str(self.model))
+
+    def test_what_a_model_has_seen_is_no_query_whatever_it_is_called(self) -> None:
+        folder = self.patients(6)
+        seen = content_hash(read_image(folder / "p4.nii.gz"))
+        for path in folder.glob("p4*"):
+            path.rename(folder / path.name.replace("p4", "new name"))
+        with safe_open(find_model(str(self.model)).entry.weights, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        entry = json.loads(self.model.read_text(encoding="utf-8"))
+        weights = self.folder / "seen.safetensors"
+        recipe = json.dumps({"seen": [seen, "0" * 16]})
+        save_file(tensors, weights, {"pretraining": recipe})
+        sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+        entry |= {"id": "seen", "weights": weights.name, "sha256": sha256, "size": None}
+        path = self.folder / "seen.json"
+        path.write_text(json.dumps(entry), encoding="utf-8")
+        new = draw_plan(folder, STRUCTURES, model=str(path))
+        cases = {case for draw in new.plan["tasks"][0]["draws"] for case in draw["supports"]}
+        self.assertEqual(cases, {"p0", "p1", "p2", "p3", "p5"})
+        self.assertIn("1 of 6 cases were left out", new.notes[0])
 
     def test_the_command_writes_a_plan_and_never_over_one(self) -> None:
-        for name in range(12):
-            write_patient(self.folder / "more", f"p{name}", name)
-            old = self.folder / "more" / f"p{name}_manual.nii.gz"
-            old.rename(self.folder / "more" / f"p{name}_seg.nii.gz")
         path = self.folder / "new.json"
-        command = ("benchmark", str(path), "--new", str(self.folder / "more"))
-        few = run(*command, "--structures", STRUCTURES)
-        self.assertEqual(few.status, 2)
-        self.assertIn("too few for 10 shots", few.err)
+        command = ("benchmark", str(path), "--new", str(self.data), "--structures", STRUCTURES)
+        ran = run(*command, "--model", str(self.model))
+        self.assertEqual(ran.status, 0, ran.err)
+        self.assertIn("is not recorded", ran.out)
+        self.assertIn("each is the query of one draw", ran.out)
         path.write_text("mine", encoding="utf-8")
-        self.assertIn("is there already", run(*command, "--structures", STRUCTURES).err)
+        self.assertIn("is there already", run(*command).err)
         self.assertEqual(path.read_text(encoding="utf-8"), "mine")
 
     def test_a_wrong_plan_is_refused_in_one_sentence(self) -> None:

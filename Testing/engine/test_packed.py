@@ -15,7 +15,9 @@ from pack_case import CPU, make_pack, make_recipe, make_volume
 from tiny import OneThread
 
 from FewShotSegLib.core.errors import InputError
+from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.models.registry import find_model
+from FewShotSegLib.pipeline.adapter_file import content_hash
 from FewShotSegLib.pipeline.runtime import Runtime
 from FewShotSegLib.pretraining.packed.__main__ import main
 from FewShotSegLib.pretraining.packed.build import build_pack
@@ -86,6 +88,7 @@ class PackTest(unittest.TestCase):
         build_pack(self.folder / "d.json", self.folder, self.folder / "p.npz")
         pack = read_pack(self.folder / "p.npz")
         maps, real = pack.volumes
+        self.assertEqual(pack.seen, (content_hash(read_image(self.folder / "real/b_ct.nii.gz")),))
         # Values 1, 2, 3 and 5 are numbered in order; the file runs to the left and to the back.
         self.assertEqual(pack.groups[0].hidden, (3,))
         self.assertEqual(pack.groups[0].shared, 4)

@@ -19,7 +19,10 @@ from tiny_model import run
 from torch import Tensor
 
 from FewShotSegLib.core.errors import Cancelled, InputError
+from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.models.registry import find_model
+from FewShotSegLib.models.seen import seen_by
+from FewShotSegLib.pipeline.adapter_file import content_hash
 from FewShotSegLib.pipeline.runtime import Runtime
 from FewShotSegLib.pretraining.assembly import read_assembly
 from FewShotSegLib.pretraining.ddp import Ranks
@@ -96,6 +99,10 @@ class WholeRun(World):
             recipe = json.loads(file.metadata()["pretraining"])
         self.assertEqual(recipe["steps"], 6)
         self.assertEqual(recipe["assembly"]["data"][0]["annotated"], {"4": 3, "5": 2})
+        seen = frozenset(recipe.pop("seen"))  # hexadecimal digits: they say nothing
+        self.assertEqual(seen, seen_by(str(result.entry)))
+        images = (self.world / "beans" / "images").iterdir()
+        self.assertEqual(seen, {content_hash(read_image(path)) for path in images})
         for private in (str(self.world), "b0", "m0"):
             self.assertNotIn(private, json.dumps(recipe))
         self.assertTrue(all(t.dtype == torch.float16 for t in load_file(entry.weights).values()))

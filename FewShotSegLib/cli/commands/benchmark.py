@@ -20,6 +20,7 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     """Write a plan, or run one and draw what is known."""
     from ...evaluation.benchmark.cells import Models, cells, unsuited
     from ...evaluation.benchmark.export import CSV, LATEX
+    from ...evaluation.benchmark.figure import PICTURE
     from ...evaluation.benchmark.plan import draw_plan, part_of, read_plan
     from ...evaluation.benchmark.plots import PICTURES
     from ...evaluation.benchmark.render import PAGE, render
@@ -29,17 +30,23 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     if args.new:
         if os.path.exists(args.plan):
             raise InputError(f"{args.plan} is there already; give the new plan another name.")
-        new = draw_plan(args.new, args.structures, model=args.model)
+        drawn = draw_plan(args.new, args.structures, model=args.model)
+        new = drawn.plan
         write_json(args.plan, new)
         sink(make_event("result", kind="plan", path=args.plan))
         queries = sum(len(draw["queries"]) for task in new["tasks"] for draw in task["draws"])
         times = len(new["methods"]) * len(new["shots"])
         say(
             args,
-            f"{args.plan}\n{new['model']}, {len(new['methods'])} methods at {len(new['shots'])} "
-            f"numbers of supports: {times * queries} queries. The cases that the model was "
-            "pre-trained on are not known here; its card may name them. Leave them out.\n"
-            "Read it, change what you like, and run it without --new.",
+            "\n".join(
+                [
+                    args.plan,
+                    f"{new['model']}, {len(new['methods'])} methods at {len(new['shots'])} numbers "
+                    f"of supports: {times * queries} queries.",
+                    *drawn.notes,
+                    "Read it, change what you like, and run it without --new.",
+                ]
+            ),
         )
         return 0
     out = _out(args)
@@ -47,7 +54,7 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     part = part_of(plan, args.methods or (), args.shots or (), args.tasks or ())
     models = Models(out / "untrained")
     everything = list(cells(plan, models))
-    for name in (NAME, PAGE, CSV, LATEX, *PICTURES):
+    for name in (NAME, PAGE, CSV, LATEX, PICTURE, *PICTURES):
         require_writable(out / name)
     with only_one(out / LOCK, f"Another benchmark is running in {out}; choose another --out."):
         results = Results(out / NAME)

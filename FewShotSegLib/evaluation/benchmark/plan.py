@@ -24,12 +24,17 @@ from ...core.model_folders import DEFAULT_MODEL
 from ...core.options import AdaptOptions, shared_fields
 from ...core.plain_text import sentence
 from ...core.settings import TrainingSettings
-from ...io.pairs import find_pairs, read_names
+from ...io.pairs import Pair, find_pairs, read_names
+from ...io.volumes import read_image
+from ...models.seen import seen_by
+from ...pipeline.adapter_file import content_hash
 from ...pipeline.inputs import default_model
 
 ALL = "all"
 """In place of a number of shots: every support of a draw."""
 DEFAULT_SHOTS = (1, 5, 10, ALL)
+LEAST_CASES, LEAST_QUERIES = 4, 5
+"""Cases that a new plan needs; queries of a draw below which all cases take turns."""
 DEFAULT_METHODS = ("linear-probe", "adapter-1x1", "ft-last", "ft", "scratch")
 """After the adapter; those that take longest come last."""
 
@@ -160,6 +165,18 @@ def part_of(
     )
 
 
+@dataclass(frozen=True)
+class NewPlan:
+    """A plan as JSON, and how it was drawn.
+
+    Attributes:
+        notes: a sentence on each thing that a person should know.
+    """
+
+    plan: dict[str, Any]
+    notes: tuple[str, ...]
+
+
 def draw_plan(
     folder: str | os.PathLike[str],
     structures: str | None = None,
@@ -169,20 +186,22 @@ def draw_plan(
     draws: int = 3,
     queries: int = 10,
     seed: int = 2024,
-) -> dict[str, Any]:
-    """A plan for a folder of annotated volumes, as JSON: cases are drawn, the usual methods named.
+) -> NewPlan:
+    """A plan for a folder of annotated volumes: cases are drawn, the usual methods named.
 
-    For each draw the cases are shuffled; the last of them are the queries, the others supports.
+    What the model was pre-trained on is left out, by the voxels. For each draw the cases are
+    shuffled; the last of them are the queries, the others supports. Where that leaves too few
+    queries, every case is the query of one draw, and the others are its supports (leave-one-out).
 
     Args:
         structures: as ``"4=parotid_right,5=parotid_left"``; None takes the folder's own list.
         model: None is the embedded one for the first image's modality.
 
     Raises:
-        InputError: an image can't be read, the folder has no list of structures, or too few cases.
+        InputError: an image can't be read, the folder has no list of structures, or fewer than
+            four cases that are new to the model.
     """
     pairs = find_pairs(folder)
-    names = [pair.name for pair in pairs]
     structures = structures or read_names(folder)
     if structures is None:
         raise InputError(
@@ -190,23 +209,18 @@ def draw_plan(
             "--structures 1=NAME,2=NAME."
         )
     parse_structures(structures)
-    least = max(1 if count == ALL else int(count) for count in shots)
-    if len(names) < least + queries:
-        raise InputError(
-            f"{folder} has {len(names)} cases, too few for {least} shots and {queries} queries."
-        )
     model = model or default_model(pairs[0].image)
-    drawn = []
-    for number in range(draws):
-        order = np.random.default_rng([seed, number]).permutation(len(names))
-        cases = [names[index] for index in order]
-        drawn.append(
-            {"seed": number, "supports": cases[:-queries], "queries": cases[len(cases) - queries :]}
+    names, notes = _new_to(model, pairs)
+    if len(names) < LEAST_CASES:
+        raise InputError(
+            f"{folder} has {len(names)} cases that the model was not pre-trained on; "
+            f"{LEAST_CASES} are needed."
         )
-    return {
+    kept, drawn, note = _drawn(names, shots, draws, queries, seed)
+    plan = {
         "title": f"{model} on {Path(folder).name}",
         "model": model,
-        "shots": list(shots),
+        "shots": kept,
         "methods": [{"method": "adapter", "refine": True}, *DEFAULT_METHODS],
         "tasks": [
             {
@@ -217,6 +231,51 @@ def draw_plan(
             }
         ],
     }
+    return NewPlan(plan, tuple(filter(None, (*notes, note))))
+
+
+def _new_to(model: str, pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:
+    """The names of the cases that a model has not seen, and what is to be said of it."""
+    seen = seen_by(model)
+    if seen is None:
+        note = (
+            f"What {model} was pre-trained on is not recorded; its card may name it. Leave those "
+            "cases out."
+        )
+        return [pair.name for pair in pairs], [note]
+    if not seen:
+        return [pair.name for pair in pairs], []
+    new = [pair.name for pair in pairs if content_hash(read_image(pair.image)) not in seen]
+    left = len(pairs) - len(new)
+    note = f"{left} of {len(pairs)} cases were left out: {model} was pre-trained on them."
+    return new, [note] if left else []
+
+
+def _drawn(
+    names: Sequence[str], shots: Sequence[int | str], draws: int, queries: int, seed: int
+) -> tuple[list[int | str], list[dict[str, Any]], str]:
+    """Numbers of shots that these cases allow, the draws, and a note where all take turns."""
+    least = max(1 if count == ALL else int(count) for count in shots)
+    if len(names) >= least + LEAST_QUERIES:
+        count = min(queries, len(names) - least)
+        drawn = []
+        for number in range(draws):
+            order = np.random.default_rng([seed, number]).permutation(len(names))
+            cases = [names[index] for index in order]
+            supports, asked = cases[:-count], cases[len(cases) - count :]
+            drawn.append({"seed": number, "supports": supports, "queries": asked})
+        return list(shots), drawn, ""
+    drawn = []
+    for number, name in enumerate(names):
+        order = np.random.default_rng([seed, number]).permutation(len(names))
+        supports = [names[index] for index in order if names[index] != name]
+        drawn.append({"seed": number, "supports": supports, "queries": [name]})
+    kept = [count for count in shots if count == ALL or int(count) < len(names) - 1]
+    note = (
+        f"{len(names)} cases are few: each is the query of one draw, and the others are its "
+        "supports. So the spread over draws is of the queries, too."
+    )
+    return kept, drawn, note
 
 
 def _plan(data: Any, folder: Path) -> Plan:

@@ -87,6 +87,13 @@ class Row:
     def __post_init__(self) -> None:
         if self.dice_ti is not None and set(self.dice_ti) != set(self.dice):
             raise InputError("'dice_ti' has the structures of 'dice'")
+        for scores, what in ((self.scores, "scores"), (self.scores_ti, "scores_ti")):
+            if scores is None:
+                continue
+            if set(scores) != set(self.dice):
+                raise InputError(f"'{what}' has the structures of 'dice'")
+            if any(set(one) != set(MEASURED) for one in scores.values()):
+                raise InputError(f"each of '{what}' has {', '.join(MEASURED)}")
 
 
 class Results:

@@ -18,6 +18,7 @@ from ...core.modality import MODALITIES
 from ...io.pairs import find_pairs
 from ...io.volumes import array_of, extension_of, grid_of, read_file, read_image
 from ...models.preprocessing import Preprocessing
+from ...pipeline.adapter_file import content_hash
 from ..cases import nearest_to_model
 from .pack import Group, PackedVolume, find_places, write_pack
 
@@ -47,20 +48,22 @@ def build_pack(
     head = json_object(load_json(description, "description"), "it", ("groups",), ())
     if not isinstance(head["groups"], list) or not head["groups"]:
         raise InputError(f"'groups' of {description} is a list of one or more")
-    groups, volumes = [], []
+    groups, volumes, seen = [], [], set()
     for number, part in enumerate(head["groups"]):
         try:
-            group, members = _group(part, Path(data), number)
+            group, members, images = _group(part, Path(data), number)
+            seen |= {content_hash(read_image(image)) for image in images}
         except FewShotSegError as error:
             raise InputError(f"The description {description}: {str(error).rstrip('.')}.") from error
         groups.append(group)
         volumes += members
         say(f"{group.name}: {len(members)} volumes, {group.shared} structures")
-    write_pack(Path(out), groups, volumes)
+    write_pack(Path(out), groups, volumes, sorted(seen))
     say(f"{out}: {Path(out).stat().st_size / 2**20:.1f} MiB")
 
 
-def _group(data: Any, folder: Path, number: int) -> tuple[Group, list[PackedVolume]]:
+def _group(data: Any, folder: Path, number: int) -> tuple[Group, list[PackedVolume], list[Path]]:
+    """A group, its volumes, and the files of its images."""
     data = json_object(
         data,
         "a group",
@@ -119,9 +122,11 @@ def _group(data: Any, folder: Path, number: int) -> tuple[Group, list[PackedVolu
     if not is_number(weight) or weight <= 0:
         raise InputError(f"the weight of '{data['name']}' is a number above 0")
     zoom = tuple(float(z) for z in data["zoom"])
-    return Group(data["name"], data["modality"], len(values), hidden, zoom, float(weight)), [
-        replace(volume, group=number) for volume in volumes
-    ]
+    return (
+        Group(data["name"], data["modality"], len(values), hidden, zoom, float(weight)),
+        [replace(volume, group=number) for volume in volumes],
+        [image for _, image, _ in sources if image is not None],
+    )
 
 
 def _sources(root: Path, images: bool) -> list[tuple[str, Path | None, Path]]:

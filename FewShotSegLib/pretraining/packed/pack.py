@@ -11,8 +11,8 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -85,11 +85,12 @@ class PackedVolume:
 
 @dataclass(frozen=True)
 class Pack:
-    """All groups and volumes, and a hash of the file."""
+    """All groups and volumes, a hash of the file, and hashes of the images that were packed."""
 
     groups: tuple[Group, ...]
     volumes: tuple[PackedVolume, ...]
     sha256: str
+    seen: tuple[str, ...] = ()
 
     def template(self) -> list[tuple[int, int]]:
         """(group, label) of every structure that means the same in several volumes, in order."""
@@ -113,11 +114,16 @@ class Pack:
             )
             for v in self.volumes
         )
-        return Pack(self.groups, volumes, self.sha256)
+        return Pack(self.groups, volumes, self.sha256, self.seen)
 
 
-def write_pack(path: Path, groups: list[Group], volumes: list[PackedVolume]) -> None:
+def write_pack(
+    path: Path, groups: list[Group], volumes: list[PackedVolume], seen: Sequence[str] = ()
+) -> None:
     """Write a ``.npz`` file, compressed.
+
+    Args:
+        seen: hashes of the images.
 
     Raises:
         StorageError: it can't be written.
@@ -132,6 +138,7 @@ def write_pack(path: Path, groups: list[Group], volumes: list[PackedVolume]) -> 
         entry = {"name": volume.name, "group": volume.group, "spacing": list(volume.spacing)}
         entries.append(entry)
     head = {"format": FORMAT, "groups": [vars(group) for group in groups], "volumes": entries}
+    head["seen"] = list(seen)
     arrays["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
     with replacing(path) as partial:
         np.savez_compressed(partial, **arrays)
@@ -154,6 +161,7 @@ class _Head:
     format: Literal[1]
     groups: list[Group]
     volumes: list[_VolumeHead]
+    seen: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.volumes or any(v.group >= len(self.groups) for v in self.volumes):
@@ -188,7 +196,7 @@ def read_pack(path: Path) -> Pack:
         raise InputError(
             f"{path} is no packed file, or is damaged; pack the data again."
         ) from error
-    return Pack(tuple(head.groups), volumes, digest)
+    return Pack(tuple(head.groups), volumes, digest, tuple(head.seen))
 
 
 _DAMAGE = (

@@ -19,7 +19,7 @@ from ...features.extraction import choose_device
 from ...pipeline.runtime import Runtime
 from ..export import FinishedModel, write_model
 from ..state import NAME, alone_in, require_new, restore_state, save_state
-from .pack import read_pack
+from .pack import Pack, read_pack
 from .recipe import Recipe, read_recipe
 from .trainer import EpisodeTrainer, kept_tensors, learning_rate
 
@@ -154,7 +154,7 @@ def _pretrain(
             save()
             kept = now
     save()
-    entry = export(trainer, recipe, pack.sha256, seed, out)
+    entry = export(trainer, recipe, pack, seed, out)
     write_json(
         out / RECORD,
         {
@@ -170,7 +170,7 @@ def _pretrain(
     return EpisodesRun(entry, history, trainer)
 
 
-def export(trainer: EpisodeTrainer, recipe: Recipe, pack: str, seed: int, out: Path) -> Path:
+def export(trainer: EpisodeTrainer, recipe: Recipe, pack: Pack, seed: int, out: Path) -> Path:
     """Write ``ID.safetensors`` and ``ID.json``; returns the latter, for ``--model``.
 
     Raises:
@@ -183,7 +183,8 @@ def export(trainer: EpisodeTrainer, recipe: Recipe, pack: str, seed: int, out: P
         window=[2 * n for n in recipe.training.crop],
         classes={},
     )
-    done = {"recipe": recipe.to_json(), "pack": pack, "seed": seed, "episodes": trainer.done}
+    done = {"seed": seed, "episodes": trainer.done, "seen": list(pack.seen)}
+    done |= {"recipe": recipe.to_json(), "pack": pack.sha256}
     return write_model(out, kept_tensors(trainer), done, about)
 
 
