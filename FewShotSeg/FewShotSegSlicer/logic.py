@@ -38,6 +38,7 @@ from .jobs.folder import remove_abandoned
 from .jobs.folder_run import SegmentFolder
 from .jobs.result_loader import read_result
 from .jobs.several import SegmentSeveral
+from .jobs.suggest import SuggestNext
 from .jobs.task import Task
 from .jobs.worker_process import WaitingWorker
 from .machine.methods import method_rows
@@ -62,6 +63,7 @@ class FewShotSegLogic(
     TaskControl,
     SegmentSeveral,
     SegmentFolder,
+    SuggestNext,
     ConsoleApi,
     ScriptedLoadableModuleLogic,
     VTKObservationMixin,
@@ -81,6 +83,7 @@ class FewShotSegLogic(
         self._surfaces: Stepper | None = None
         self._waiting = WaitingWorker()
         self._init_several()
+        self._init_suggest()
         self._report = ""
         self.session = Session(
             lambda: ScriptedLoadableModuleLogic.getParameterNode(self), self._tell
@@ -146,6 +149,7 @@ class FewShotSegLogic(
         if self._task is not None:
             self._task.abort(_("Stopped, because the scene was closed."))
         self._forget_several()
+        self._init_suggest()
         self._epochs = []  # the curve of an adapter that is gone
         self._stop_surfaces()
         self.session.sizes.stop()

@@ -6,7 +6,7 @@ Every event has ``"event"`` (its kind) and ``"time"`` (seconds since the epoch).
 ``started``     ``command``, ``version``, ``pid``
 ``phase``       ``phase`` (``read``, ``features``, ``train``, ``validate``, ``companion``,
                 ``refine``, ``segment``, ``write``, ``prepare``, ``pretrain``, ``benchmark``,
-                ``download``, ``import``, ``add``, ``volumes``),
+                ``download``, ``import``, ``add``, ``volumes``, ``compare``),
                 ``total`` (steps or bytes, or null) and, where it helps, ``subject``
 ``progress``    ``phase``, ``done``, ``total``
 ``model``       the foundation model was chosen by the images' ``modality``: its ``id``

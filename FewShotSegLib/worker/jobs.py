@@ -146,9 +146,9 @@ def _suggest(job: SuggestJob, folder: Path, events: EventSink, cancel: Cancel) -
     numbers = {one.name: number for number, one in enumerate(pool, 1)}
 
     def on_volume(done: int, total: int) -> None:
-        events(make_event("progress", phase="volumes", done=done, total=total))
+        events(make_event("progress", phase="compare", done=done, total=total))
 
-    events(make_event("phase", phase="volumes", total=len(pool) + len(job.annotated)))
+    events(make_event("phase", phase="compare", total=len(pool) + len(job.annotated)))
     ranked = rank(
         pool,
         candidates(job.annotated, "Annotated volume"),

@@ -27,6 +27,7 @@ from FewShotSegSlicer.interface.rows import (
     SegmentLink,
     SeriesRow,
     StructureRow,
+    SuggestionRow,
     SupportRow,
 )
 from mock_rows import Parameters
@@ -72,6 +73,7 @@ class MockLogic:
         self.outdated: list[str] = []
         self.support_rows: list[SupportRow] = []
         self.query_rows: list[QueryRow] = []
+        self.suggestion_rows: list[SuggestionRow] = []
         self.series_rows: list[SeriesRow] = []
         self.report_path = ""
         self.structure_rows: list[StructureRow] = []
@@ -344,7 +346,7 @@ class MockLogic:
                 found.append("Add at least one annotated volume to the support set.")
             if not self.structure_rows:
                 found.append("There is no structure to learn yet.")
-        else:
+        elif kind == "segment":
             if not self.adapter_rows:
                 found.append("Train or load an adapter first.")
             if self.parameters.queryVolume is None:
@@ -377,6 +379,12 @@ class MockLogic:
 
     def startSeveral(self, volume_ids: list[str]) -> None:
         self._call("startSeveral", volume_ids)
+
+    def startSuggesting(self) -> None:
+        self._call("startSuggesting")
+
+    def suggestions(self) -> list[SuggestionRow]:
+        return self.suggestion_rows
 
     def databaseSeries(self) -> list[SeriesRow]:
         return self.series_rows

@@ -24,6 +24,7 @@ from .rows import (
     Result,
     SeriesRow,
     StructureRow,
+    SuggestionRow,
     SupportRow,
     TaskKind,
 )
@@ -210,6 +211,16 @@ class LogicProtocol(Protocol):
 
     def report(self) -> str:
         """Path of the page of the last task ``folder``; empty where there is none."""
+        ...
+
+    def startSuggesting(self) -> None:
+        """Start the task ``suggest``: rank the volumes of the scene that are not annotated by what
+        annotating them would bring."""
+        ...
+
+    def suggestions(self) -> list[SuggestionRow]:
+        """What the last one came to, the first to annotate first; without what was annotated or
+        removed since."""
         ...
 
     def startPhantoms(self, folder: str, count: int = 4) -> None:

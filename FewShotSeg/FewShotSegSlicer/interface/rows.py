@@ -319,6 +319,22 @@ class SeriesRow:
 
 
 @dataclass(frozen=True)
+class SuggestionRow:
+    """One volume of the scene in the order in which to annotate them.
+
+    Attributes:
+        id: of the node. volume, name: the node, and what it is called.
+        reasons: why it is where it is, in words. unusable: it is at the end, as they say.
+    """
+
+    id: str
+    volume: Any
+    name: str
+    reasons: tuple[str, ...] = ()
+    unusable: bool = False
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What is about to be run will take roughly this. ``measured`` tells whether the time rests on
     earlier runs on this machine (else it is a guess from the model's size)."""
@@ -332,7 +348,9 @@ class Estimate:
 
 # --- a task -------------------------------------------------------------------------------------
 
-TaskKind = Literal["train", "segment", "folder", "devices", "download", "import", "add", "phantoms"]
+TaskKind = Literal[
+    "train", "segment", "folder", "suggest", "devices", "download", "import", "add", "phantoms"
+]
 EndState = Literal["finished", "cancelled", "failed", "crashed", "not started"]
 
 

@@ -13,7 +13,7 @@ from FewShotSegLib.core.job_protocol import PhantomsJob, write_job
 
 from ..interface.rows import End, Epoch, Estimate, Progress, TaskKind
 from ..scene.session import Session
-from . import segment, train
+from . import segment, suggest, train
 from .task import Run, Task, WholeRun
 from .worker_process import WaitingWorker
 
@@ -44,6 +44,8 @@ class TaskControl:
             )
         if self.running() not in (None, "devices"):
             found.append(_("Wait until the running task has ended, or cancel it."))
+        if kind == "suggest":
+            return found + suggest.blockers(self.session)
         return found + (WORK[kind].blockers(self.session) if kind in WORK else [])
 
     def doubt(self, kind: TaskKind) -> str:

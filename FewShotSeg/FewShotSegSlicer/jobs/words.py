@@ -37,6 +37,7 @@ def phase_text(phase: str) -> str:
         "download": _("Downloading"),
         "import": _("Importing"),
         "add": _("Reading the model"),
+        "compare": _("Comparing the volumes"),
         "volumes": _("Segmenting the volumes"),
         "phantoms": _("Making patients"),
         "stopping": _("Stopping"),

@@ -22,6 +22,7 @@ from .quit_guard import QuitGuard
 from .segment import SegmentSection
 from .several import SeveralView
 from .structures import StructuresSection
+from .suggestions import SuggestionsView
 from .supports import SupportsSection
 from .tools import busy_with
 
@@ -63,6 +64,8 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.segment = SegmentSection(self.ui, self.logic, self.on_accepted)
         self.several = SeveralView(self.logic)
         self.ui.segmentOptionsSection.layout().addWidget(self.several.widget)
+        self.suggestions = SuggestionsView(self.logic, self.ui.volumeSelector.setCurrentNode)
+        self.ui.supportsSection.layout().addWidget(self.suggestions.widget)
         self.log = LogSection(self.ui, self.logic)
         self.sections = (
             self.models,
@@ -72,6 +75,14 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.segment,
             self.steps,
             self.several,
+            self.suggestions,
+        )
+        self.working = (
+            self.models,
+            self.supports,
+            self.adapters,
+            self.segment,
+            self.suggestions,
         )
         self._refresh_timer = qt.QTimer()
         self._refresh_timer.setSingleShot(True)
@@ -139,7 +150,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneStartClose(self, caller: Any = None, event: Any = None) -> None:
         """The scene is about to be closed: let go of its nodes, and of what was said of them."""
         self.setParameterNode(None)
-        for section in (self.adapters, self.segment):
+        for section in (self.adapters, self.segment, self.suggestions):
             section.status.show("")
 
     def onSceneEndClose(self, caller: Any = None, event: Any = None) -> None:
@@ -196,13 +207,13 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if notice.kind != self._task_shown:  # it has just begun
                 self._task_shown = notice.kind
                 self.refresh_soon()
-            for section in (self.models, self.supports, self.adapters, self.segment):
+            for section in self.working:
                 section.on_progress(notice)
         elif isinstance(notice, ModelAsks):
             self.models.on_asks(notice)
         elif isinstance(notice, End):
             self._task_shown = ""
             self.refresh()
-            for section in (self.models, self.supports, self.adapters, self.segment):
+            for section in self.working:
                 section.on_end(notice)
             self.steps.on_end(notice)
