@@ -316,8 +316,8 @@ class FewShotSegLogic(
     def showResult(self, result: Result, what: str) -> None:
         shown.show_result(result, what, self.results())
 
-    def goTo(self, result: Result, structure: str = "") -> None:
-        shown.go_to(result, structure)
+    def goTo(self, result: Result, structure: str = "", flagged: bool = False) -> None:
+        shown.go_to(result, structure, flagged)
 
     def showVolume(self, volume: Any) -> None:
         shown.show_volume(volume, self.results())

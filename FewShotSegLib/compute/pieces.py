@@ -3,6 +3,7 @@ reach the border of the field of view."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +31,12 @@ class Pieces:
     Attributes:
         volumes: mm^3 of each piece that is no speck, the largest first.
         distances: mm from the largest to each, voxel centre to nearest voxel centre; 0 at first.
+        places: RAS mm of a voxel of each, near its middle.
     """
 
     volumes: tuple[float, ...] = ()
     distances: tuple[float, ...] = ()
+    places: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def own(self) -> int:
@@ -54,8 +57,9 @@ def find_pieces(mask: np.ndarray, grid: Grid) -> Pieces:
     largest = order[0]
     order = [n for n in order if counts[n] >= min(SPECK_VOXELS, SPECK_PART * counts[largest])]
     volumes = tuple(float(counts[n]) * grid.voxel_volume for n in order)
+    places = _places(labels, order, _box(mask), grid)
     if len(order) == 1:
-        return Pieces(volumes, (0.0,))
+        return Pieces(volumes, (0.0,), places)
     step = grid.affine[:3, :3]
     inside = labels == largest
     # The surface is as near as any voxel, and has fewer.
@@ -63,7 +67,27 @@ def find_pieces(mask: np.ndarray, grid: Grid) -> Pieces:
     others = np.argwhere((labels > 0) & ~inside)
     away = tree.query(others @ step.T)[0]
     nearest = ndimage.minimum(away, labels[tuple(others.T)], order[1:])
-    return Pieces(volumes, (0.0, *map(float, nearest)))
+    return Pieces(volumes, (0.0, *map(float, nearest)), places)
+
+
+def _places(
+    labels: np.ndarray, order: Sequence[int], box: Sequence[slice] | None, grid: Grid
+) -> tuple[tuple[float, float, float], ...]:
+    """RAS mm of a voxel of each piece, the one that is nearest to the piece's middle.
+
+    Args:
+        labels: within ``box`` of the mask. order: their numbers.
+    """
+    assert box is not None  # there are pieces
+    parts, found = ndimage.find_objects(labels), []
+    for number in order:
+        part = parts[number - 1]
+        voxels = np.argwhere(labels[part] == number)
+        voxel = voxels[np.argmin(((voxels - voxels.mean(0)) ** 2).sum(1))]
+        starts = [whole.start + own.start for whole, own in zip(box, part, strict=True)]
+        place = grid.affine @ [*(voxel + starts), 1.0]
+        found.append(three(float(x) for x in place[:3]))
+    return tuple(found)
 
 
 def reaches_border(

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from .json_fields import load_json
 from .json_schema import from_json
+from .quantities import ml_text
 
 FILE = Path(__file__).resolve().parents[1] / "Resources" / "trust.json"
 FINE, LOOK, UNUSABLE, UNKNOWN = "fine", "look at this", "do not use", "not known"
@@ -53,6 +54,8 @@ class Signals:
         largest: the part of its volume in as many of the largest pieces as the supports show.
         apart: mm from the largest piece to the farthest.
         moved: Dice of the result with that without transduction.
+        far: mm from the largest piece to the farthest, where that is farther off than a piece of
+            it may be; far_ml: how large that is. No part of the fitted model.
     """
 
     supports: int = 0
@@ -68,6 +71,8 @@ class Signals:
     largest: float | None = None
     apart: float | None = None
     moved: float | None = None
+    far: float | None = None
+    far_ml: float | None = None
 
     def with_result(
         self,
@@ -241,6 +246,10 @@ def _judge(signals: Signals, foreign: bool, model: TrustModel) -> Judgement:
     risk, reach = model.risk(signals), _QUANTILE * deviation
     verdict = UNUSABLE if risk >= model.unusable else LOOK if risk >= model.look else FINE
     reasons = () if verdict == FINE else _reasons(signals, model)
+    if signals.far is not None:
+        # Whatever the Dice is: a piece far away is seen in a second, and is nearly never right.
+        verdict = LOOK if verdict == FINE else verdict
+        reasons = tuple(dict.fromkeys([*reasons, _pieces(signals)]))
     return Judgement(verdict, reasons, dice, max(0.0, dice - reach), min(1.0, dice + reach))
 
 
@@ -298,6 +307,9 @@ def _size(signals: Signals) -> str:
 
 
 def _pieces(signals: Signals) -> str:
+    if signals.far is not None:
+        volume = ml_text(signals.far_ml or 0.0)
+        return f"a piece of {volume} ml lies {signals.far:.0f} mm away from it"
     part, apart = 1 - (signals.largest or 0), signals.apart or 0.0
     return f"{part:.0%} of it is in further pieces, up to {apart:.0f} mm away".replace("%", " %")
 

@@ -46,7 +46,7 @@ def piece_remark(name: str, pieces: Pieces, prior: SizePrior) -> Remark | None:
     expected = max(1, prior.pieces or 1)
     count = len(pieces.volumes)
     far = far_from(pieces.volumes[0], prior) if count else FAR_MM
-    distant = sum(distance > far for distance in pieces.distances)
+    distant = len(far_pieces(pieces, prior))
     more = pieces.volumes[expected:]
     notable = sum(volume >= NOTABLE_PART * pieces.volumes[0] for volume in more)
     if not distant and not notable and len(more) < MANY:
@@ -67,6 +67,15 @@ def piece_remark(name: str, pieces: Pieces, prior: SizePrior) -> Remark | None:
         brief,
         f"{name} is in {number}; the largest has {100 * largest:.0f} % of its volume: {advice}.",
     )
+
+
+def far_pieces(pieces: Pieces, prior: SizePrior) -> list[int]:
+    """Which of the pieces lie far from the largest, the farthest first."""
+    if not pieces.volumes:
+        return []
+    far = far_from(pieces.volumes[0], prior)
+    found = [n for n, distance in enumerate(pieces.distances) if distance > far]
+    return sorted(found, key=lambda n: -pieces.distances[n])
 
 
 def far_from(volume: float, prior: SizePrior) -> float:

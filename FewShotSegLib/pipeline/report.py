@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..compute.pieces import find_pieces
+from ..compute.pieces import Pieces, find_pieces
 from ..compute.transaction import Transaction, alone
 from ..core.annotation import dice
 from ..core.atomic import write_json
@@ -24,11 +24,11 @@ from ..core.json_schema import from_json
 from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
 from ..core.size_prior import SizePrior, as_expected
-from ..core.trust import Signals, judge
+from ..core.trust import UNKNOWN, Signals, judge
 from ..features.extraction import FeatureSource
 from ..models.registry import Model
 from .adapter_file import TrainedAdapter
-from .remarks import change_remark, piece_remark
+from .remarks import change_remark, far_pieces, piece_remark
 from .trust import completed
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def make_report(
                 "volumes_ml": [round(v / 1000, 4) for v in pieces.volumes[:LISTED_PIECES]],
                 "distances_mm": [round(d, 1) for d in pieces.distances[:LISTED_PIECES]],
                 "expected": prior.pieces,
+                "far": _far_piece(pieces, prior),
             },
             "transduction": {
                 "volume_before_ml": round(volume_before, 4),
@@ -148,7 +149,11 @@ def make_report(
             entry["warnings"].append(changed.sentence)
         notes += entry["warnings"]
     for name, judgement in judge(judged).items():
-        structures[name]["trust"] = judgement.to_json()
+        far = structures[name]["pieces"]["far"]
+        structures[name]["trust"] = {
+            **judgement.to_json(),
+            "place_mm": far["place_mm"] if far and judgement.verdict != UNKNOWN else None,
+        }
     return {
         "structures": structures,
         "transductive": transductive,
@@ -178,6 +183,18 @@ def make_report(
             "monai": importlib.metadata.version("monai"),
             "python": platform.python_version(),
         },
+    }
+
+
+def _far_piece(pieces: Pieces, prior: SizePrior) -> dict[str, Any] | None:
+    """The piece that lies farthest from the largest, where that is far; RAS mm of its place."""
+    far = far_pieces(pieces, prior)
+    if not far:
+        return None
+    return {
+        "volume_ml": round(pieces.volumes[far[0]] / 1000, 4),
+        "distance_mm": round(pieces.distances[far[0]], 1),
+        "place_mm": [round(x, 2) for x in pieces.places[far[0]]],
     }
 
 

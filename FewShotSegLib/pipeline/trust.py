@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def find_signals(
 
 def completed(signals: Signals, entry: Mapping[str, Any]) -> Signals:
     """With what a structure's report says of its size and pieces, and of transduction."""
-    return signals.with_result(
+    with_result = signals.with_result(
         volume_ml=entry["volume_ml"],
         mean_ml=entry["prior"]["mean_ml"],
         whole=bool(entry["prior"]["lower_bound_trusted"]),
@@ -84,3 +85,7 @@ def completed(signals: Signals, entry: Mapping[str, Any]) -> Signals:
         expected_pieces=entry["pieces"]["expected"] or 1,
         unmoved=(entry["transduction"] or {}).get("dice_with_unrefined"),
     )
+    far = entry["pieces"]["far"]
+    if far is None:
+        return with_result
+    return replace(with_result, far=far["distance_mm"], far_ml=far["volume_ml"])

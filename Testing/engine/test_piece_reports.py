@@ -18,6 +18,7 @@ from FewShotSegLib.core.annotation import Annotation, Structure
 from FewShotSegLib.core.geometry import Volume
 from FewShotSegLib.core.options import SegmentOptions
 from FewShotSegLib.core.size_prior import PriorChange, SizePrior, override_priors
+from FewShotSegLib.core.trust import Signals
 from FewShotSegLib.models.registry import find_model
 from FewShotSegLib.overlay.page import Panel
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
@@ -93,6 +94,7 @@ class Reports(PipelineTestCase):
         before: np.ndarray | None = None,
         prior: SizePrior | None = None,
         transductive: bool = True,
+        signals: Signals | None = None,
     ) -> dict[str, Any]:
         """What is reported of one structure; by default of a prior that fits exactly."""
         volume = float(mask.sum()) * GRID.voxel_volume
@@ -109,6 +111,7 @@ class Reports(PipelineTestCase):
                 model,
                 SegmentOptions(transductive=transductive),
                 self.runtime.source(model, self.trained.preprocessing),
+                signals=None if signals is None else {"bean": signals},
             ),
             {},
         )  # fmt: skip
@@ -132,6 +135,22 @@ class Reports(PipelineTestCase):
         self.assertEqual(report["warnings"], bean["warnings"])
         self.assertIn("more than 4 cm away", result_text(report["structures"]))
         json.dumps(report, allow_nan=False)
+
+    def test_a_far_island_is_to_be_looked_at_and_where_it_is(self) -> None:
+        far = islands((MAIN, 12), ((76, 40, 45), 3), ((50, 40, 45), 4))
+        good = Signals(3, 0.95, 0.97, 0.97, 0.95, 0.3, 0.3, 0.1, 0.1)
+        bean = self.report_of(far, signals=good)["structures"]["bean"]
+        trust, ml = bean["trust"], bean["pieces"]["far"]["volume_ml"]
+        self.assertEqual(trust["verdict"], "look at this")
+        self.assertEqual(trust["reasons"], [f"a piece of {ml:.2f} ml lies 43 mm away from it"])
+        self.assertEqual(trust["place_mm"], bean["pieces"]["far"]["place_mm"])
+        voxel = np.linalg.solve(GRID.affine, [*trust["place_mm"], 1.0])[:3]
+        self.assertLess(np.linalg.norm(voxel * GRID.spacing - (76, 40, 45)), 3.0)
+        near = self.report_of(islands((MAIN, 12), ((50, 40, 45), 4)), signals=good)
+        trust = near["structures"]["bean"]["trust"]
+        self.assertEqual((trust["verdict"], trust["place_mm"]), ("fine", None))
+        unknown = self.report_of(far)["structures"]["bean"]["trust"]
+        self.assertEqual((unknown["verdict"], unknown["place_mm"]), ("not known", None))
 
     def test_an_old_adapter_names_them_without_a_verdict(self) -> None:
         mask = islands((MAIN, 12), ((60, 40, 45), 11))

@@ -29,6 +29,12 @@ class FindingPieces(unittest.TestCase):
         # From the last voxel of one to the first of the other: 60 - 4 - (20 + 9), and along k
         # 45 - 9 - (12 + 6).
         self.assertEqual(pieces.distances, (0.0, 18.0, 27.0))
+        # Each a voxel of its own ball, the one at the centre or next to it.
+        for place, centre in zip(pieces.places, (MAIN, (20, 40, 12), (60, 40, 45)), strict=True):
+            voxel = np.linalg.solve(GRID.affine, [*place, 1.0])[:3]
+            np.testing.assert_allclose(voxel, voxel.round(), atol=1e-9)
+            self.assertTrue(mask[tuple(voxel.round().astype(int))])
+            self.assertLess(np.abs(voxel * GRID.spacing - centre).max(), 3.0)
 
     def test_on_an_oblique_grid(self) -> None:
         grid = replace(make_grid(shape=(30, 20, 20)), spacing=(1.0, 2.0, 3.0))

@@ -130,6 +130,18 @@ class Verdicts(unittest.TestCase):
             ),
         )
 
+    def test_a_piece_far_away_is_to_be_looked_at_whatever_the_dice(self) -> None:
+        far = replace(WHOLE, far=55.2, far_ml=0.314)
+        found = judge(far, model())
+        words = "a piece of 0.31 ml lies 55 mm away from it"
+        self.assertEqual((found.verdict, found.reasons), (LOOK, (words,)))
+        self.assertEqual(found.dice, judge(WHOLE, model()).dice)
+        bad = judge(replace(far, agreement=0.3, largest=0.5), model(agreement=1.0, pieces=0.1))
+        self.assertEqual(bad.verdict, UNUSABLE)
+        self.assertEqual(bad.reasons[1:], (words,), "once, in place of what is said of pieces")
+        foreign = judge(replace(far, volume=0.5 * math.exp(2.1)), model())
+        self.assertIsNone(foreign.dice)
+
     def test_every_doubt_has_its_words(self) -> None:
         for signals in (WHOLE, Signals(largest=0.5)):
             for name in signals.doubts():

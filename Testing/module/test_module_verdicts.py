@@ -113,6 +113,15 @@ class VerdictTest(PanelTestCase):
         full = f"pouch: do not use: {REASONS[0]}; {REASONS[1]}. Expected Dice: 0.60"
         self.assertIn(full, self.ui.resultHint.text)
 
+    def test_a_click_on_the_mark_goes_to_the_place_that_it_is_about(self) -> None:
+        row = self.show(replace(DOUBTFUL, place=(1.0, 2.0, 3.0)))
+        tip = self.ui.resultsTable.item(0, REMARK).toolTip()
+        self.assertIn("Click to go to the place.", tip)
+        self.ui.resultsTable.cellClicked.emit(0, REMARK)
+        self.assertEqual(self.logic.calls[-1], ("goTo", "r1", row.name, "flagged"))
+        self.ui.resultsTable.cellClicked.emit(0, 0)
+        self.assertEqual(self.logic.calls[-1], ("goTo", "r1", row.name))
+
     def test_the_words_are_never_cut(self) -> None:
         self.panel.parent.resize(400, 728)
         table = self.ui.resultsTable

@@ -6,12 +6,14 @@ import slicer_world  # before slicer, which it puts in place
 
 # isort: split
 import unittest
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import slicer
 from FewShotSegSlicer.interface.rows import Result, ResultRow
+from FewShotSegSlicer.jobs.result_loader import _placed
 from FewShotSegSlicer.scene import results, supports, views
 from FewShotSegSlicer.scene.views import volume_on_screen
 from module_logic import LogicTestCase
@@ -78,6 +80,28 @@ class ViewsTest(LogicTestCase):
         self.assert_in_view(self.horseshoe)
         results.go_to(self.result, "pea")
         self.assert_in_view(self.pea)
+
+    def test_the_place_that_a_verdict_is_about(self) -> None:
+        far = box((36, 38), (3, 5), (1, 3))
+        world = MOVED @ AFFINE @ [*np.argwhere(far)[0], 1.0]
+        trust = {
+            **{"verdict": "look at this", "reasons": ["far"], "dice": 0.8},
+            **{"lower": 0.7, "upper": 0.9, "place_mm": world[:3].tolist()},
+        }
+        kept = _placed(trust, self.query)
+        row = replace(self.result.rows[0], trust=results._trust(kept))
+        result = replace(self.result, rows=(row, self.result.rows[1]))
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            node.SetFieldOfView(20, 20, 1)
+        results.go_to(result, "horseshoe", True)
+        self.assert_in_view(far)
+        results.go_to(result, "horseshoe")
+        self.assert_in_view(self.horseshoe)
+        results.go_to(result, "pea", True)
+        self.assert_in_view(self.pea)
+        self.assertIsNone(results._trust({**trust, "place_mm": None}).place)
+        old = {key: value for key, value in trust.items() if key != "place_mm"}
+        self.assertIsNone(results._trust(_placed(old, self.query)).place)
 
     def test_where_a_person_zoomed_in_the_view_is_moved(self) -> None:
         results.go_to(self.result)

@@ -426,8 +426,8 @@ class MockLogic:
     def showResult(self, result: Result, what: str) -> None:
         self._call("showResult", what)
 
-    def goTo(self, result: Result, structure: str = "") -> None:
-        self._call("goTo", result.id, structure)
+    def goTo(self, result: Result, structure: str = "", flagged: bool = False) -> None:
+        self._call("goTo", result.id, structure, *(["flagged"] if flagged else []))
 
     def showVolume(self, volume: Any) -> None:
         self._call("showVolume", volume)

@@ -253,9 +253,9 @@ class LogicProtocol(Protocol):
         """Show it, and hide every other result and what was drawn on other volumes."""
         ...
 
-    def goTo(self, result: Result, structure: str = "") -> None:
+    def goTo(self, result: Result, structure: str = "", flagged: bool = False) -> None:
         """Bring its volume on screen and a structure into all slice views; the largest one where
-        none is named."""
+        none is named. ``flagged``: the place that the structure's verdict is about, if any."""
         ...
 
     def showVolume(self, volume: Any) -> None:

@@ -224,6 +224,8 @@ class TrustRow:
         reasons: why, in words.
         dice: the expected one. lower, upper: where the true one is, 4 times in 5. None where they
             are not known.
+        place: RAS mm, under the query's transform, of what the verdict is about, such as a piece
+            far away; None where it is about the whole.
     """
 
     verdict: Verdict = "not known"
@@ -231,6 +233,7 @@ class TrustRow:
     dice: float | None = None
     lower: float | None = None
     upper: float | None = None
+    place: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

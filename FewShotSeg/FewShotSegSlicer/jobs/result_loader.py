@@ -25,6 +25,7 @@ from FewShotSegLib.core.job_protocol import (
 from FewShotSegLib.core.json_fields import load_json
 
 from ..scene.exporting import SCALARS, mark_as_found, put_beside
+from ..scene.geometry import volume_affine
 from ..scene.results import hide_result, list_results
 from ..scene.segments import BINARY
 from ..scene.state import QUERY, REFINED, UNCERTAINTY, UNREFINED, SceneState, new_id
@@ -99,13 +100,13 @@ def load_steps(
         if older.query is query:
             hide_result(older)  # nothing of a person's is removed
     rows = state.read()
-    rows["results"].insert(0, _row(row_id, data, files, adapter_id))
+    rows["results"].insert(0, _row(row_id, data, files, adapter_id, query))
     state.write(rows)
     into.append(row_id)
 
 
 def _row(
-    row_id: str, data: Mapping[str, Any], files: list[SegmentFiles], adapter_id: str
+    row_id: str, data: Mapping[str, Any], files: list[SegmentFiles], adapter_id: str, query: Any
 ) -> dict[str, Any]:
     """What the tables need of a report, as the scene keeps it."""
     report = data["report"]
@@ -123,7 +124,7 @@ def _row(
                 "within": structure.get("as_expected", structure["within_prior"]),
                 "note": "\n".join(structure.get("warnings", ())),
                 "brief": _brief(structure.get("remarks", ())),
-                "trust": structure.get("trust"),
+                "trust": _placed(structure.get("trust"), query),
             }
         )
     return {
@@ -134,6 +135,18 @@ def _row(
         "adapter": adapter_id,
         "created": datetime.now().isoformat(" ", "seconds"),
     }
+
+
+def _placed(trust: Mapping[str, Any] | None, query: Any) -> Mapping[str, Any] | None:
+    """A verdict with its place under the query's transform, and no longer in the world: the result
+    lies there, too, and moves with it."""
+    if trust is None or trust.get("place_mm") is None:
+        return trust
+    matrix = vtk.vtkMatrix4x4()
+    query.GetIJKToRASMatrix(matrix)
+    own = slicer.util.arrayFromVTKMatrix(matrix) @ np.linalg.inv(volume_affine(query))
+    place = own @ [*trust["place_mm"], 1.0]
+    return {**trust, "place_mm": [float(x) for x in place[:3]]}
 
 
 def _brief(remarks: Sequence[str]) -> list[str]:

@@ -193,11 +193,12 @@ class ResultView:
                 self._bring(found[0])
                 self.refresh(self._query)
 
-    def on_row(self, row: int, _column: int = 0) -> None:
-        """A click on a structure brings it into the slice views, and what is said of it here."""
+    def on_row(self, row: int, column: int = 0) -> None:
+        """A click on a structure brings it into the slice views, and what is said of it here; on
+        its mark, the place that this is about."""
         if self.result is not None and row < len(self.result.rows):
             with reporting():
-                self.logic.goTo(self.result, self.result.rows[row].name)
+                self.logic.goTo(self.result, self.result.rows[row].name, column == REMARK)
             self.show_remarks()
 
     def _what(self) -> Literal["refined", "unrefined"]:
@@ -308,9 +309,10 @@ def _remark(row: ResultRow, judged: str) -> Cell:
     acted = row.trust.verdict in (LOOK, UNUSABLE) and row.volume_ml > 0
     text = verdict_text(mark) if acted or (mark == FINE and not flags) else "; ".join(flags)
     warn = mark == UNKNOWN and needs_look(row)
+    place = _("Click to go to the place.") if row.trust.place is not None else ""
     return Cell(
         text,
-        _lines(*flags, judged, notes_of(row)),
+        _lines(*flags, judged, notes_of(row), place),
         mark=MARKS.get(mark),
         icon=qt.QStyle.SP_MessageBoxWarning if warn else None,
     )

@@ -151,7 +151,15 @@ def _trust(report: Mapping[str, Any] | None) -> TrustRow:
     if report is None or report["verdict"] not in VERDICTS:
         return TrustRow()
     reasons = tuple(map(panel_words, report["reasons"]))
-    return TrustRow(report["verdict"], reasons, report["dice"], report["lower"], report["upper"])
+    place = report.get("place_mm")  # scenes of before have none
+    return TrustRow(
+        report["verdict"],
+        reasons,
+        report["dice"],
+        report["lower"],
+        report["upper"],
+        None if place is None else tuple(place),
+    )
 
 
 def _prior(report: Mapping[str, Any]) -> PriorRow:
@@ -202,11 +210,12 @@ def show_volume(volume: Any, results: Sequence[Result]) -> None:
     views.show_volume(volume)
 
 
-def go_to(result: Result, structure: str = "") -> None:
+def go_to(result: Result, structure: str = "", flagged: bool = False) -> None:
     """Bring a result's volume on screen, and a structure into all slice views.
 
     Args:
         structure: its name; empty for the largest. One that was not found moves nothing.
+        flagged: to the place that the structure's verdict is about, where it is about one.
     """
     if result.query is None or result.segmentation is None:
         return
@@ -214,9 +223,12 @@ def go_to(result: Result, structure: str = "") -> None:
     found = [row for row in result.rows if row.volume_ml > 0]
     largest = max(found, key=lambda row: row.volume_ml).name if found else ""
     segments = result.segmentation.GetSegmentation()
+    about = next((r.trust.place for r in result.rows if r.name == structure), None)
     place = views.middle_of(
         result.segmentation, segments.GetSegmentIdBySegmentName(structure or largest)
     )
+    if flagged and about is not None:
+        place = views.in_world(result.segmentation, about)
     if place is not None:
         views.bring_into_view(place)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,11 +106,16 @@ def middle_of(segmentation: Any, segment_id: str) -> tuple[float, float, float] 
     image.GetImageToWorldMatrix(matrix)
     start = image.GetExtent()[::2]
     place = matrix.MultiplyPoint((*(float(n + s) for n, s in zip(nearest, start, strict=True)), 1))
+    return in_world(segmentation, place[:3])
+
+
+def in_world(node: Any, place: Sequence[float]) -> tuple[float, float, float]:
+    """A place under a node's transform in world coordinates (RAS, mm)."""
     to_world = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
-        segmentation.GetParentTransformNode(), None, to_world
+        node.GetParentTransformNode(), None, to_world
     )
-    return tuple(to_world.TransformPoint(place[:3]))
+    return tuple(to_world.TransformPoint(place))
 
 
 def bring_into_view(place: tuple[float, float, float]) -> None:
