@@ -137,12 +137,18 @@ def _prior_cells(prior: Mapping[str, Any]) -> list[str]:
     low, high = (bound / 1000 for bound in SizePrior(**prior).bounds())
     if not prior["enabled"]:
         expected, remark = "prior off", ""
+    elif prior.get("basis") == "part":
+        expected, remark = "-", "not known: no annotation shows all of it; mean: what was drawn"
     elif not prior["upper_trusted"]:
         expected, remark = "-", "not known: cut off in every support"
     elif prior["cut_off"]:
         expected, remark = range_text(0, high), "may be less: cut off in a support"
     else:
         expected, remark = range_text(low, high), "" if low else too_wide(prior["gamma"])
+    if prior.get("basis") == "slices":
+        uncertain = prior["uncertainty"] / 1000
+        estimated = f"estimated from drawn slices, to {uncertain:.2f} ml"
+        remark = f"{remark}; {estimated}" if remark else estimated
     return [
         str(prior["count"]) if prior["count"] else "given",
         f"{prior['mean'] / 1000:.2f}",

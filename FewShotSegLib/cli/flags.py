@@ -35,6 +35,7 @@ from .shared_flags import (
     add_model_id,
     add_priors,
     add_runtime,
+    add_sparse,
     add_structures,
     add_support,
 )
@@ -176,6 +177,7 @@ def _add_adapt(add: Add) -> None:
         help="begin with this adapter, for instance after a result of its was corrected: give its "
         "supports and the new ones",
     )
+    add_sparse(sub, nargs="*")
     add_structures(sub, "which to learn, and their label values (default: all annotated)")
     sub.add_argument(
         "--method",
@@ -307,6 +309,7 @@ def _add_segment(add: Add) -> None:
     )
     add_intensity_offset(sub)
     add_support(sub, required=False, text="a support of the training, to steady the refinement")
+    add_sparse(sub, action="append")
     add_priors(sub, gamma="the adapter's")
     sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
     sub.add_argument("--seed", type=number_flag(SEED), default=0, metavar="N", help="default: 0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from ..core.flag_types import number_flag, path_flag
 from ..core.limits import CACHE_GB, GAMMA, OFFSET, SEED, SIZE_WEIGHT
@@ -22,6 +23,18 @@ def add_support(sub: argparse.ArgumentParser, required: bool, text: str) -> None
         required=required,
         metavar=("IMAGE", "SEG"),
         help=text,
+    )
+
+
+def add_sparse(sub: argparse.ArgumentParser, **form: Any) -> None:
+    """What of the annotated volumes is known. ``form``: of the argument."""
+    sub.add_argument(
+        "--sparse",
+        metavar="WHAT",
+        **form,
+        help="the supports are annotated on some slices only, and it is unknown what is elsewhere: "
+        "axial, coronal or sagittal slices; auto to tell by the slices left out; whole; or a mask "
+        "of what is known. One for all, or one for each --support in their order",
     )
 
 

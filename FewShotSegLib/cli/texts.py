@@ -34,6 +34,12 @@ are found by name.
   fewshotseg adapt --support ct1.nii.gz seg1.nii.gz --support ct2.nrrd seg2.seg.nrrd \\
       --structures 4=parotid_right,5=parotid_left --out parotids.fseft
 
+Supports may be drawn on some slices only: with --sparse all others are unknown. Draw every
+structure on each of them. Evenly spread from end to end they show the structures' sizes too.
+
+  fewshotseg adapt --support ct1.nii.gz few1.nii.gz --support ct2.nrrd few2.seg.nrrd \\
+      --sparse --structures 4=parotid_right,5=parotid_left --out parotids.fseft
+
 After a result was corrected it is one more support. Training goes on from the adapter:
 
   fewshotseg adapt --continue parotids.fseft --support ct1.nii.gz seg1.nii.gz \\

@@ -23,8 +23,10 @@ from .model_entry import Line, PreprocessingFields, Sha256
 from .rounds import Round
 from .size_prior import SizePrior
 
-FORMAT = 5
+FORMAT = 6
 """A reader refuses a higher one."""
+SPARSE_FORMAT = 6
+"""Of files with a size that no annotation shows: older readers would expect it of results."""
 COMPANION_FORMAT = 5
 """Of files with a second network, whose probabilities are averaged with the adapter's."""
 EVIDENCE_FORMAT = 4
@@ -186,6 +188,8 @@ class AdapterHeader:
         plain = BLACK_BOX_FORMAT if self.decoder is None else WHITE_BOX_FORMAT
         known = (plain, REVISED_FORMAT) if self.evidence is None else (EVIDENCE_FORMAT,)
         known = known if self.companion is None else (COMPANION_FORMAT,)
+        if any(prior.basis is not None for prior in self.priors.values()):
+            known = (SPARSE_FORMAT,)
         if self.format not in known:
             raise InputError(f"format {self.format} is not that of {self.method}")
 

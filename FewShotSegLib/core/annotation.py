@@ -144,10 +144,14 @@ class Annotation:
     Attributes:
         masks: by structure name, a boolean array (i, j, k) on the volume's grid. Masks may overlap.
         structures: the structures found in the file, in its order.
+        known: (i, j, k) bool, where anything is known of the structures that have a mask, such as
+            the slices that were drawn on; None where that is everywhere. What a mask has elsewhere
+            counts for nothing.
     """
 
     masks: dict[str, np.ndarray]
     structures: list[Structure] = field(default_factory=list)
+    known: np.ndarray | None = None
 
     @property
     def annotated(self) -> frozenset[str]:

@@ -38,6 +38,10 @@ _REASONS = {
     "skipped": "not measured: it was left out.",
     "unfinished": "not measured: the measuring after the training was stopped.",
 }
+_PART = (
+    " Of volumes that were annotated in part it was measured there alone; what is found elsewhere "
+    "in them by mistake does not count, so that it may be less on a whole volume."
+)
 UNKNOWN = "not measured: the file was written before this was measured."
 
 
@@ -115,6 +119,7 @@ class Expected:
         epochs: of each of these trainings, with the schedule of the adapter's own.
         transductive: whether the supports were segmented with transduction.
         structures: by name, in the adapter's order; empty where nothing was measured.
+        sparse: how many of the supports were annotated in part, so that their Dice is of that part.
 
     A later FewShotSeg may know more, and other reasons: an adapter is good whatever is said here.
     """
@@ -125,17 +130,27 @@ class Expected:
     epochs: Folds = 0
     transductive: bool = False
     structures: dict[str, ExpectedDice] = field(default_factory=dict)
+    sparse: Folds = 0
 
     def to_json(self) -> dict[str, Any]:
         """The form kept in an adapter file."""
         lists = {name: {"dice": list(found.dice)} for name, found in self.structures.items()}
-        return {**asdict(self), "structures": lists}
+        own = (
+            asdict(self)
+            if self.sparse
+            else {k: v for k, v in asdict(self).items() if k != "sparse"}
+        )
+        return {**own, "structures": lists}
 
     def sentences(self) -> dict[str, str]:
         """What to expect, by structure name; of all alike (by an empty name) where not measured."""
         if self.status != "measured":
             return {"": _REASONS.get(self.status, f"not measured ({self.status}).")}
-        return {name: found.sentence() for name, found in self.structures.items()}
+        return {name: self._sentence(found) for name, found in self.structures.items()}
+
+    def _sentence(self, found: ExpectedDice) -> str:
+        """With what it was measured on, where that is not whole volumes."""
+        return found.sentence() + (_PART if self.sparse and found.dice else "")
 
     def summary(self, name: str) -> dict[str, Any]:
         """What a result's report says of one structure, JSON-ready."""
@@ -146,7 +161,9 @@ class Expected:
             "lower": None if ends is None else round(ends[0], 4),
             "upper": None if ends is None else round(ends[1], 4),
             "held_out": list(found.dice),
-            "sentence": found.sentence() if self.status == "measured" else self.sentences()[""],
+            "sentence": self._sentence(found)
+            if self.status == "measured"
+            else self.sentences()[""],
         }
 
     def __str__(self) -> str:

@@ -122,6 +122,7 @@ class TrainJob:
     exclusive: bool = True
     device: str = "auto"
     cache: str | None = None
+    sparse: Literal["auto", "axial", "coronal", "sagittal"] | None = None
     validate: bool = True
     effort: Literal["quick", "default", "best"] = "default"
 

@@ -27,15 +27,20 @@ from .method_catalog import (
 from .modality import MODALITIES
 from .settings import RefinementSettings, TrainingSettings, default_settings
 from .size_prior import PriorChange
+from .sparse import WORDS
 
 AUTO = "auto"
 FEATURES = ("multi", "last")
 COMPANION_SETTINGS: Mapping[str, Any] = {}
 """What of its training differs from that method's own."""
+Sparse = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
+"""What of the supports is known, as :class:`AdaptOptions` takes it: for all, or for each."""
 Priors = Mapping[str, float | PriorChange | None]
 """By structure name, what is known better than the supports show: a volume in ml, None to switch
 the prior off, or what else to change about it."""
-_WITH_THE_INPUTS = ("structures", "model", "modality", "intensity_offset", "gamma", "priors_ml")
+_WITH_THE_INPUTS = (
+    *("structures", "model", "modality", "intensity_offset", "gamma", "priors_ml", "sparse"),
+)
 """Options that act on what a training begins with, which a fingerprint covers itself."""
 _AFTER_TRAINING = ("exclusive", "validate", "effort")
 
@@ -76,6 +81,11 @@ class AdaptOptions:
         gamma: tolerance of the size priors; None takes it from the sizes' spread.
         priors_ml: see :data:`Priors`.
         exclusive: False lets structures overlap.
+        sparse: of supports that were annotated in part: ``axial``, ``coronal`` or ``sagittal``
+            where only the slices with something on them were drawn on, ``auto`` to tell along
+            which axis slices were left out, ``whole`` where nothing was; or the path of a mask of
+            what is known. One for all supports, or one for each. Elsewhere it is unknown whether a
+            voxel is of a structure. None takes every support as it is.
         validate: measure after the training what Dice new volumes can be expected to have, by
             holding each support out once: see :mod:`.expected`. It takes as long again at most.
         effort: ``quick`` trains the adapter and measures nothing; ``default`` measures what to
@@ -99,6 +109,7 @@ class AdaptOptions:
     gamma: float | None = None
     priors_ml: Priors = field(default_factory=dict)
     exclusive: bool = True
+    sparse: Sparse = None
     validate: bool = True
     effort: str = "default"
 
@@ -116,6 +127,7 @@ class AdaptOptions:
                 f"adapter on stored features, which '{self.method}' with these settings is not. "
                 "Choose another method or effort."
             )
+        _set(self, sparse=_checked_sparse(self.sparse))
         _require_choice("The modality is", self.modality, (AUTO, *MODALITIES))
         if self.intensity_offset is not None:
             OFFSET.check(self.intensity_offset)
@@ -206,6 +218,7 @@ class SegmentOptions:
         intensity_offset: added to the values of every image given; None recognises CT that was
             stored 1024 too high, and says so.
         seed: of everything that is drawn.
+        sparse: of the supports that are given, as of :class:`AdaptOptions`.
 
     Raises:
         InputError: a value is none that the option can have.
@@ -221,9 +234,11 @@ class SegmentOptions:
     largest_component: bool = False
     intensity_offset: float | None = None
     seed: int = 0
+    sparse: Sparse = None
 
     def __post_init__(self) -> None:
         _set(self, model=_model_name(self.model))
+        _set(self, sparse=_checked_sparse(self.sparse))
         _set(self, priors_ml=_checked_priors(self.gamma, self.priors_ml))
         given = {} if self.refinement is None else self.refinement
         _require_names(RefinementSettings, given)
@@ -322,6 +337,26 @@ def _require_names(settings: type[Any], given: Any) -> None:
     for name in given:
         if name not in known:
             raise InputError(f"There is no setting {name!r:.60}. Known: {', '.join(known)}.")
+
+
+def _checked_sparse(given: Any) -> Sparse:
+    """What is known of supports, as texts in a tuple or one for all; whether masks can be used
+    shows later."""
+
+    def text(value: Any) -> str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(
+                f"What is known of supports is one of {', '.join(WORDS)}, or the path of a mask; "
+                f"for all, or a list with one for each. It is not {value!r:.60}."
+            )
+        return value
+
+    if given is None or isinstance(given, (str, os.PathLike)):
+        return None if given is None else text(given)
+    if not isinstance(given, Sequence) or not given:
+        return text(given)  # refuses it
+    return tuple(map(text, given))
 
 
 def _checked_priors(gamma: float | None, priors: Priors | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,6 +45,10 @@ class SizePrior:
         pieces: the most pieces that a support shows it in, as left and right in one; None where
             nobody looked.
         apart: mm between the largest and the farthest of these, at most; None likewise.
+        basis: ``slices`` where S was estimated from slices that were drawn on; ``part`` where no
+            support shows the whole structure or tells its size: S is the most that was drawn then,
+            and nothing is expected. None where S was measured.
+        uncertainty: of S where it was estimated, mm^3 (a standard deviation); None else.
     """
 
     mean: float
@@ -56,6 +60,8 @@ class SizePrior:
     enabled: bool = True
     pieces: int | None = None
     apart: float | None = None
+    basis: Literal["slices", "part"] | None = None
+    uncertainty: float | None = None
 
     def __post_init__(self) -> None:
         PRIOR_ML.check(self.mean / 1000)
@@ -67,10 +73,14 @@ class SizePrior:
             raise InputError(f"A structure is in 1 piece or more, not in {self.pieces}.")
         if self.apart is not None and not 0 <= self.apart < math.inf:
             raise InputError(f"Pieces are 0 mm or more apart, not {self.apart:g}.")
+        if self.uncertainty is not None:
+            SPREAD_ML.check(self.uncertainty / 1000)
+        if (self.basis == "slices") != (self.uncertainty is not None):
+            raise InputError("A size has an uncertainty where it was estimated, and only there.")
 
     def bounds(self, query_cut_off: bool = False) -> tuple[float, float]:
         """The tolerated sizes in mm^3. A bound that is not trusted is 0 or infinite."""
-        if not self.enabled:
+        if not self.enabled or self.basis == "part":
             return 0.0, float("inf")
         low = 0.0 if self.cut_off or query_cut_off else max(0.0, (1 - self.gamma) * self.mean)
         return low, (1 + self.gamma) * self.mean if self.upper_trusted else float("inf")
@@ -185,6 +195,36 @@ def prior_from_sizes(
     elif gamma is None:
         gamma = max(DEFAULT_GAMMA, spread_gamma(mean, deviation, len(used)))
     return SizePrior(mean, deviation, len(used), gamma, any(cut_off), bool(whole))
+
+
+def prior_from_estimates(
+    sizes: Sequence[float],
+    uncertainties: Sequence[float],
+    cut_off: Sequence[bool],
+    gamma: float | None = None,
+) -> SizePrior:
+    """The prior of a structure from sizes that were estimated: as :func:`prior_from_sizes`, with a
+    range that is wider by how uncertain their mean is, unless the tolerance is given.
+
+    Args:
+        uncertainties: mm^3, the standard deviation of each size.
+    """
+    prior = prior_from_sizes(sizes, cut_off, gamma)
+    used = [u for u, cut in zip(uncertainties, cut_off, strict=True) if not cut] or uncertainties
+    uncertainty = float(np.sqrt(np.sum(np.square(used)))) / len(used)
+    if gamma is None:
+        prior = replace(prior, gamma=prior.gamma + uncertainty / prior.mean)
+    return replace(prior, basis="slices", uncertainty=uncertainty)
+
+
+def prior_of_parts(drawn: Sequence[float], gamma: float | None = None) -> SizePrior:
+    """The prior of a structure whose size no annotation tells: it expects nothing.
+
+    Args:
+        drawn: mm^3, what was drawn in each support. gamma: kept for a volume that is given later.
+    """
+    gamma = SINGLE_GAMMA if gamma is None else gamma
+    return SizePrior(max(drawn), 0.0, len(drawn), gamma, True, False, basis="part")
 
 
 def field_of_view(array: np.ndarray) -> tuple[slice, slice, slice]:

@@ -301,7 +301,7 @@ def _region(signals: Signals) -> str:
 
 def _size(signals: Signals) -> str:
     if signals.size is None:
-        return "its size can't be compared: it is cut off"
+        return "its size can't be compared: it is cut off, or not known"
     times = math.exp(signals.size)
     return f"its volume is {times:.2g} times the supports'"
 

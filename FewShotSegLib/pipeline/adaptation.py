@@ -67,6 +67,7 @@ from .inputs import (
 )
 from .recording import support_record, supports_modality, tell_notes
 from .runtime import Clock, Runtime, ends_progress
+from .sparse import require_said, sparse_supports, tell_sizes
 from .trust import support_evidence
 
 
@@ -116,6 +117,7 @@ def adapt(
     with clock.phase("read", len(supports)):
         given = _read(supports, query, options, runtime)
     if before:
+        require_said(given.supports, before.supports, options.sparse)
         tell_missing(before, given.supports, runtime.events, options.effort == "best")
     basis = _basis(given, known, tuning, options, runtime, before)
     learned = _prepare(given, basis, clock, runtime)
@@ -249,6 +251,7 @@ def _read(
     if not pairs:
         raise InputError("Give at least one support: an image and its segmentation.")
     pairs = with_known_values(pairs, modality, offset)
+    pairs = sparse_supports(pairs, options.sparse, runtime.events)
     volume = None
     if query is not None:
         volume = in_hounsfield(as_volume(query), modality, offset)
@@ -293,6 +296,7 @@ def _prepare(given: _Given, basis: _Basis, clock: Clock, runtime: Runtime) -> _L
         priors = override_priors(supports.priors(options.gamma), options.gamma, options.priors_ml)
         for message in supports.unlike_sizes():
             runtime.events(make_event("warning", message=message))
+        tell_sizes(supports, list(options.priors_ml), runtime.events)
     return _Learned(supports, priors)
 
 
@@ -419,6 +423,8 @@ def _checkpoint(
     for support in learned.supports.supports:
         digest.update(support.features.key.encode())
         digest.update(support.targets.numpy().tobytes())
+        if support.known is not None:
+            digest.update(support.known.numpy().tobytes())
     rest = {
         "options": basis.options.fingerprint(),
         "structures": [structure.name for structure in learned.supports.structures],

@@ -4,9 +4,9 @@ The file's header holds the key ``fewshotseg``, whose JSON is below, and ``sha25
 file's every byte with zeros in its own place (``checksums``), which older files lack.
 
 =====================  ======================================================================
-``format``             5 with a ``companion``, 4 with ``evidence``; without these 1, or 2 where the
-                       backbone was trained as well, or 3 on an architecture that was revised; a
-                       reader refuses a higher one
+``format``             6 with a prior that has a ``basis``; else 5 with a ``companion``, 4 with
+                       ``evidence``; without these 1, or 2 where the backbone was trained as well,
+                       or 3 on an architecture that was revised; a reader refuses a higher one
 ``version``            of the FewShotSeg that wrote it
 ``model``              id, title and ``weights_sha256`` of the frozen backbone, and its
                        ``network`` (the architecture's every option and revision); older files have
@@ -17,14 +17,20 @@ file's every byte with zeros in its own place (``checksums``), which older files
 ``structures``         name, value, colour and terminology of each, in the order of the scores
 ``exclusive``          whether a voxel belongs to one structure at most
 ``priors``             by structure name: mean and deviation in mm^3, count, gamma, cut_off,
-                       upper_trusted, enabled; pieces and apart where they are known
+                       upper_trusted, enabled; pieces and apart where they are known; where no
+                       annotation shows the whole, ``basis``: ``slices`` with the ``uncertainty`` of
+                       the mean, which was estimated from drawn slices, or ``part`` where these
+                       don't tell it and nothing is expected
 ``training``           the settings, seed, epochs run, stopped_early, final loss, seconds
 ``supports``           for each: shape, spacing, modality, sizes, and a hash of its voxel values;
-                       no name, path, date or other identifier
+                       no name, path, date or other identifier. Of one that was annotated in part
+                       also what was ``known``, the ``uncertainty_mm3`` of sizes that were estimated
+                       and ``drawn_mm3`` of structures whose size is not known
 ``expected``           what Dice new volumes can be expected to have: ``status`` (``measured``, or
                        why not), and where it was measured ``folds``, ``epochs``,
                        ``transductive`` and by structure name the ``dice`` of each support that
-                       was held out; older files have none
+                       was held out, ``sparse`` of which were annotated in part; older files have
+                       none
 ``evidence``           how many ``supports`` and ``held_out`` adapters its results are judged by;
                        older files have none, nor those of white-box methods
 ``companion``          of an adapter trained with the best effort: ``method``, ``decoder``,
@@ -63,6 +69,7 @@ from ..core.adapter_header import (
     EVIDENCE_FORMAT,
     KEY,
     REVISED_FORMAT,
+    SPARSE_FORMAT,
     WHITE_BOX_FORMAT,
     EvidenceRecord,
     read_bytes,
@@ -213,6 +220,8 @@ class TrainedAdapter:
 
     def _format(self) -> int:
         """The oldest format whose readers use the file rightly."""
+        if any(prior.basis is not None for prior in self.priors.values()):
+            return SPARSE_FORMAT
         if self.companion is not None:
             return COMPANION_FORMAT
         return self._plain_format() if self.evidence is None else EVIDENCE_FORMAT

@@ -126,14 +126,20 @@ def _checked(support: Support, number: int) -> Support:
     if not isinstance(annotation.masks, Mapping):
         raise InputError(f"The masks in {name} are no dictionary by structure name.")
     require_structures(annotation.structures, f"The structures in {name}")
+    known = annotation.known
+    if known is not None:
+        known = require_mask(known, volume.grid.shape, f"What is known of {name}")
+        known = None if known.all() else known
     masks = {}
     for structure, mask in annotation.masks.items():
         array = require_mask(mask, volume.grid.shape, f"The mask of {structure} in {name}")
+        if known is not None:
+            array = array & known
         if array.any():
             masks[structure] = array
     if annotation.masks and not masks:
         raise InputError(f"Nothing is annotated in {name}. Annotate it, or leave it out.")
-    return replace(support, volume=volume, annotation=replace(annotation, masks=masks))
+    return replace(support, volume=volume, annotation=replace(annotation, masks=masks, known=known))
 
 
 def paths_of(supports: Sequence[SupportLike]) -> list[PathLike]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..compute.known_voxels import known_slices, plane_of
 from ..core.events import make_event
 from ..core.geometry import Volume
 from ..training.support_set import PreparedSupport, Support
@@ -39,4 +40,22 @@ def support_record(support: Support, prepared: PreparedSupport) -> dict[str, Any
         "sizes_mm3": dict(prepared.sizes),
         "cut_off": sorted(prepared.cut_off),
         "content": content_hash(support.volume),
+        **_known_record(support, prepared),
+    }
+
+
+def _known_record(support: Support, prepared: PreparedSupport) -> dict[str, Any]:
+    """What was known of one that was annotated in part; empty of the others."""
+    known = support.annotation.known
+    if known is None:
+        return {}
+    slices = known_slices(known)
+    found: dict[str, Any] = {"part": round(float(known.mean()), 6)}
+    if slices is not None:
+        found["plane"] = plane_of(slices.axis, support.volume.grid)
+        found["slices"] = len(slices.numbers)
+    return {
+        "known": found,
+        "uncertainty_mm3": dict(prepared.uncertainty),
+        "drawn_mm3": dict(prepared.drawn),
     }

@@ -113,6 +113,8 @@ def make_report(
                 "lower_bound_trusted": trusted,
                 "upper_bound_trusted": prior.upper_trusted,
                 "enabled": prior.enabled,
+                "basis": prior.basis,
+                "uncertainty_ml": _ml(prior.uncertainty),
             },
             "expected_dice": trained.expected and trained.expected.summary(name),
             "within_prior": within,
@@ -220,7 +222,12 @@ def _size_warnings(
             f"{name} was hardly found before transduction ({grown:.2f} ml); check that it is "
             "in this image at all."
         )
-    if prior.enabled and not trusted:
+    if prior.enabled and prior.basis == "part":
+        notes.append(
+            f"The size of {name} is not known: no annotation shows all of it. Transduction left it "
+            "as it was found."
+        )
+    elif prior.enabled and not trusted:
         where = "this query" if refined.get("query_cut_off") else "a support"
         what = "smallest expected volume is" if prior.upper_trusted else "expected volume is"
         if not prior.upper_trusted:
@@ -292,6 +299,10 @@ def read_reports(path: Path) -> dict[str, Any]:
             f"{path} is not a FewShotSeg report and would be overwritten. Move it, or choose "
             "another output folder."
         ) from error
+
+
+def _ml(mm3: float | None) -> float | None:
+    return None if mm3 is None else round(mm3 / 1000, 4)
 
 
 def _finite(value: float | None) -> float | None:

@@ -18,7 +18,7 @@ from ..compute.transaction import Transaction, recover
 from ..core.atomic import require_writable
 from ..core.ct_offset import in_hounsfield
 from ..core.errors import InputError
-from ..core.events import make_event
+from ..core.events import EventSink, ignore, make_event
 from ..core.geometry import Volume
 from ..core.limits import require_path
 from ..core.model_folders import own_folder
@@ -65,6 +65,7 @@ from .report import NAME as REPORT
 from .report import Basis, commit_with_report, make_report, read_reports
 from .result import Segmentation as Segmentation
 from .runtime import Clock, Runtime, ends_progress
+from .sparse import require_said, sparse_supports
 from .trust import find_signals
 
 if TYPE_CHECKING:
@@ -148,8 +149,7 @@ def segment(
     with clock.phase("read", 1):
         offset = options.intensity_offset
         volume = in_hounsfield(as_volume(query), trained.modality, offset)
-        pairs = as_supports(supports, trained.structures)
-        pairs = with_known_values(pairs, trained.modality, offset)
+        pairs = _read_supports(supports, trained, options, runtime.events)
     warnings = _query_warnings(trained, volume)
     for warning in warnings:  # now, while stopping still saves something
         runtime.events(make_event("warning", message=warning))
@@ -217,9 +217,26 @@ def work_key(
     """
     offset = options.intensity_offset
     volume = in_hounsfield(as_volume(query), trained.modality, offset)
-    pairs = as_supports(supports, trained.structures)
-    pairs = with_known_values(pairs, trained.modality, offset)
+    pairs = _read_supports(supports, trained, options, ignore)
     return _work_key(trained, volume, pairs, options)
+
+
+def _read_supports(
+    supports: Sequence[SupportLike],
+    trained: TrainedAdapter,
+    options: SegmentOptions,
+    events: EventSink,
+) -> list[Support]:
+    """The supports of the training, of which the same is known as there.
+
+    Raises:
+        InputError: as of :func:`as_supports`; or one of which only a part was known is given as
+            a whole.
+    """
+    pairs = as_supports(supports, trained.structures)
+    pairs = with_known_values(pairs, trained.modality, options.intensity_offset)
+    require_said(pairs, trained.supports, options.sparse)
+    return sparse_supports(pairs, options.sparse, events)
 
 
 def _work_key(
@@ -230,7 +247,9 @@ def _work_key(
     for one in (volume, *(pair.volume for pair in pairs)):
         parts += [repr(one.grid), content_hash(one)]
     for pair in pairs:
-        for name, mask in sorted(pair.annotation.masks.items()):
+        known = pair.annotation.known
+        masks = dict(pair.annotation.masks) | ({} if known is None else {"": known})
+        for name, mask in sorted(masks.items()):
             parts += [name, hashlib.sha256(np.ascontiguousarray(mask)).hexdigest()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

@@ -81,18 +81,33 @@ class ImageLearner(ScheduledLearner):
     def losses(self, rng: np.random.Generator, run: Run) -> tuple[Tensor, Tensor]:
         """See :meth:`.learner.Learner.losses`."""
         device, drawn = run.device, self.draw(rng)
-        crops = [self.augment(rng, *crop_of(support, box)) for support, box in drawn]
-        images = self.batch([image for image, _ in crops]).to(device)
+        crops = [self._changed(rng, support, box) for support, box in drawn]
+        images = self.batch([image for image, _, _ in crops]).to(device)
         run.check()
         with nullcontext() if self.precise else at_speed(device):
             scores = self.network.scores(images.contiguous(memory_format=torch.channels_last_3d))
         within = [
             score[(slice(None), *(slice(0, n) for n in image.shape))]
-            for score, (image, _) in zip(scores, crops, strict=True)
+            for score, (image, _, _) in zip(scores, crops, strict=True)
         ]
-        targets = [target.to(device) for _, target in crops]
+        targets = [target.to(device) for _, target, _ in crops]
         masks = [support.annotated.to(device) for support, _ in drawn]
-        return self.combine(within, targets, masks)
+        known = [None if seen is None else seen.to(device) for _, _, seen in crops]
+        return self.combine(within, targets, masks, known)
+
+    def _changed(
+        self, rng: np.random.Generator, support: PreparedSupport, box: Box
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """An image (i, j, k), its targets (K, i, j, k), and 1 where they are known (i, j, k)."""
+        image, target = crop_of(support, box)
+        if support.known is None:
+            return *self.augment(rng, image, target), None
+        known = support.known[box].float()
+        # What is known is moved along with the targets, which then are of what is known alone.
+        image, both = self.augment(rng, image, torch.cat([target * known, known[None]]))
+        part = both[-1]
+        seen = (part >= 0.5).float()
+        return image, (both[:-1] / part.clamp(min=0.5)).clamp(0, 1) * seen, seen
 
     def draw(self, rng: np.random.Generator) -> list[tuple[PreparedSupport, Box]]:
         """The crops of a step."""
@@ -106,10 +121,17 @@ class ImageLearner(ScheduledLearner):
         return disturb(rng, image, self.normalised), target
 
     def combine(
-        self, scores: Sequence[Tensor], targets: Sequence[Tensor], masks: Sequence[Tensor]
+        self,
+        scores: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        known: Sequence[Tensor | None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Soft Dice and cross-entropy of a step's crops."""
-        return soft_dice_loss(scores, targets, masks), cross_entropy_loss(scores, targets, masks)
+        return (
+            soft_dice_loss(scores, targets, masks, known=known),
+            cross_entropy_loss(scores, targets, masks, known),
+        )
 
     def batch(self, images: Sequence[Tensor]) -> Tensor:
         """Images (i, j, k) as one batch (B, 1, I, J, K), padded at their ends as for features: to

@@ -125,9 +125,14 @@ class FeatureLearner(ScheduledLearner):
         run.check()  # here: it may be a caller's that only the main thread is allowed to call
         parameters = list(self.network.parameters())
         scores = differentiable_in_parallel(scores_of, drawn, parameters, run.device)
-        targets, masks = [], []
+        targets, masks, known = [], [], []
         for support, box in drawn:
             target = support.targets[(slice(None), *box)].to(run.device)
             targets.append(target.float() / 255)
             masks.append(support.annotated.to(run.device))
-        return soft_dice_loss(scores, targets, masks), cross_entropy_loss(scores, targets, masks)
+            seen = support.known
+            known.append(None if seen is None else seen[box].to(run.device).float())
+        return (
+            soft_dice_loss(scores, targets, masks, known=known),
+            cross_entropy_loss(scores, targets, masks, known),
+        )

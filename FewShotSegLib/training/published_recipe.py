@@ -22,7 +22,7 @@ from ..methods.tuned_model import TunedNetwork
 from ..models.preprocessing import Preprocessing
 from .image_recipe import ImageLearner
 from .run import Run
-from .sampling import box_around
+from .sampling import box_around, known_voxel
 from .support_set import PreparedSupport
 
 SHIFT, SHIFTED = 0.1, 0.2
@@ -96,10 +96,12 @@ class PublishedLearner(ImageLearner):
         return drawn
 
     def _beside(self, rng: np.random.Generator, support: PreparedSupport) -> np.ndarray:
-        """A voxel of no structure whose image is above 0; anywhere where none is found."""
-        image, shape = support.features.levels[0][0], support.features.shape
+        """A voxel known to be of no structure whose image is above 0; anywhere where none is
+        found."""
+        image, shape, known = support.features.levels[0][0], support.features.shape, support.known
         for _ in range(200):
-            place = tuple(int(n) for n in rng.integers(0, shape))
+            drawn = rng.integers(0, shape) if known is None else known_voxel(rng, known)
+            place = tuple(int(n) for n in drawn)
             if image[place] > 0 and not bool((support.targets[(slice(None), *place)] > 127).any()):
                 break
         return np.array(place)
@@ -113,7 +115,11 @@ class PublishedLearner(ImageLearner):
         return image, (target > 0.5).float()
 
     def combine(
-        self, scores: Sequence[Tensor], targets: Sequence[Tensor], masks: Sequence[Tensor]
+        self,
+        scores: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        known: Sequence[Tensor | None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Soft Dice by crop and class, and no cross-entropy.
 
@@ -122,15 +128,16 @@ class PublishedLearner(ImageLearner):
         :func:`prediction.original_masks` chooses.
         """
         losses = []
-        for score, target, w in zip(scores, targets, masks, strict=True):
+        places = known or [None] * len(scores)
+        for score, target, w, seen in zip(scores, targets, masks, places, strict=True):
             if len(score) == 1:
-                losses.append(_dice_loss(score.sigmoid(), target, w))
+                losses.append(_dice_loss(score.sigmoid(), target, w, seen))
                 continue
             probability = torch.cat([torch.zeros_like(score[:1]), score]).softmax(0)
             background = 1 - target.amax(0, keepdim=True)
             # What was not annotated is unknown, and with it what is background.
             weights = torch.cat([w.min()[None], w])
-            losses.append(_dice_loss(probability, torch.cat([background, target]), weights))
+            losses.append(_dice_loss(probability, torch.cat([background, target]), weights, seen))
         loss = torch.stack(losses).mean()
         return loss, torch.zeros_like(loss)
 
@@ -150,7 +157,15 @@ def require_published(features: str, intensity: str) -> None:
         )
 
 
-def _dice_loss(probability: Tensor, target: Tensor, w: Tensor, smooth: float = 1.0) -> Tensor:
+def _dice_loss(
+    probability: Tensor,
+    target: Tensor,
+    w: Tensor,
+    known: Tensor | None = None,
+    smooth: float = 1.0,
+) -> Tensor:
+    if known is not None:
+        probability, target = probability * known, target * known
     overlap = (probability * target).sum((1, 2, 3))
     total = probability.sum((1, 2, 3)) + target.sum((1, 2, 3))
     loss = 1 - (2 * overlap + smooth) / (total + smooth)

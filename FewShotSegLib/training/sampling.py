@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.geometry import three
 from ..inference.tiles import Box
 from .support_set import PreparedSupport
 
+TRIES = 100
+"""How often a place is drawn in the hope that something is known of it."""
+
 
 def draw_crops(
     rng: np.random.Generator, supports: Sequence[PreparedSupport], crops: int, size: int
 ) -> list[tuple[PreparedSupport, Box]]:
-    """The crops of one step, alternately on a structure and anywhere (1:1, as published).
+    """The crops of one step, alternately on a structure and anywhere (1:1, as published); of a
+    volume that was annotated in part, anywhere that is known.
 
     Structures take turns, so that a small or rarely annotated one is seen as often as a large one;
     among the supports that annotate it, one is drawn.
@@ -43,9 +48,26 @@ def draw_crops(
             centre = voxels[rng.integers(len(voxels))] + rng.integers(-size // 4, size // 4 + 1, 3)
         else:
             support = supports[int(rng.integers(len(supports)))]
-            centre = rng.integers(0, support.features.shape)
+            if support.known is None:
+                centre = rng.integers(0, support.features.shape)
+            else:
+                centre = known_voxel(rng, support.known)
         drawn.append((support, box_around(centre, size, support.features.shape)))
     return drawn
+
+
+def known_voxel(rng: np.random.Generator, known: Tensor) -> np.ndarray:
+    """One of the known voxels (3,) of a volume; (i, j, k) bool, of which some are."""
+    flat = known.reshape(-1)
+    # Slices and boxes are a fair part of a volume: listing all voxels would take longer.
+    for _ in range(TRIES):
+        place = int(rng.integers(len(flat)))
+        if flat[place]:
+            break
+    else:
+        places = flat.nonzero()[:, 0]
+        place = int(places[int(rng.integers(len(places)))])
+    return np.array(np.unravel_index(place, tuple(known.shape)))
 
 
 def box_around(centre: np.ndarray, size: int, shape: Sequence[int]) -> Box:

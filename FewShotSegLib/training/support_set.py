@@ -9,14 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compute.known_voxels import between, estimate_size, filled, known_slices, shows_whole
 from ..compute.pieces import Pieces, find_pieces, reaches_border
 from ..core.annotation import Annotation, Structure, name_key, require_structures
 from ..core.errors import InputError
 from ..core.geometry import Volume
-from ..core.size_prior import SizePrior, field_of_view, prior_from_sizes
+from ..core.size_prior import (
+    SizePrior,
+    field_of_view,
+    prior_from_estimates,
+    prior_from_sizes,
+    prior_of_parts,
+)
 from ..features.extraction import FeatureSource
 from ..features.store import VolumeFeatures
 from ..methods.adapters.base import Adapter, statistics
+from ..models.known_grid import known_on_model
 
 UNLIKE = 4.0
 """How many times larger in one support than in another a structure is before the user is asked."""
@@ -52,6 +60,10 @@ class PreparedSupport:
         cut_off: names of structures that the field of view cuts off.
         subject: how messages call it.
         pieces: by structure name, what its mask falls into on the original grid.
+        known: (i, j, k) bool, where the annotation is known; None where that is everywhere. There
+            alone are ``targets`` of any meaning.
+        uncertainty: mm^3 by structure name, of the ``sizes`` that were estimated from drawn slices.
+        drawn: mm^3 by structure name, what was drawn of those whose size is not known.
     """
 
     features: VolumeFeatures
@@ -62,6 +74,9 @@ class PreparedSupport:
     cut_off: frozenset[str]
     subject: str = ""
     pieces: Mapping[str, Pieces] = field(default_factory=dict)
+    known: Tensor | None = None
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
+    drawn: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,14 +87,28 @@ class SupportSet:
     supports: list[PreparedSupport] = field(default_factory=list)
 
     def priors(self, gamma: float | None = None) -> dict[str, SizePrior]:
-        """The size prior of each structure (eq. 2): S is the mean over its supports."""
+        """The size prior of each structure (eq. 2): S is the mean over its supports.
+
+        It is of those that show the whole structure. Where none does, of the sizes that drawn
+        slices tell; where these tell none, it has no bounds.
+        """
         priors = {}
         for structure in self.structures:
-            having = [s for s in self.supports if structure.name in s.sizes]
-            sizes = [support.sizes[structure.name] for support in having]
-            cut_off = [structure.name in support.cut_off for support in having]
-            prior = prior_from_sizes(sizes, cut_off, gamma)
-            pieces = [s.pieces[structure.name] for s in having if structure.name in s.pieces]
+            name = structure.name
+            having = [s for s in self.supports if name in s.sizes]
+            whole = [support for support in having if name not in support.uncertainty]
+            having = whole or having
+            sizes = [support.sizes[name] for support in having]
+            cut_off = [name in support.cut_off for support in having]
+            if not having:
+                drawn = [s.drawn[name] for s in self.supports if name in s.drawn]
+                prior = prior_of_parts(drawn, gamma)
+            elif whole:
+                prior = prior_from_sizes(sizes, cut_off, gamma)
+            else:
+                uncertainties = [support.uncertainty[name] for support in having]
+                prior = prior_from_estimates(sizes, uncertainties, cut_off, gamma)
+            pieces = [s.pieces[name] for s in self.supports if name in s.pieces]
             if pieces:
                 prior = replace(
                     prior,
@@ -161,36 +190,73 @@ def prepare_support(
     """Features and targets of one support."""
     features = source(support.volume, support.subject)
     placement = source.preprocessing.placement(support.volume)
-    view = field_of_view(support.volume.array)
+    view, known = field_of_view(support.volume.array), support.annotation.known
+    seen = None if known is None else known_on_model(placement, known)
     shape = (len(structures), *features.shape)
     targets, annotated = torch.zeros(shape, dtype=torch.uint8), torch.zeros(len(structures))
-    centres, sizes, cut_off, pieces = [], {}, set(), {}
+    centres, pieces, measures = [], {}, _Measures()
     for k, structure in enumerate(structures):
         mask = support.annotation.mask(structure.name)
         if mask is None:
             centres.append(np.zeros((0, 3), np.int64))
             continue
-        part = placement.to_model(mask).clamp(0, 1)
+        part = placement.to_model(mask if known is None else filled(mask, known)).clamp(0, 1)
+        if seen is not None:
+            part = part * seen
         annotated[k] = 1
         targets[k] = (part * 255).round().to(torch.uint8)
         # A structure smaller than a model voxel still has a brightest one to train on.
-        inside = part >= min(0.5, float(part.max()))
+        inside = (part >= min(0.5, float(part.max()))) & (part > 0)
         centres.append(np.argwhere(inside.numpy()))
-        sizes[structure.name] = float(np.count_nonzero(mask)) * support.volume.grid.voxel_volume
-        pieces[structure.name] = find_pieces(mask, support.volume.grid)
+        shown = _measure(structure.name, mask, support, measures)
+        pieces[structure.name] = find_pieces(shown, support.volume.grid)
         # A slip of the pen at the border is not the structure.
-        if reaches_border(mask, view, count=None):
-            cut_off.add(structure.name)
+        if reaches_border(shown, view, count=None):
+            measures.cut_off.add(structure.name)
     return PreparedSupport(
         features,
         targets,
         annotated,
         tuple(centres),
-        sizes,
-        frozenset(cut_off),
+        measures.sizes,
+        frozenset(measures.cut_off),
         support.subject,
         pieces,
+        seen,
+        measures.uncertainty,
+        measures.drawn,
     )
+
+
+@dataclass
+class _Measures:
+    """Sizes of a support's structures, as of :class:`PreparedSupport`."""
+
+    sizes: dict[str, float] = field(default_factory=dict)
+    uncertainty: dict[str, float] = field(default_factory=dict)
+    drawn: dict[str, float] = field(default_factory=dict)
+    cut_off: set[str] = field(default_factory=set)
+
+
+def _measure(name: str, mask: np.ndarray, support: Support, found: _Measures) -> np.ndarray:
+    """Put a structure's size among those found, as far as its annotation tells it.
+
+    Returns:
+        the mask (i, j, k), with what lies between drawn slices where it was drawn on slices.
+    """
+    known, grid = support.annotation.known, support.volume.grid
+    size = float(np.count_nonzero(mask)) * grid.voxel_volume
+    if known is None or shows_whole(mask, known):
+        found.sizes[name] = size
+        return mask
+    slices = known_slices(known)
+    estimate = None if slices is None else estimate_size(mask, slices, grid)
+    if estimate is None:
+        found.drawn[name] = size
+    else:
+        found.sizes[name] = estimate.size
+        found.uncertainty[name] = estimate.uncertainty
+    return mask if slices is None else between(mask, slices)
 
 
 def standardise(adapter: Adapter, supports: Sequence[PreparedSupport]) -> None:

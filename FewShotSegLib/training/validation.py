@@ -115,7 +115,8 @@ def cross_validate(
         name: ExpectedDice(tuple(round(scores[n], 4) for n in sorted(scores)))
         for name, scores in found.items()
     }
-    return Expected("measured", len(folds), epochs, False, structures)
+    sparse = sum(support.annotation.known is not None for support in read)
+    return Expected("measured", len(folds), epochs, False, structures, sparse)
 
 
 class _Progress:
@@ -137,8 +138,10 @@ class _Progress:
 
 
 def _dice(support: Support, structure: Structure, mask: np.ndarray) -> float | None:
-    """Of a mask with a support's own; None where the support does not annotate the structure, or
-    where it is neither there nor predicted."""
-    truth = support.annotation.mask(structure.name)
+    """Of a mask with a support's own, where that is known; None where the support does not annotate
+    the structure, or where it is neither there nor predicted."""
+    truth, known = support.annotation.mask(structure.name), support.annotation.known
+    if truth is not None and known is not None:
+        truth, mask = truth & known, mask & known
     value = math.nan if truth is None else float(dice(truth, mask))
     return None if math.isnan(value) else value

@@ -193,6 +193,22 @@ class Scripted(unittest.TestCase):
         self.assertEqual(found.structures["spleen"].dice, ())
         self.assertEqual(len(found.structures["liver"].dice), 3)
 
+    def test_where_nothing_is_known_nothing_counts(self) -> None:
+        """Of a support that was annotated in part, neither what is missed nor what is found."""
+        cases = [self.case(n) for n in range(3)]
+        known = np.zeros(self.SHAPE, bool)
+        known.flat[5:12] = True  # half of the structure, and two voxels that are none of it
+        read, prepared = cases[1]
+        part = replace(read, annotation=replace(read.annotation, known=known))
+        found = self.measure(cases[0], (part, prepared), cases[2], right=[10, 30, 10])
+        self.assertEqual(found.structures["liver"].dice, (1.0, round(10 / 12, 4), 1.0))
+        self.assertEqual(found.sparse, 1)
+        self.assertIn("measured there alone", found.sentences()["liver"])
+        self.assertIn("measured there alone", found.summary("liver")["sentence"])
+        whole = self.measure(*cases, right=[10, 10, 10])
+        self.assertNotIn("measured there", str(whole))
+        self.assertNotIn("sparse", whole.to_json())
+
     def test_a_fold_whose_supports_show_nothing_is_passed_over(self) -> None:
         found = self.measure(self.case(0, ["liver"]), self.case(1, []), right=[10, 10])
         self.assertEqual(self.trained_on, [["0"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unittest
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,6 +146,48 @@ class PartialLabels(unittest.TestCase):
             self.assertEqual(value.item(), 0)
             value.backward()
             self.assertEqual(float(self.scores[0].grad.abs().max()), 0)
+
+
+class Unknown(unittest.TestCase):
+    """Voxels of which nothing is known, as beside the slices that were drawn on."""
+
+    def setUp(self) -> None:
+        self.scores = [scores_of([0.5, 0.25, 0.9], [0.2, 0.6, 0.3]), scores_of([0.7], [0.1])]
+        self.targets = [crop([1, 0, 1], [0, 1, 0]), crop([0], [1])]
+        self.annotated = [torch.ones(2)] * 2
+        self.known = [torch.tensor([1.0, 1.0, 0.0])[None, None], None]
+
+    def value(self, loss: Any, targets: list[Tensor]) -> Tensor:
+        return loss(self.scores, targets, self.annotated, known=self.known)
+
+    def test_they_are_as_if_they_were_not_there(self) -> None:
+        cut = [self.scores[0][..., :2], self.scores[1]]
+        targets = [self.targets[0][..., :2], self.targets[1]]
+        for loss in (soft_dice_loss, cross_entropy_loss):
+            with self.subTest(loss.__name__):
+                expected = loss(cut, targets, self.annotated)
+                self.assertAlmostEqual(
+                    self.value(loss, self.targets).item(), expected.item(), places=6
+                )
+
+    def test_whatever_they_hold_changes_nothing(self) -> None:
+        others = [self.targets[0].clone(), self.targets[1]]
+        others[0][..., 2] = 1 - others[0][..., 2]
+        for loss in (soft_dice_loss, cross_entropy_loss):
+            with self.subTest(loss.__name__):
+                self.scores[0].grad = None
+                expected = self.value(loss, self.targets)
+                found = self.value(loss, others)
+                self.assertEqual(found.item(), expected.item())
+                found.backward()
+                self.assertEqual(float(self.scores[0].grad[..., 2].abs().max()), 0)
+                self.assertGreater(float(self.scores[0].grad[..., :2].abs().min()), 0)
+
+    def test_a_crop_of_which_nothing_is_known_costs_nothing(self) -> None:
+        nothing = [torch.zeros(1, 1, 3), torch.zeros(1, 1, 1)]
+        for loss in (soft_dice_loss, cross_entropy_loss):
+            value = loss(self.scores, self.targets, self.annotated, known=nothing)
+            self.assertEqual(value.item(), 0)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "gamma": 0.5,
     "priors_ml": {"bean": 2.0},
     "exclusive": False,
+    "sparse": "axial",
     "validate": False,
     "effort": "quick",
 }
@@ -129,7 +130,7 @@ class Values(unittest.TestCase):
         base = AdaptOptions(method="bias")
         elsewhere = {
             *("structures", "model", "modality", "intensity_offset", "gamma", "priors_ml"),
-            *("exclusive", "validate", "effort"),
+            *("sparse", "exclusive", "validate", "effort"),
         }
         self.assertEqual(set(OTHER), {field.name for field in fields(AdaptOptions)})
         for name, value in OTHER.items():
@@ -172,6 +173,7 @@ class OneValueForAll(unittest.TestCase):
             "exclusive": ("--overlapping",),
             "validate": ("--no-validate",),
             "effort": ("--effort", "quick"),
+            "sparse": ("--sparse", "axial"),
         }
         self.assertEqual(set(flags), set(OTHER))
         for name, words in flags.items():

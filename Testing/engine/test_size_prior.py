@@ -15,13 +15,51 @@ from FewShotSegLib.core.size_prior import (
     SizePrior,
     as_expected,
     field_of_view,
+    prior_from_estimates,
     prior_from_sizes,
+    prior_of_parts,
     touches_border,
 )
 from FewShotSegLib.training.size_penalty import bounds_tensors, size_penalty
 from FewShotSegLib.training.support_set import PreparedSupport, SupportSet
 
 INFINITE = math.inf
+
+
+class NotMeasured(unittest.TestCase):
+    """Sizes of annotations that show a part of a structure."""
+
+    def test_an_estimate_widens_what_is_expected(self) -> None:
+        sizes, uncertainties = [9000.0, 11000.0], [300.0, 400.0]
+        found = prior_from_estimates(sizes, uncertainties, [False, False])
+        measured = prior_from_sizes(sizes, [False, False])
+        self.assertEqual((found.mean, found.deviation), (measured.mean, measured.deviation))
+        self.assertEqual((found.basis, found.uncertainty), ("slices", 250.0))
+        self.assertAlmostEqual(found.gamma, measured.gamma + 0.025)
+        alone = prior_from_estimates(sizes[:1], uncertainties[:1], [False])
+        self.assertAlmostEqual(alone.gamma, 0.5 + 300 / 9000)
+        asked = prior_from_estimates(sizes, uncertainties, [False, False], gamma=0.2)
+        self.assertEqual(asked.gamma, 0.2)
+        cut = prior_from_estimates(sizes, uncertainties, [True, False])
+        self.assertEqual((cut.mean, cut.uncertainty), (11000.0, 400.0))
+
+    def test_a_part_expects_nothing(self) -> None:
+        prior = prior_of_parts([500.0, 800.0])
+        self.assertEqual((prior.mean, prior.count, prior.basis), (800.0, 2, "part"))
+        for change in (PriorChange(), PriorChange(gamma=0.2), PriorChange(deviation_ml=0.1)):
+            self.assertEqual(change.apply(prior).bounds(), (0.0, INFINITE))
+        known = PriorChange(mean_ml=2.0).apply(prior)
+        self.assertEqual((known.basis, known.bounds()), (None, (1000.0, 3000.0)))
+
+    def test_what_no_file_can_say(self) -> None:
+        for wrong in (
+            {"basis": "slices"},
+            {"uncertainty": 3.0},
+            {"basis": "part", "uncertainty": 1},
+        ):
+            with self.subTest(wrong), self.assertRaisesRegex(InputError, "uncertainty where"):
+                SizePrior(1000.0, **wrong)
+        self.assertNotIn("basis", SizePrior(1000.0).to_json())
 
 
 class Penalty(unittest.TestCase):

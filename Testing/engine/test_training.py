@@ -32,7 +32,7 @@ from FewShotSegLib.core.size_prior import SizePrior
 from FewShotSegLib.inference.query_sizes import Query
 from FewShotSegLib.methods.adapters import ADAPTERS
 from FewShotSegLib.training.loop import TrainingSettings
-from FewShotSegLib.training.sampling import draw_crops
+from FewShotSegLib.training.sampling import draw_crops, known_voxel
 from FewShotSegLib.training.support_set import PreparedSupport, standardise
 
 
@@ -163,6 +163,53 @@ class PartialLabels(Training):
                 after = adapter.state_dict()[name]
                 self.assertTrue(torch.equal(after[1], before[name][1]))
                 self.assertFalse(torch.equal(after[0], before[name][0]))
+
+
+class SparseLabels(Training):
+    """Supports of which only some slices are known."""
+
+    def sparse(self, seed: int) -> PreparedSupport:
+        support = make_support(seed)
+        known = torch.zeros(support.features.shape, dtype=torch.bool)
+        known[..., [6, 9]] = True
+        places = tuple(c[np.isin(c[:, 2], (6, 9))] for c in support.centres)
+        return replace(support, known=known, centres=places)
+
+    def test_what_is_unknown_changes_nothing(self) -> None:
+        """To the bit, whatever the targets hold there."""
+        support = self.sparse(1)
+        noise = torch.randint(0, 256, support.targets.shape, dtype=torch.uint8)
+        changed = replace(support, targets=torch.where(support.known, support.targets, noise))
+        self.assertFalse(torch.equal(support.targets, changed.targets))
+        adapters = []
+        for own in (support, changed):
+            adapter = make_adapter(self.supports)
+            self.train(adapter, supports=[own, self.supports[1]])
+            adapters.append(adapter)
+        self.assert_equal(*adapters)
+        seen = replace(support, known=None)
+        whole = make_adapter(self.supports)
+        self.train(whole, supports=[seen, self.supports[1]])
+        self.assertTrue(self.differ(adapters[0], whole))
+
+    def test_a_few_slices_teach_a_structure(self) -> None:
+        supports = [self.sparse(1), self.sparse(2)]
+        adapter = make_adapter(supports)
+        query = make_query(self.supports[0])
+        self.train(adapter, THOROUGH, supports=supports)
+        for name, size in zip(NAMES, query.sweep(adapter).sizes.tolist(), strict=True):
+            true = self.supports[0].sizes[name]
+            self.assertLess(abs(size - true), 0.35 * true, name)
+
+    def test_training_looks_where_something_is_known(self) -> None:
+        support = self.sparse(1)
+        for _, box in draw_crops(np.random.default_rng(0), [support], 200, 4):
+            self.assertTrue(support.known[box].any())
+        few = torch.zeros(5, 5, 5, dtype=torch.bool)
+        few[3, 1, 4] = True
+        with mock.patch("FewShotSegLib.training.sampling.TRIES", 1):
+            found = known_voxel(np.random.default_rng(0), few)
+        self.assertEqual(found.tolist(), [3, 1, 4])
 
 
 class Sampling(Training):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...core.errors import InputError
 from ...core.events import EventSink
 from ...core.plain_text import printable
+from ...core.sparse import AUTO
 
 if TYPE_CHECKING:
     from ...core.options import AdaptOptions, SegmentOptions
@@ -66,6 +67,7 @@ def adapt_options(args: argparse.Namespace) -> AdaptOptions:
 
     settings = shared_fields(TrainingSettings, args)
     given = shared_fields(AdaptOptions, args) | {"priors_ml": parse_priors(args.prior)}
+    given["sparse"] = parse_sparse(args.sparse)
     return AdaptOptions.of(**given, **settings)
 
 
@@ -76,7 +78,15 @@ def segment_options(args: argparse.Namespace) -> SegmentOptions:
 
     settings = shared_fields(RefinementSettings, args)
     given = shared_fields(SegmentOptions, args) | {"priors_ml": parse_priors(args.prior)}
+    given["sparse"] = parse_sparse(args.sparse)
     return SegmentOptions.of(**given, **settings)
+
+
+def parse_sparse(words: Sequence[str] | None) -> str | Sequence[str] | None:
+    """What ``--sparse`` says, as the options take it; alone it is ``auto``."""
+    if words is None:
+        return None
+    return words[0] if len(words) == 1 else list(words) or AUTO
 
 
 def parse_priors(texts: Sequence[str]) -> dict[str, float | None]:

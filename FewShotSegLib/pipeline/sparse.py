@@ -1,0 +1,155 @@
+"""Supports that are annotated in part, as a person says it: on slices, or where a mask is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..compute.known_voxels import axis_of, drawn_axis, drawn_slices, restricted
+from ..core.errors import InputError
+from ..core.events import EventSink, make_event
+from ..core.limits import require_path
+from ..core.options import Sparse
+from ..core.sparse import AUTO, PLANES, WHOLE, WORDS
+from ..io.annotations import read_annotation
+from ..training.support_set import Support, SupportSet
+from .adapter_file import content_hash
+
+
+def sparse_supports(
+    supports: Sequence[Support], sparse: Sparse, events: EventSink
+) -> list[Support]:
+    """Supports of which only a part is known, as it was said of them.
+
+    Args:
+        sparse: see :class:`.core.options.AdaptOptions`.
+        events: gets a warning of each support that ``auto`` takes for whole.
+
+    Raises:
+        InputError: a mask can't be used, or leaves nothing; or it is not clear along which axis
+            slices were left out.
+    """
+    if sparse is None:
+        return list(supports)
+    alone = isinstance(sparse, (str, os.PathLike))
+    given = [sparse] * len(supports) if isinstance(sparse, (str, os.PathLike)) else sparse
+    said = [os.fspath(word) for word in given]
+    if len(said) != len(supports):
+        raise InputError(
+            f"There are {len(supports)} supports, and it is said of {len(said)} what is known of "
+            f"them. Say one of {', '.join(WORDS)} for all, or one of these or a mask of each."
+        )
+    if alone and said[0] not in WORDS and len(supports) > 1:
+        raise InputError(
+            f"'{said[0]}' is one for all {len(supports)} supports. Say {', '.join(WORDS[:-1])} for "
+            "all, or one of these or a mask of each, in their order."
+        )
+    return [
+        _known_part(support, word, f"Support {number}", events)
+        for number, (support, word) in enumerate(zip(supports, said, strict=True), 1)
+    ]
+
+
+def require_said(
+    supports: Sequence[Support], records: Sequence[Mapping[str, Any]], sparse: Sparse
+) -> None:
+    """Supports that were annotated in part at a training are not taken for whole without a word.
+
+    Args:
+        records: what the adapter's file says of its supports.
+
+    Raises:
+        InputError: nothing is said of one of them.
+    """
+    partly = {record.get("content") for record in records if "known" in record}
+    if not partly or sparse is not None:
+        return
+    for number, support in enumerate(supports, 1):
+        if support.annotation.known is None and content_hash(support.volume) in partly:
+            raise InputError(
+                f"Support {number} was annotated in part when the adapter was trained: say the "
+                "same of it now (--sparse), or what is unknown would be taken for background. If "
+                "it is drawn in full by now, say --sparse whole."
+            )
+
+
+def _known_part(support: Support, said: str, name: str, events: EventSink) -> Support:
+    """One of these. What a support in memory says of itself stands, but for a word of its own."""
+    annotation = support.annotation
+    if said == WHOLE or annotation.known is not None or not annotation.masks:
+        return support
+    masks, grid = annotation.masks, support.volume.grid
+    if said == AUTO:
+        axis = drawn_axis(masks.values(), name)
+        if axis is None:
+            message = (
+                f"{name} is drawn without a gap, and is taken for whole: where nothing is drawn "
+                "is background. If it was drawn on some slices only, say which: axial, coronal or "
+                "sagittal."
+            )
+            events(make_event("warning", message=message))
+            return support
+        known = drawn_slices(masks.values(), axis)
+    elif said in PLANES:
+        known = drawn_slices(masks.values(), axis_of(said, grid))
+    else:
+        known = _read_mask(said, support)
+    return with_known(support, known, f"The mask {said} of {name}")
+
+
+def _read_mask(path: str, support: Support) -> np.ndarray:
+    """The voxels (i, j, k) that a file says are known: all that it labels.
+
+    Raises:
+        InputError: there is none, it is empty, or of another grid.
+    """
+    require_path(path)
+    if not os.path.exists(path):
+        raise InputError(
+            f"There is no mask {path}. What is known of a support is one of {', '.join(WORDS)}, or "
+            "the path of a mask."
+        )
+    found = read_annotation(path, support.volume.grid, what="mask").masks
+    return np.any(list(found.values()), axis=0)
+
+
+def with_known(support: Support, known: np.ndarray, what: str) -> Support:
+    """A support of which only these voxels are known; the same where all are.
+
+    Args:
+        known: (i, j, k) bool. what: how messages call it.
+
+    Raises:
+        InputError: nothing is annotated there.
+    """
+    annotation = support.annotation
+    if known.all():
+        return replace(support, annotation=replace(annotation, known=None))
+    masks = restricted(annotation.masks, known)
+    if annotation.masks and not masks:
+        raise InputError(
+            f"{what} hides all that is annotated. It is 1 where the annotation is known, which is "
+            "at least some of each structure and of what is around it."
+        )
+    return replace(support, annotation=replace(annotation, masks=masks, known=known))
+
+
+def tell_sizes(learned: SupportSet, given: Sequence[str], events: EventSink) -> None:
+    """Warn of each structure whose size no annotation tells, so that transduction has no say.
+
+    Args:
+        given: names of the structures whose volume is known otherwise.
+    """
+    for name, prior in learned.priors().items():
+        if prior.basis == "part" and name not in given:
+            message = (
+                f"The size of {name} is not known: no annotation shows all of it, and what was "
+                "drawn doesn't tell it (fewer than three slices, not evenly spread, or it goes on "
+                "beyond them). Results are not adjusted to a size then. Give its volume if you "
+                "know it, or draw one volume in full."
+            )
+            events(make_event("warning", message=message))
