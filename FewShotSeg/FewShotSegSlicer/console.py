@@ -17,6 +17,7 @@ SETTINGS = {
     "train": (
         *("method", "decoder", "preset", "features", "modality"),
         *("effort", "epochs", "learningRate", "seed", "overlapAllowed"),
+        *("onlyDrawnSlices", "drawnPlane"),
     ),
     "segment": ("transductive", "uncertainty", "largestComponent", "seed"),
 }
@@ -53,8 +54,8 @@ class ConsoleApi:
             progress: called with each :class:`Progress` and :class:`Epoch`.
             done: called with the :class:`End`.
             settings: ``method``, ``decoder``, ``preset``, ``features``, ``modality``, ``effort``,
-                ``epochs``, ``learningRate``, ``seed``, ``overlapAllowed``; they stay set in the
-                parameter node.
+                ``epochs``, ``learningRate``, ``seed``, ``overlapAllowed``, ``onlyDrawnSlices``,
+                ``drawnPlane``; they stay set in the parameter node.
 
         Returns:
             the adapter's id, or None where it did not wait.

@@ -25,6 +25,8 @@ WORDS = (
         "Choose another folder with the environment variable FEWSHOTSEG_HOME",
     ),
     ("with --cache", "with the environment variable FEWSHOTSEG_HOME"),
+    ("it now (--sparse), or", "it now (Only the slices I drew on), or"),
+    (" If it is drawn in full by now, say --sparse whole.", ""),
     ("use --features last", f"choose «Finest alone» {ADVANCED}"),
     (
         "Use the project's own settings (without --preset)",
@@ -36,6 +38,7 @@ WORDS = (
 
 
 TERMS = (
+    ("Transduction left it", "The adjustment to the expected volume left it"),
     ("Transduction more than", "The adjustment to the expected volume more than"),
     ("look at the result without transduction", "look at the result that is not adjusted"),
     ("before transduction", "before it was adjusted"),

@@ -275,7 +275,9 @@ class FewShotSegLogic(
     # --- structures
 
     def structures(self) -> list[StructureRow]:
-        return structure_rows(self.session.state, self.session.sizes.ml)
+        # Of a few slices the engine alone estimates a size.
+        partly = self.session.parameters.onlyDrawnSlices
+        return structure_rows(self.session.state, None if partly else self.session.sizes.ml)
 
     # --- adapters
 

@@ -247,6 +247,16 @@ class WhiteBoxTest(ProcessTestCase):
         adapter = self.logic.train(effort="quick", method="adapter", epochs=1)
         header = read_header(self.logic.session.adapters.content(adapter), "x")
         self.assertEqual(header["expected"]["status"], "skipped")
+        self.assertNotIn("known", header["supports"][0])
+
+    def test_slices_that_were_drawn_on_reach_the_engine(self) -> None:
+        adapter = self.logic.train(
+            effort="quick", epochs=1, onlyDrawnSlices=True, drawnPlane="coronal"
+        )
+        header = read_header(self.logic.session.adapters.content(adapter), "x")
+        self.assertEqual({s["known"]["plane"] for s in header["supports"]}, {"coronal"})
+        for support in header["supports"]:
+            self.assertLess(support["known"]["part"], 0.9)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from unittest import mock
 
-from panel_case import PanelTestCase, choose_row, settle, texts, tick, type_into
+from panel_case import PanelTestCase, choose, choose_row, settle, texts, tick, type_into
 
 if True:  # after the world is there
     import slicer
@@ -62,6 +62,24 @@ class SupportsTest(PanelTestCase):
         self.ui.removeSupportButton.click()
         settle()
         self.assertEqual([row[0] for row in texts(self.ui.supportsTable)], ["CT 2"])
+
+    def test_slices_that_were_drawn_on(self) -> None:
+        """A tick, and where it is set which slices they are."""
+        parameters, combo = self.logic.parameters, self.ui.drawnPlaneCombo
+        self.assertEqual(
+            self.ui.drawnSlicesCheckBox.property("SlicerParameterName"), "onlyDrawnSlices"
+        )
+        self.panel.refresh()
+        self.assertFalse(combo.isVisible())
+        parameters.onlyDrawnSlices = True
+        self.panel.refresh()
+        self.assertTrue(combo.isVisible())
+        self.assertEqual(combo.currentData, "auto")
+        choose(combo, "sagittal")
+        self.assertEqual(parameters.drawnPlane, "sagittal")
+        parameters.drawnPlane = "axial"
+        self.panel.refresh()
+        self.assertEqual(combo.currentData, "axial")
 
     def test_sample_data_on_their_way_are_shown(self) -> None:
         ui = self.ui

@@ -186,6 +186,19 @@ class PriorsTest(LogicTestCase):
         add_transform(np.diag([2.0, 1, 1, 1]), self.logic.supports()[0].segmentation)
         self.assertAlmostEqual(self.classes()["liver"].prior.mean_ml, 1.2)
 
+    def test_a_few_slices_are_not_measured(self) -> None:
+        """The engine estimates from them; a volume that a person knows is shown."""
+        self.support(liver=2)
+        self.logic.getParameterNode().onlyDrawnSlices = True
+        row = self.classes()["liver"].prior
+        self.assertEqual((row.mean_ml, row.count), (None, 0))
+        self.logic.setPrior(self.logic.structures()[0].id, mean_ml=5.0)
+        row = self.classes()["liver"].prior
+        self.assertEqual((row.mean_ml, row.edited), (5.0, True))
+        self.logic.getParameterNode().onlyDrawnSlices = False
+        self.logic.resetPrior(self.logic.structures()[0].id)
+        self.assertAlmostEqual(self.classes()["liver"].prior.mean_ml, 0.6)
+
     def test_drawing_more_is_counted_again(self) -> None:
         self.support(liver=2)
         self.assertAlmostEqual(self.classes()["liver"].prior.mean_ml, 0.6)

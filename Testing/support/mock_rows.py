@@ -30,6 +30,8 @@ class Parameters:
     modality: str = "auto"
     transductive: bool = True
     overlapAllowed: bool = False
+    onlyDrawnSlices: bool = False
+    drawnPlane: str = "auto"
     uncertainty: bool = False
     largestComponent: bool = False
 

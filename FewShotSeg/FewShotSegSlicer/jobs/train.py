@@ -191,6 +191,7 @@ class TrainRun:
                 if row["prior"] != NO_PRIOR
             },
             exclusive=not parameters.overlapAllowed,
+            sparse=parameters.drawnPlane if parameters.onlyDrawnSlices else None,
             device=device,
         )
         write_job(folder, job)

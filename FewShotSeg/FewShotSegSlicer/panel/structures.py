@@ -55,6 +55,10 @@ class StructuresSection:
             range=range_text(prior.lower_ml, prior.upper_ml)
         )
         measured = _("Measured on {count} annotated volumes.").format(count=prior.count)
+        if not prior.count:
+            measured = _(
+                "Not measured. Where some slices alone were drawn on, training estimates it."
+            )
         if prior.edited:
             measured = _("Typed by you; Measure again goes back to what was measured.")
         gamma = "–" if prior.gamma is None else f"{100 * prior.gamma:.0f} %"

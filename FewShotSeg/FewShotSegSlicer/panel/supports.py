@@ -7,6 +7,8 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from FewShotSegLib.core.sparse import AUTO
+
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import End, Progress, SupportRow
 from ..messages import tell
@@ -15,7 +17,17 @@ from .annotation_chooser import AnnotationChooser
 from .dialogs import choose_folder
 from .navigation import open_segment_editor
 from .progress import TaskView
-from .tools import Cell, Hint, Table, busy_with, gate, reporting, section_title
+from .tools import (
+    Cell,
+    Hint,
+    Table,
+    busy_with,
+    current_id,
+    fill_combo,
+    gate,
+    reporting,
+    section_title,
+)
 
 VOLUME = 0
 WIDTHS = {1: 122, 2: 90}
@@ -33,6 +45,16 @@ def state_text(row: SupportRow) -> str:
     }[row.state]
 
 
+def plane_titles() -> dict[str, str]:
+    """Which slices may have been drawn on."""
+    return {
+        AUTO: _("found automatically"),
+        "axial": _("axial"),
+        "coronal": _("coronal"),
+        "sagittal": _("sagittal"),
+    }
+
+
 class SupportsSection:
     """Add volumes, tick them, show them, edit their segments."""
 
@@ -45,7 +67,9 @@ class SupportsSection:
         self.table.on_edit(self.on_tick)
         self.chooser = AnnotationChooser(logic)
         ui.supportsSection.layout().addWidget(self.chooser.widget)
+        self.parameters: Any = None
         self._proposed: Any = None
+        ui.drawnPlaneCombo.connect("activated(int)", self.on_plane)
         ui.supportsTable.connect("itemSelectionChanged()", self.refresh_buttons)
         ui.supportsTable.connect("cellDoubleClicked(int,int)", self.on_double_click)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.on_volume_changed)
@@ -104,6 +128,10 @@ class SupportsSection:
         more = _("{ready} of {count} ready").format(ready=ready, count=len(rows)) if rows else ""
         section_title(self.ui.supportsSection, _("1  Annotated volumes"), more)
         self.hint.show(*self._obstacle(rows, ready))
+        if self.parameters is not None:
+            plane = self.parameters.drawnPlane
+            fill_combo(self.ui.drawnPlaneCombo, list(plane_titles().items()), plane)
+            self.ui.drawnPlaneCombo.setVisible(bool(self.parameters.onlyDrawnSlices))
         making = self.logic.running() == "phantoms"
         self.task.refresh(making)
         self.ui.phantomsTask.setVisible(making)
@@ -190,6 +218,12 @@ class SupportsSection:
         if column == VOLUME:
             with reporting():
                 self.logic.tickSupport(row_id, item.checkState() == qt.Qt.Checked)
+
+    def on_plane(self, _index: int = 0) -> None:
+        """A person said which slices were drawn on."""
+        chosen = current_id(self.ui.drawnPlaneCombo)
+        if self.parameters.drawnPlane != chosen:
+            self.parameters.drawnPlane = chosen
 
     def on_add(self) -> None:
         """Add the chosen volume."""

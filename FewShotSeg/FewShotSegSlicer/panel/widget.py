@@ -172,6 +172,7 @@ class PanelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameters, vtk.vtkCommand.ModifiedEvent, self.refresh_soon)
         self._parameters = parameters
         self.adapters.method.parameters = self.segment.parameters = parameters
+        self.supports.parameters = parameters
         self.segment.results.settle()
         if parameters is not None:
             self.steps.arrange()

@@ -8,6 +8,7 @@ from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
 from FewShotSegLib.core.method_catalog import DECODERS, EFFORTS, METHODS, PRESETS
+from FewShotSegLib.core.sparse import AUTO, PLANES
 
 
 @parameterNodeWrapper
@@ -17,6 +18,7 @@ class FewShotSegParameterNode:
     Supports, structures and results are rows with identities of their own: ``state`` holds them as
     JSON (``scene_state``), and the nodes they speak of are node references of this node.
     ``decoder`` "auto", ``epochs`` 0 and ``learningRate`` 0 are the method's own.
+    ``drawnPlane`` counts where ``onlyDrawnSlices`` is set.
     """
 
     queryVolume: vtkMRMLScalarVolumeNode
@@ -32,6 +34,8 @@ class FewShotSegParameterNode:
     seed: Annotated[int, WithinRange(0, 2147483647)] = 0
     transductive: bool = True
     overlapAllowed: bool = False
+    onlyDrawnSlices: bool = False
+    drawnPlane: Annotated[str, Choice([AUTO, *PLANES])] = AUTO
     uncertainty: bool = True
     largestComponent: bool = False
     state: str = ""

@@ -119,8 +119,12 @@ def _find(classes: list[dict], segment: SegmentInfo, by_hand: str | None) -> dic
     return None
 
 
-def structure_rows(state: SceneState, sizes: Sizes) -> list[StructureRow]:
-    """All classes with their segments, conflicts and priors."""
+def structure_rows(state: SceneState, sizes: Sizes | None) -> list[StructureRow]:
+    """All classes with their segments, conflicts and priors.
+
+    Args:
+        sizes: gives a segment's volume; None where segments don't show the whole structure.
+    """
     data, members = match(state)
     ticked = {s["id"] for s in data["supports"] if s["ticked"]}
     rows = []
@@ -140,7 +144,7 @@ def structure_rows(state: SceneState, sizes: Sizes) -> list[StructureRow]:
                 links,
                 row["ticked"],
                 _conflict(row, links, data),
-                prior_row(measured_ml(state, used, sizes), row["prior"]),
+                prior_row(measured_ml(state, used, sizes) if sizes else [], row["prior"]),
             )
         )
     return rows
