@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.expected import expected_sentences
-from ..core.rounds import rounds_text
+from ..core.rounds import changes_text, dice_by_supports, rounds_text
 from ..core.size_prior import SizePrior
 from ..core.tables import text_table
 from ..core.trust import worst
@@ -45,6 +45,7 @@ def adapter_text(data: Mapping[str, Any]) -> str:
     rounds = rounds_text(data)
     if rounds:
         lines += ["", "Rounds, with the Dice to expect after each:", rounds]
+        lines += changes_text(dice_by_supports([data])).splitlines()
     return "\n".join(lines)
 
 

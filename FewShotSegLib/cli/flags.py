@@ -142,6 +142,13 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     sub = add("inspect", "show what an adapter file holds", cli_texts.INSPECT)
     sub.add_argument("file", type=path_flag, metavar="FILE.fseft")
     sub.add_argument("--json", action="store_true", help="its whole metadata as JSON")
+    sub.add_argument(
+        "--plot",
+        type=path_flag,
+        metavar="FILE.png",
+        help="of several rounds (--continue): draw the Dice to expect against the number of "
+        "supports (.png or .svg)",
+    )
     sub = add("demo", "run the whole job on synthetic patients or your own folder", cli_texts.DEMO)
     sub.add_argument(
         "--data", type=path_flag, metavar="DIR", help="a folder of images and segmentations"

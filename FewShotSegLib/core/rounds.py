@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -53,6 +53,50 @@ def round_of(
         means = {k: round(v, 4) for k, v in found.items() if v is not None}
     seconds = float(training.get("seconds", {}).get("train", 0.0))
     return Round(len(supports), len(added), int(training.get("epochs", 0)), seconds, means)
+
+
+def dice_by_supports(
+    headers: Iterable[Mapping[str, Any]],
+) -> dict[str, list[tuple[int, float]]]:
+    """The Dice to expect against the number of annotated volumes, by structure.
+
+    Args:
+        headers: of adapters, the oldest first: of trainings on as many volumes the last counts.
+            What of one was not measured is left out.
+
+    Returns:
+        (supports, Dice) by rising supports; structures without any are left out.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for header in headers:
+        rounds = [from_json(Round, data, "'rounds'") for data in header.get("rounds", ())]
+        data = header.get("expected")
+        if not rounds and data is not None:
+            known = from_json(Expected, data, "'expected'")
+            supports = [record.get("content", "") for record in header.get("supports", ())]
+            rounds = [round_of(supports, (), header.get("training", {}), known)]
+        for one in rounds:
+            for name, dice in one.expected.items():
+                found.setdefault(name, {})[one.supports] = dice
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def changes_text(points: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """How the Dice to expect changed from the fewest to the most annotated volumes, a sentence a
+    structure; empty where it is known for one number of them alone.
+
+    Args:
+        points: as of :func:`dice_by_supports`.
+    """
+    lines = []
+    for name, curve in points.items():
+        if len(curve) > 1:
+            (few, first), (many, last) = curve[0], curve[-1]
+            lines.append(
+                f"{name}: the Dice to expect went from {first:.2f} with {few} to {last:.2f} with "
+                f"{many} annotated volumes."
+            )
+    return "\n".join(lines)
 
 
 def rounds_text(metadata: Mapping[str, Any]) -> str:

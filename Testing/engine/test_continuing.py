@@ -15,7 +15,8 @@ from tiny_model import QUICK, run, write_patient
 from FewShotSegLib.cli.commands.adapters import next_name
 from FewShotSegLib.cli.describe import adapter_text
 from FewShotSegLib.core.errors import InputError
-from FewShotSegLib.core.rounds import Round
+from FewShotSegLib.core.expected import Expected, ExpectedDice
+from FewShotSegLib.core.rounds import Round, changes_text, dice_by_supports
 from FewShotSegLib.core.settings import TrainingSettings
 from FewShotSegLib.pipeline import adaptation
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter, read_metadata
@@ -78,6 +79,49 @@ class Continuing(PipelineTestCase):
         self.assertIn("Rounds, with the Dice to expect after each", text)
         self.assertRegex(text, rf"\n +2 +3 +1 +{second.training['epochs']} ")
         self.assertNotIn("Rounds", adapter_text(self.trained.metadata()))
+        bean = [
+            self.trained.expected.structures["bean"].expected,
+            third.rounds[-1].expected["bean"],
+        ]
+        change = f"from {bean[0]:.2f} with 2 to {bean[1]:.2f} with 3 annotated volumes"
+        self.assertIn(f"bean: the Dice to expect went {change}.", text)
+
+    def test_the_rounds_are_drawn(self) -> None:
+        path, picture = self.folder / "second.fseft", self.folder / "rounds.svg"
+        self.go_on(out=path)
+        ran = run("inspect", str(path), "--plot", str(picture))
+        self.assertEqual(ran.status, 0, ran.err)
+        self.assertTrue(ran.out.endswith(f"{picture}\n"))
+        for words in ("annotated volumes", "Dice to expect", "bean", "pea"):
+            self.assertIn(f">{words}</text>", picture.read_text())
+        first = self.folder / "first.fseft"
+        self.trained.save(first)
+        for name, file, words in (
+            ("rounds.gif", path, "end with .png or .svg"),
+            ("first.png", first, "There is nothing to plot"),
+        ):
+            ran = run("inspect", str(file), "--plot", str(self.folder / name))
+            self.assertEqual(ran.status, 2)
+            self.assertIn(words, ran.err)
+            self.assertFalse((self.folder / name).exists())
+
+    def test_of_as_many_supports_the_last_training_counts(self) -> None:
+        def header(supports: int, dice: float | None, rounds: Any = ()) -> dict[str, Any]:
+            expected = Expected("measured", structures={"a": ExpectedDice((dice,))})
+            records = [{"content": str(n)} for n in range(supports)]
+            known = {} if dice is None else {"expected": expected.to_json()}
+            kept = {"rounds": [one.to_json() for one in rounds]} if rounds else {}
+            return {"supports": records, "training": {}, **known, **kept}
+
+        rounds = [Round(2, 2, 5, 1.0, {"a": 0.5}), Round(4, 2, 5, 1.0, {"a": 0.75, "b": 0.25})]
+        found = dice_by_supports(
+            [header(3, 0.6), header(1, None), header(3, 0.7), header(4, 0.1, rounds)]
+        )
+        self.assertEqual(found, {"a": [(2, 0.5), (3, 0.73), (4, 0.75)], "b": [(4, 0.25)]})
+        self.assertEqual(
+            changes_text(found),
+            "a: the Dice to expect went from 0.50 with 2 to 0.75 with 4 annotated volumes.",
+        )
 
     def test_what_the_user_says_counts(self) -> None:
         found = self.go_on(epochs=2, validate=False)

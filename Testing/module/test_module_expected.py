@@ -13,6 +13,7 @@ from FewShotSegSlicer.jobs.control import PlainRun
 from FewShotSegSlicer.jobs.process import Ended
 from FewShotSegSlicer.jobs.task import Task
 from FewShotSegSlicer.panel.adapters import adapter_cells
+from panel_case import PanelTestCase, choose_row, settle
 from process_case import ProcessTestCase
 
 from FewShotSegLib.core.errors import InputError
@@ -57,6 +58,55 @@ class MeasuringTest(ProcessTestCase):
         cells = adapter_cells(row, {})
         self.assertEqual(cells[1].text, "bean, pea")
         self.assertIn("one annotated volume can't tell", cells[0].tip)
+
+
+class RoundsTest(PanelTestCase):
+    """The plot of the Dice to expect against the number of annotated volumes."""
+
+    def row(self, number: int, supports: int, dice: float, **change: Any) -> AdapterRow:
+        expected = {
+            "status": "measured",
+            **{"folds": 2, "epochs": 20, "transductive": False},
+            "structures": {"pouch": {"dice": [dice, dice]}},
+        }
+        metadata = {
+            "structures": [{"name": "pouch", "value": 1, "color": [1.0, 0.0, 0.0]}],
+            "supports": [{"content": str(n)} for n in range(supports)],
+            "training": {},
+            "expected": expected,
+        }
+        usual = {"method": "adapter", "model_id": "small", "modality": "CT"}
+        given = usual | change
+        return AdapterRow(f"a{number}", f"a{number}", ("pouch",), metadata=metadata, **given)
+
+    def show(self, *rows: AdapterRow) -> Any:
+        self.logic.adapter_rows = list(rows)
+        self.logic.changed("adapters")
+        self.ui.advancedSection.collapsed = self.ui.adapterSection.collapsed = False
+        settle()
+        return self.panel.adapters.rounds
+
+    def test_trainings_of_one_kind_are_one_line(self) -> None:
+        plot = self.show(self.row(0, 2, 0.5))
+        self.assertFalse(plot.visible, "one point is no curve")
+        other = self.row(1, 4, 0.9, method="lora")
+        plot = self.show(self.row(0, 2, 0.5), other, self.row(2, 3, 0.6))
+        self.assertTrue(plot.visible)
+        self.assertEqual(plot.curves, {"pouch": [(2, 0.55), (3, 0.64)]})
+        self.assertIn("from 0.55 with 2 to 0.64 with 3", plot.toolTip)
+        (left, low), (right, high) = plot.pixels("pouch", 300, 110)
+        self.assertLess(left, right)
+        self.assertGreater(low, high, "more is higher")
+        image = plot.grab().toImage()
+        red = [
+            (x, y)
+            for x in range(image.width())
+            for y in range(image.height())
+            if image.pixelColor(x, y).red() > 200 and image.pixelColor(x, y).green() < 60
+        ]
+        self.assertGreater(len(red), 20, "drawn in the structure's colour")
+        choose_row(self.ui.adaptersTable, 1)
+        self.assertFalse(plot.visible, "the only one of its kind")
 
 
 class WordsTest(unittest.TestCase):

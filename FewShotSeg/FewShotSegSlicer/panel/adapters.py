@@ -8,6 +8,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from FewShotSegLib.core.expected import expected_cells, expected_sentences
+from FewShotSegLib.core.rounds import dice_by_supports
 
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import AdapterRow, End, Epoch, Progress
@@ -16,10 +17,12 @@ from .dialogs import open_file, save_file
 from .loss_plot import LossPlot
 from .method import MethodChoice
 from .progress import TaskView
+from .rounds_plot import RoundsPlot
 from .tools import Cell, Hint, Table, busy_with, gate, reporting
 
 NAME = 0
 WIDTHS = {1: 110, 2: 40, 3: 92}
+DEFAULT_COLOR = (0.5, 0.5, 0.5)
 FILES = "FewShotSeg adapter (*.fseft)"
 
 
@@ -36,9 +39,11 @@ class AdaptersSection:
         self.task = TaskView(ui.trainProgress, ui.cancelTrainButton, self.status, logic)
         self.plot = LossPlot()
         ui.lossPlotFrame.layout().addWidget(self.plot)
+        self.rounds = RoundsPlot()
+        ui.adapterSection.layout().addWidget(self.rounds)
         self.table = Table(ui.adaptersTable, NAME, WIDTHS, rows=2)
         self.table.on_edit(self.on_rename)
-        ui.adaptersTable.connect("itemSelectionChanged()", self.refresh_buttons)
+        ui.adaptersTable.connect("itemSelectionChanged()", self.on_selection)
         ui.trainButton.connect("clicked()", self.on_train)
         ui.loadAdapterButton.connect("clicked()", self.on_load)
         ui.saveAdapterButton.connect("clicked()", self.on_save)
@@ -66,6 +71,7 @@ class AdaptersSection:
         )
         self.task.refresh(running in self.KINDS)
         self.show_epochs()
+        self.show_rounds()
         self.refresh_buttons()
 
     def _doubt(self) -> str:
@@ -79,6 +85,17 @@ class AdaptersSection:
         points = [point for point in self.logic.epochs() if point.phase == "train"]
         self.plot.show_points(points)
         self.ui.lossPlotFrame.setVisible(bool(points))
+
+    def show_rounds(self) -> None:
+        """Draw what the selected adapter, or the newest, and those that were trained like it are
+        expected to reach, by the number of annotated volumes."""
+        rows = self.logic.adapters()
+        shown = self.selected() or (rows[-1] if rows else None)
+        alike = [row.metadata for row in rows if shown is not None and _alike(row, shown)]
+        curves = dice_by_supports(metadata for metadata in alike if metadata)
+        structures = shown.metadata.get("structures", ()) if shown is not None else ()
+        colors = {s["name"]: s.get("color") or DEFAULT_COLOR for s in structures}
+        self.rounds.show_curves(curves, colors)
 
     def refresh_buttons(self) -> None:
         """Enable what makes sense for the selection."""
@@ -96,6 +113,11 @@ class AdaptersSection:
         """The selected adapter."""
         ids = self.table.selected()
         return next((row for row in self.logic.adapters() if row.id in ids), None)
+
+    def on_selection(self) -> None:
+        """Another adapter is selected."""
+        self.show_rounds()
+        self.refresh_buttons()
 
     def on_progress(self, progress: Progress) -> None:
         """Training went on."""
@@ -154,6 +176,12 @@ class AdaptersSection:
         if agree(question, _("Delete an adapter")):
             with reporting():
                 self.logic.deleteAdapter(row.id)
+
+
+def _alike(row: AdapterRow, other: AdapterRow) -> bool:
+    """Whether two adapters differ in their annotated volumes alone, as far as is known."""
+    own = (row.structures, row.method, row.model_id, row.modality)
+    return own == (other.structures, other.method, other.model_id, other.modality)
 
 
 def adapter_cells(row: AdapterRow, methods: Mapping[str, str]) -> tuple[Cell, ...]:

@@ -6,6 +6,8 @@ import argparse
 import itertools
 import json
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError
@@ -62,6 +64,37 @@ def inspect_command(args: argparse.Namespace, sink: EventSink) -> int:
     from ..describe import adapter_text
 
     data = read_metadata(args.file)
+    if args.plot:
+        _plot(args, data)
+        sink(make_event("result", kind="curve", path=args.plot))
     sink(make_event("result", kind="metadata", path=args.file, metadata=data))
-    say(args, json.dumps(data, indent=2) if args.json else adapter_text(data))
+    text = json.dumps(data, indent=2) if args.json else adapter_text(data)
+    say(args, f"{text}\n\n{args.plot}" if args.plot and not args.json else text)
     return 0
+
+
+def _plot(args: argparse.Namespace, data: Mapping[str, Any]) -> None:
+    """Draw an adapter's rounds.
+
+    Raises:
+        InputError: there is nothing to draw, or the picture can't have this name.
+    """
+    from ...core.colors import default_color
+    from ...core.rounds import dice_by_supports
+    from ...overlay.rounds_picture import draw_rounds
+    from ...pipeline.inputs import require_no_input
+
+    if not args.plot.lower().endswith((".png", ".svg")):
+        raise InputError(f"--plot {args.plot}: let its name end with .png or .svg.")
+    require_no_input(args.plot, [args.file])
+    curves = dice_by_supports([data])
+    if not any(len(points) > 1 for points in curves.values()):
+        raise InputError(
+            f"There is nothing to plot: {args.file} has no rounds with different numbers of "
+            "supports whose Dice to expect was measured. 'adapt --continue' adds a round."
+        )
+    colors = {
+        structure["name"]: tuple(structure.get("color") or default_color(structure["value"]))
+        for structure in data["structures"]
+    }
+    draw_rounds(curves, colors, Path(args.plot))
