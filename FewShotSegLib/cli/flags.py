@@ -30,6 +30,7 @@ from ..core.result_formats import FORMATS as RESULT_FORMATS
 from . import texts as cli_texts
 from .shared_flags import (
     Add,
+    add_dask,
     add_intensity_offset,
     add_model_and_seed,
     add_model_id,
@@ -318,6 +319,7 @@ def _add_segment(add: Add) -> None:
     add_support(sub, required=False, text="a support of the training, to steady the refinement")
     add_sparse(sub, action="append")
     add_priors(sub, gamma="the adapter's")
+    add_dask(sub, "the list of queries")
     sub.add_argument("--model", metavar="ID", help="another installation of the adapter's model")
     sub.add_argument("--seed", type=number_flag(SEED), default=0, metavar="N", help="default: 0")
     add_runtime(sub)

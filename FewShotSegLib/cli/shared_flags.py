@@ -96,6 +96,16 @@ def add_priors(sub: argparse.ArgumentParser, gamma: str) -> None:
     )
 
 
+def add_dask(sub: argparse.ArgumentParser, text: str) -> None:
+    """A cluster. The text says what is run there."""
+    sub.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help=f"run {text} on the Dask cluster with this scheduler, such as tcp://head:8786, or the "
+        "file that it writes; all machines see the same files",
+    )
+
+
 def add_runtime(sub: argparse.ArgumentParser) -> None:
     """Where it runs, and the cache."""
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..core.flag_types import number_flag, path_flag
 from ..core.limits import MINUTES, SEED, SHOTS, STEPS, THREADS
 from . import texts as cli_texts
-from .shared_flags import Add, add_runtime, add_structures
+from .shared_flags import Add, add_dask, add_runtime, add_structures
 
 
 def add_pretrain(add: Add) -> None:
@@ -81,6 +81,7 @@ def add_benchmark(add: Add) -> None:
         "--shots", type=_shots, nargs="+", metavar="K", help="run these numbers of shots alone"
     )
     sub.add_argument("--tasks", nargs="+", metavar="NAME", help="run these tasks alone")
+    add_dask(sub, "the trainings and their queries")
     sub.add_argument("--render", action="store_true", help="only draw what is known by now")
     add_runtime(sub)
 

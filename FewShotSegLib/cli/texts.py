@@ -22,7 +22,7 @@ Slicer segmentation (.seg.nrrd), or a folder with one mask file a structure.
 Exit status: 0 done; 2 something is wrong with the input, the disk or the model, or the run was
 interrupted (one sentence on standard error says what; no file is ever half written).
 Features of the foundation model are cached in ~/.fewshotseg/cache (FEWSHOTSEG_HOME moves it), so
-that the same volume never costs twice. Nothing leaves this computer.
+that the same volume never costs twice. Nothing leaves this computer, but for --dask.
 """
 ADAPT = """\
 Train an adapter on annotated volumes and write it as one .fseft file.

@@ -72,6 +72,18 @@ class Transaction:
             self._names.append(name)
         return self._staging / name
 
+    def workspace(self) -> Path:
+        """A folder for what other processes prepare; it goes with the transaction, and is thrown
+        away as what it left is.
+
+        Raises:
+            StorageError: nothing can be written there.
+        """
+        folder = self.path("work")
+        self._names.remove("work")
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def commit(self) -> None:
         """Put every file in its place, in the order in which they were named.
 

@@ -35,6 +35,7 @@ class Outcome:
         query: as it was given, or found in a folder. out: the path of its result.
         result: None where it failed, or was done before. error: why it failed, or None.
         name: what the result is called by. before: the report of a result of before.
+        elsewhere: of a result that another machine made, its report and its picture.
     """
 
     query: PathLike
@@ -43,10 +44,13 @@ class Outcome:
     error: FewShotSegError | None = None
     name: str = ""
     before: Mapping[str, Any] | None = None
+    elsewhere: tuple[Mapping[str, Any], bytes] | None = None
 
     @property
     def report(self) -> Mapping[str, Any] | None:
         """What ``report.json`` says of the result; None where there is none."""
+        if self.elsewhere is not None:
+            return self.elsewhere[0]
         return self.before if self.result is None else self.result.report
 
 
@@ -138,12 +142,7 @@ def _outcomes(
         query, name = found.query, path_text(os.path.basename(path))
         before, outcome = reports.get(name), None
         try:
-            there = os.path.lexists(path)
-            if there and before is None:
-                raise InputError(
-                    f"{path} is there already, and {REPORT} beside it does not say that FewShotSeg "
-                    "made it; choose another folder."
-                )
+            there = require_ours(path, before)
             if key and there and before and "work" in before and before["work"] == key(query):
                 outcome = Outcome(query, path, name=found.name, before=before)
             else:
@@ -154,6 +153,24 @@ def _outcomes(
             outcome = Outcome(query, path, error=in_words(error), name=found.name)
         yield outcome
         del outcome  # its masks and probabilities, before those of the next
+
+
+def require_ours(path: str, before: Mapping[str, Any] | None) -> bool:
+    """Whether a result is there already.
+
+    Args:
+        before: what the folder's report says of it.
+
+    Raises:
+        InputError: a file that is not ours is in its place.
+    """
+    there = os.path.lexists(path)
+    if there and before is None:
+        raise InputError(
+            f"{path} is there already, and {REPORT} beside it does not say that FewShotSeg "
+            "made it; choose another folder."
+        )
+    return there
 
 
 def summary(failed: Sequence[Outcome], count: int) -> str:

@@ -56,13 +56,12 @@ class Listing:
         self._failed.pop(key, None)
         if outcome.error is not None:
             self._failed[key] = outcome
-        elif self.pictures and outcome.result is not None:
+        elif self.pictures:
             try:
-                result = outcome.result
-                assert result.image is not None  # every new one has it
-                picture = draw_thumbnail(result.image, result.masks, trained.structures)
-                with replacing(self._picture(key)) as partial:
-                    partial.write_bytes(picture)
+                picture = _picture_of(outcome, trained)
+                if picture:
+                    with replacing(self._picture(key)) as partial:
+                        partial.write_bytes(picture)
             except (FewShotSegError, ValueError) as error:
                 message = f"There is no picture of {outcome.name}. {error}"
                 runtime.events(make_event("warning", message=message))
@@ -111,6 +110,21 @@ class Listing:
 
     def _picture(self, key: str) -> Path:
         return self.folder / PICTURES / f"{volume_name(key)}.jpg"
+
+
+def _picture_of(outcome: Outcome, trained: TrainedAdapter) -> bytes:
+    """As a JPEG; empty of a result of before.
+
+    Raises:
+        ValueError: it can't be drawn.
+    """
+    if outcome.elsewhere is not None:
+        return outcome.elsewhere[1]
+    result = outcome.result
+    if result is None:
+        return b""
+    assert result.image is not None  # every new one has it
+    return draw_thumbnail(result.image, result.masks, trained.structures)
 
 
 def _card(name: str, report: Mapping[str, Any], picture: bytes) -> Card:

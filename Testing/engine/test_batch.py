@@ -177,10 +177,10 @@ class BenchmarkQueriesTest(unittest.TestCase):
                 benchmark_run,
                 adapt=mock.Mock(),
                 _row=row,
-                _cases=mock.Mock(return_value=mock.MagicMock()),
+                cases_of=mock.Mock(return_value=mock.MagicMock()),
                 Forecast=mock.Mock(return_value=forecast),
                 Timing=mock.Mock(),
-                _Supports=mock.Mock(),
+                CaseReader=mock.Mock(),
                 cells=mock.Mock(),
             ),
         ):

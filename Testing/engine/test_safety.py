@@ -19,8 +19,11 @@ SAFETY = ROOT / "Documentation" / "explanation" / "safety.md"
 ROW = "| «"
 ENGINE = ROOT / "FewShotSegLib"
 MODULE = ROOT / "FewShotSeg"
-NETWORK = {"requests", "urllib", "urllib3", "http", "socket", "ssl", "ftplib", "smtplib", "asyncio"}
-ONLINE = {"fetching.py", "model_download.py"}
+NETWORK = {
+    *("requests", "urllib", "urllib3", "http", "socket", "ssl", "ftplib", "smtplib", "asyncio"),
+    "distributed",
+}
+ONLINE = {"fetching.py", "model_download.py", "cluster.py"}
 """The only files of the engine that may use the network."""
 
 

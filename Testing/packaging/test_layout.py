@@ -57,9 +57,9 @@ class LayoutTest(unittest.TestCase):
 
     def test_nothing_is_imported_that_the_project_does_not_declare(self) -> None:
         declared = {need.name for need in read_requirements()}
-        # For bundles of MONAI's in YAML, DICOM segmentations and tables; without them these are
-        # refused in words.
-        optional = {"yaml", "highdicom", "pandas"}
+        # For bundles of MONAI's in YAML, DICOM segmentations, tables and clusters: refused in words
+        # where they are missing.
+        optional = {"yaml", "highdicom", "pandas", "distributed"}
         allowed = declared | optional | set(sys.stdlib_module_names) | {"FewShotSegLib", ""}
         for path in self.files:
             with self.subTest(path.name):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...compute.locks import only_one
 from ...core.atomic import require_writable, write_json
@@ -13,7 +15,12 @@ from ...core.errors import FewShotSegError, InputError
 from ...core.events import EventSink, make_event
 from .common import make_runtime, say
 
-LOCK = ".benchmark.lock"
+if TYPE_CHECKING:
+    from ...evaluation.benchmark.cells import Cell
+    from ...evaluation.benchmark.results import Results
+    from ...pipeline.runtime import Runtime
+
+LOCK, UNTRAINED = ".benchmark.lock", "untrained"
 
 
 def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
@@ -52,7 +59,7 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     out = _out(args)
     plan = read_plan(args.plan, args.data)
     part = part_of(plan, args.methods or (), args.shots or (), args.tasks or ())
-    models = Models(out / "untrained")
+    models = Models(out / UNTRAINED)
     everything = list(cells(plan, models))
     for name in (NAME, PAGE, CSV, LATEX, PICTURE, *PICTURES):
         require_writable(out / name)
@@ -71,9 +78,13 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
             if not args.render:
                 for sentence in problems:
                     sink(make_event("warning", message=sentence))
-                failed = run_benchmark(
-                    plan, results, now, models, problems, args.minutes, make_runtime(args, sink)
-                )
+                runtime = make_runtime(args, sink)
+                if args.dask:
+                    failed = _on_cluster(args, results, now, problems, runtime)
+                else:
+                    failed = run_benchmark(
+                        plan, results, now, models, problems, args.minutes, runtime
+                    )
         except BaseException:
             # What is known by now is worth its table however the run ended; how, is reported first.
             with suppress(FewShotSegError, OSError):
@@ -83,6 +94,24 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     if failed:
         raise InputError(f"{len(failed)} could not be run, the rest was:\n  " + "\n  ".join(failed))
     return 0
+
+
+def _on_cluster(
+    args: argparse.Namespace,
+    results: Results,
+    now: Sequence[Cell],
+    problems: list[str],
+    runtime: Runtime,
+) -> list[str]:
+    from ...compute.cluster import connect
+    from ...evaluation.benchmark.cluster import Files, run_benchmark_on
+
+    data = None if args.data is None else os.path.abspath(args.data)
+    out = Path(os.path.abspath(_out(args)))
+    untrained = str(out / UNTRAINED)
+    files = Files(os.path.abspath(args.plan), data, untrained, str(out), args.minutes)
+    with connect(args.dask, runtime.events) as cluster:
+        return run_benchmark_on(cluster, files, results, now, problems, runtime)
 
 
 def _out(args: argparse.Namespace) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,8 @@ def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
         ],
         "runtime": runtime,
     }
+    if single and args.dask:
+        raise InputError(f"--dask is for a folder of results, and --out {args.out} is one file.")
     if single:
         (one,) = found
         result = segment(trained, one.query, args.out, **shared)
@@ -71,22 +73,22 @@ def _segment_many(
     Raises:
         InputError: some failed; the others are done.
     """
-    from ...pipeline.batch import segment_each, summary
+    from ...pipeline.batch import summary
     from ...pipeline.listing import Listing
 
     listing = Listing(args.out, args.pictures) if len(found) > 1 else None
     failed: list[Outcome] = []
     done: list[Outcome] = []
     try:
-        how = {"resume": not args.again, "format": args.format}
-        for outcome in segment_each(trained, found, args.out, **how, **shared):
+        for outcome in _each(args, trained, found, shared):
             if listing is not None:
                 listing.add(outcome, trained, shared["runtime"])
             if outcome.error is None:
                 if outcome.result is None:  # of before: reported as one of now
                     sink(make_event("result", kind="segmentation", path=outcome.out))
                 _tell(args, outcome)
-                done.append(replace(outcome, result=None, before=outcome.report))
+                before = outcome.report
+                done.append(replace(outcome, result=None, elsewhere=None, before=before))
             elif listing is None:
                 raise outcome.error
             else:
@@ -105,6 +107,30 @@ def _segment_many(
     if failed:
         raise InputError(summary(failed, len(found)))
     return 0
+
+
+def _each(
+    args: argparse.Namespace,
+    trained: TrainedAdapter,
+    found: Sequence[Found],
+    shared: Mapping[str, Any],
+) -> Iterator[Outcome]:
+    """An outcome for each query: here one after the other, or on a cluster as they are done."""
+    how = {"resume": not args.again, "format": args.format}
+    if not args.dask:
+        from ...pipeline.batch import segment_each
+
+        yield from segment_each(trained, found, args.out, **how, **shared)
+        return
+    from ...compute.cluster import connect
+    from ...pipeline.cluster import segment_on
+
+    runtime, options = shared["runtime"], shared["options"]
+    how |= {"supports": args.support or (), "pictures": args.pictures and len(found) > 1}
+    with connect(args.dask, runtime.events) as cluster:
+        yield from segment_on(
+            cluster, args.adapter, found, args.out, options, runtime=runtime, **how
+        )
 
 
 def _list(
@@ -126,7 +152,7 @@ def _tell(args: argparse.Namespace, outcome: Outcome) -> None:
 
     assert outcome.report is not None  # failures are reported elsewhere
     structures = outcome.report["structures"]
-    before = "" if outcome.result else " (done before)"
+    before = "" if outcome.before is None else " (done before)"
     say(args, f"{outcome.query}{before}\n{result_text(structures)}\n{outcome.out}\n")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
@@ -59,7 +59,7 @@ def run_benchmark(
     runtime = runtime or Runtime()
     quiet = replace(runtime, events=ignore)
     end = time.monotonic() + minutes * 60
-    cases = {task.name: _cases(task) for task in plan.tasks}
+    cases = {task.name: cases_of(task) for task in plan.tasks}
     forecast = Forecast(todo, results, cells(plan, models))
     work = forecast.workload()
     done, total = work["queries_done"], work["queries"]
@@ -70,7 +70,7 @@ def run_benchmark(
     runtime.events(make_event("phase", phase="benchmark", total=total))
     runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
     results.mend()
-    supports, late = _Supports(cases), 0
+    supports, late = CaseReader(cases, results.path.parent), 0
     refused: list[str] = []
     for cell in todo:
         missing = cell.missing(results)
@@ -78,63 +78,112 @@ def run_benchmark(
             late += 1
         if not missing or late:
             continue
-        start = time.perf_counter()
-        annotated: list[Support] = []
-        try:
-            annotated = supports.of(cell)
-            options = cell.options(models.name(cell.method))
-            trained = adapt(annotated, options=options, runtime=quiet)
-        except (Cancelled, StorageError):
-            raise
-        except Exception as error:
-            # A method without a meaning on this model must not cost the night's other rows.
-            reason = in_words(error)
-            sentence = f"{cell.method.name} with {cell.shots} of {cell.task.name}: {reason}"
-            problems.append(sentence)
-            data = not annotated or not isinstance(error, InputError)
-            (failed if data else refused).append(sentence)
-            forecast.skipped(cell)
-            runtime.events(make_event("warning", message=sentence))
-            continue
-        between = time.perf_counter()
-        for query in missing:
-            pair = cases[cell.task.name][query]
-            try:
-                row = _row(
-                    *(cell, query, pair, trained, models.name(cell.method), quiet),
-                    results.path.parent,
-                )
-            except (Cancelled, StorageError):
-                raise
-            except Exception as error:
-                sentence = f"{cell.method.name} on {query} of {cell.task.name}: {in_words(error)}"
-                problems.append(sentence)
-                failed.append(sentence)
-                runtime.events(make_event("warning", message=sentence))
-                continue
+
+        def keep(row: dict[str, Any]) -> None:
+            nonlocal done
             results.add(row)
             done += 1
             runtime.events(make_event("result", kind="row", path=str(results.path), row=row))
             runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
-        now = time.perf_counter()
-        forecast.finished(Timing(cell, between - start, (now - between) / len(missing)))
-        runtime.events(_cell_event(cell, results, now - start, forecast))
+
+        def warn(sentence: str) -> None:
+            runtime.events(make_event("warning", message=sentence))
+
+        ran = run_cell(cell, missing, supports, models.name(cell.method), quiet, (keep, warn))
+        problems += ran.refused + ran.failed
+        refused += ran.refused
+        failed += ran.failed
+        if not ran.trained:
+            forecast.skipped(cell)
+            continue
+        forecast.finished(Timing(cell, ran.train, ran.queries / len(missing)))
+        runtime.events(cell_event(cell, results, ran.train + ran.queries, forecast))
     if late:
-        sentence = (
-            f"The {minutes:g} minutes are over; {late} cell{'s were' if late > 1 else ' was'} "
-            "not started. The same command goes on with them."
-        )
-        runtime.events(make_event("warning", message=sentence))
+        runtime.events(make_event("warning", message=late_text(minutes, late)))
     return failed if done > work["queries_done"] else [*failed, *refused]
 
 
-def _cell_event(cell: Cell, results: Results, seconds: float, forecast: Forecast) -> dict[str, Any]:
+def late_text(minutes: float, late: int) -> str:
+    """What is said of cells that were not started in time."""
+    return (
+        f"The {minutes:g} minutes are over; {late} cell{'s were' if late > 1 else ' was'} "
+        "not started. The same command goes on with them."
+    )
+
+
+@dataclass
+class CellRun:
+    """How a cell went.
+
+    Attributes:
+        trained: whether there was an adapter. train, queries: seconds.
+        refused: why it can't be trained at all. failed: what else went wrong, a sentence each.
+    """
+
+    trained: bool = False
+    train: float = 0.0
+    queries: float = 0.0
+    refused: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def run_cell(
+    cell: Cell,
+    missing: Sequence[str],
+    supports: CaseReader,
+    model: str,
+    runtime: Runtime,
+    listeners: tuple[Callable[[dict[str, Any]], None], Callable[[str], None]],
+) -> CellRun:
+    """One training, and the queries that lack a row.
+
+    Args:
+        listeners: the first gets a row for each query that could be segmented as soon as it is
+            known, the second a sentence for each that could not, and for a failed training.
+
+    Raises:
+        StorageError, Cancelled: no other cell could be run either.
+    """
+    keep, warn = listeners
+    ran, start = CellRun(), time.perf_counter()
+    annotated: list[Support] = []
+    try:
+        annotated = supports.of(cell)
+        trained = adapt(annotated, options=cell.options(model), runtime=runtime)
+    except (Cancelled, StorageError):
+        raise
+    except Exception as error:
+        # A method without a meaning on this model must not cost the night's other rows.
+        sentence = f"{cell.method.name} with {cell.shots} of {cell.task.name}: {in_words(error)}"
+        data = not annotated or not isinstance(error, InputError)
+        (ran.failed if data else ran.refused).append(sentence)
+        warn(sentence)
+        return ran
+    between = time.perf_counter()
+    for query in missing:
+        try:
+            pair = supports.pair(cell, query)
+            row = _row(cell, query, pair, trained, model, runtime, supports.out)
+        except (Cancelled, StorageError):
+            raise
+        except Exception as error:
+            sentence = f"{cell.method.name} on {query} of {cell.task.name}: {in_words(error)}"
+            ran.failed.append(sentence)
+            warn(sentence)
+            continue
+        keep(row)
+    ran.trained, ran.train = True, between - start
+    ran.queries = time.perf_counter() - between
+    return ran
+
+
+def cell_event(cell: Cell, results: Results, seconds: float, forecast: Forecast) -> dict[str, Any]:
     """What a finished cell came to, over all of its queries, and what is left."""
     rows = cell.rows(results)
     means = {}
-    for field in ("dice", "dice_ti") if cell.method.refine else ("dice",):
-        known = [value for row in rows for value in row[field].values() if value is not None]
-        means[f"mean_{field}"] = round(mean(known), 6) if known else None
+    for name in ("dice", "dice_ti") if cell.method.refine else ("dice",):
+        known = [value for row in rows for value in row[name].values() if value is not None]
+        means[f"mean_{name}"] = round(mean(known), 6) if known else None
     return make_event(
         "cell",
         phase="benchmark",
@@ -148,11 +197,15 @@ def _cell_event(cell: Cell, results: Results, seconds: float, forecast: Forecast
     )
 
 
-class _Supports:
-    """Supports as they are needed; those of the last task stay read."""
+class CaseReader:
+    """Supports as they are needed; those of the last task stay read.
 
-    def __init__(self, cases: dict[str, dict[str, Pair]]) -> None:
-        self.cases, self._task = cases, ""
+    Attributes:
+        cases: the files of each, by task. out: the folder of the results.
+    """
+
+    def __init__(self, cases: dict[str, dict[str, Pair]], out: Path) -> None:
+        self.cases, self.out, self._task = cases, out, ""
         self._read: dict[str, Support] = {}
 
     def of(self, cell: Cell) -> list[Support]:
@@ -173,8 +226,12 @@ class _Supports:
         choose_structures(found, cell.task.structures)
         return found
 
+    def pair(self, cell: Cell, query: str) -> Pair:
+        """The files of a case."""
+        return self.cases[cell.task.name][query]
 
-def _cases(task: Task) -> dict[str, Pair]:
+
+def cases_of(task: Task) -> dict[str, Pair]:
     pairs = {pair.name: pair for pair in find_pairs(task.folder)}
     for draw in task.draws:
         for name in (*draw.supports, *draw.queries):
@@ -209,10 +266,10 @@ def _row(
     masks = {"dice": result.unrefined}
     if cell.method.refine:
         masks["dice_ti"] = result.masks
-    for field, found in masks.items():
-        row |= _scores(truth, found, result.grid, field.removeprefix("dice"))
+    for kind, found in masks.items():
+        row |= _scores(truth, found, result.grid, kind.removeprefix("dice"))
         if is_kept(cell, query):
-            write_masks(mask_path(out, cell, query, field), found)
+            write_masks(mask_path(out, cell, query, kind), found)
     header = trained.metadata()
     return {
         **row,
@@ -249,6 +306,6 @@ def _scores(
             for name, one in found.items()
         },
         f"scores{ending}": {
-            name: {field: values[field] for field in MEASURED} for name, values in numbers.items()
+            name: {key: values[key] for key in MEASURED} for name, values in numbers.items()
         },
     }

@@ -1,0 +1,162 @@
+"""A plan's cells on a Dask cluster: a training and its queries are one piece of work.
+
+The coordinator alone keeps rows. A worker that ends in the middle of a cell leaves none of it, and
+the cell is begun again on another.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...compute.cluster import Cluster
+from ...core.errors import FewShotSegError, InputError
+from ...core.events import make_event
+from ...pipeline import Runtime
+from .cells import Cell, Models, cells
+from .forecast import Forecast, Timing
+from .plan import Plan, read_plan
+from .results import Results
+from .run import CaseReader, CellRun, cases_of, cell_event, late_text, run_cell
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where things are, by paths that all machines have; and until when trainings may start.
+
+    Attributes:
+        plan, data: as of :func:`.plan.read_plan`. untrained: the folder of untrained models.
+        out: that of the results.
+    """
+
+    plan: str
+    data: str | None
+    untrained: str
+    out: str
+    minutes: float = math.inf
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """What a worker is to do. ``end``: seconds since the epoch, after which it does nothing."""
+
+    files: Files
+    setting: str
+    queries: tuple[str, ...]
+    end: float
+    device: str
+    cache: str | None
+    cache_bytes: int
+
+
+@dataclass
+class CellDone:
+    """What a worker has to say; ``ran`` is None where it was too late to begin."""
+
+    ran: CellRun | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run_benchmark_on(
+    cluster: Cluster,
+    files: Files,
+    results: Results,
+    todo: Sequence[Cell],
+    problems: list[str],
+    runtime: Runtime,
+) -> list[str]:
+    """As :func:`.run.run_benchmark`, on a cluster.
+
+    Raises:
+        InputError: a task's folder lacks a case. StorageError: rows can't be kept.
+    """
+    for task in {cell.task.name: cell.task for cell in todo}.values():
+        cases_of(task)
+    forecast = Forecast(todo, results)
+    work = forecast.workload()
+    done, total = work["queries_done"], work["queries"]
+    runtime.events(make_event("workload", phase="benchmark", **work))
+    failed: list[str] = []
+    refused: list[str] = []
+    if done == total:
+        return failed
+    runtime.events(make_event("phase", phase="benchmark", total=total))
+    runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
+    results.mend()
+    left = [cell for cell in todo if cell.missing(results)]
+    end, late = time.time() + files.minutes * 60, 0
+    cache = None if runtime.cache is None else str(Path(runtime.cache).absolute())
+    jobs = [
+        CellTask(
+            files,
+            cell.setting,
+            tuple(cell.missing(results)),
+            end,
+            runtime.device,
+            cache,
+            runtime.cache_bytes,
+        )
+        for cell in left
+    ]
+    for number, said in cluster.run(cell_task, jobs):
+        cell = left[number]
+        if isinstance(said, FewShotSegError):
+            name = f"{cell.method.name} with {cell.shots} of {cell.task.name}"
+            said = CellDone(CellRun(failed=[f"{name}: {said}"]))
+        assert isinstance(said, CellDone)
+        if said.ran is None:
+            late += 1
+            continue
+        for row in said.rows:
+            results.add(row)
+            done += 1
+            runtime.events(make_event("result", kind="row", path=str(results.path), row=row))
+        runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
+        for sentence in said.ran.refused + said.ran.failed:
+            problems.append(sentence)
+            runtime.events(make_event("warning", message=sentence))
+        failed += said.ran.failed
+        refused += said.ran.refused
+        if not said.ran.trained:
+            forecast.skipped(cell)
+            continue
+        # So many are run side by side.
+        seconds = (said.ran.train, said.ran.queries / len(jobs[number].queries))
+        forecast.finished(Timing(cell, *(part / cluster.size for part in seconds)))
+        runtime.events(cell_event(cell, results, said.ran.train + said.ran.queries, forecast))
+    if late:
+        runtime.events(make_event("warning", message=late_text(files.minutes, late)))
+    return failed if done > work["queries_done"] else [*failed, *refused]
+
+
+def cell_task(job: CellTask) -> CellDone:
+    """On a worker: one training and its queries.
+
+    Raises:
+        InputError: the plan has changed since the work was handed out. StorageError.
+    """
+    if time.time() > job.end:
+        return CellDone()
+    plan, models = _plan(job.files, os.stat(job.files.plan).st_mtime_ns)
+    cell = next((one for one in cells(plan, models) if one.setting == job.setting), None)
+    if cell is None:
+        raise InputError(f"{job.files.plan} has changed; start the same command again.")
+    runtime = Runtime(job.device, job.cache, job.cache_bytes)
+    reader = CaseReader({cell.task.name: cases_of(cell.task)}, Path(job.files.out))
+    done = CellDone()
+    listeners = (done.rows.append, lambda sentence: None)
+    model = models.name(cell.method)
+    done.ran = run_cell(cell, job.queries, reader, model, runtime, listeners)
+    return done
+
+
+@lru_cache(maxsize=1)
+def _plan(files: Files, changed: int) -> tuple[Plan, Models]:
+    """The plan of this worker's last cell, with the hashes of its models."""
+    return read_plan(files.plan, files.data), Models(Path(files.untrained))

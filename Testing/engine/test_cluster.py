@@ -1,0 +1,227 @@
+"""Lists of queries and plans on a real Dask cluster of two worker processes, one of them killed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import signal
+import threading
+import time
+import unittest
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import worker_gate
+from benchmark_case import BenchmarkCase
+from tiny_model import Ran, run
+
+from FewShotSegLib.compute import cluster
+from FewShotSegLib.core.errors import InputError
+from FewShotSegLib.core.events import ignore
+from FewShotSegLib.io.volumes import read_image
+
+SECONDS = 60
+
+
+def threads_of_torch() -> int:
+    return torch.get_num_threads()
+
+
+def threads_here(job: Any) -> int:
+    """A piece of work that says on how many threads it runs."""
+    return threads_of_torch()
+
+
+@unittest.skipUnless(find_spec("distributed"), "distributed is not installed")
+class ClusterTest(BenchmarkCase):
+    """A cluster with a worker a process, for the whole class."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        from distributed import Client, LocalCluster
+
+        cls.adapter = cls.world / "trained.fseft"
+        ran = run(*cls.adapt_arguments(cls.adapter, "--effort", "quick", epochs=1))
+        assert ran.status == 0, ran.err
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            local = LocalCluster(
+                n_workers=2,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs=50,
+                local_directory=str(cls.world),
+            )
+        cls.addClassCleanup(local.close)
+        cls.address = local.scheduler_address
+        cls.client = Client(cls.address, set_as_default=False)
+        cls.addClassCleanup(cls.client.close)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client.wait_for_workers(2, timeout=SECONDS)
+        self.gate, self.out = self.folder / "gate", self.folder / "out"
+        self.gate.mkdir()
+
+    def marks(self, kind: str) -> list[str]:
+        return sorted(path.name for path in self.gate.glob(f"{kind}-*"))
+
+    def with_a_worker_killed(self, module: str, name: str, work: Any) -> Any:
+        """Run; kill one of the workers as soon as both are in the middle of a piece of work."""
+        (self.gate / "closed").touch()
+        self.client.run(worker_gate.put_up, str(self.gate), module, name)
+        self.killed: list[int] = []
+
+        def kill() -> None:
+            end = time.monotonic() + SECONDS
+            while len(self.marks("begun")) < 2 and time.monotonic() < end:
+                time.sleep(0.02)
+            if len(self.marks("begun")) < 2:
+                return  # the work ended otherwise, which is seen by what it says
+            pid = int(self.marks("begun")[0].split("-")[1])
+            self.killed.append(pid)
+            os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            (self.gate / "closed").unlink()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            return work()
+        finally:
+            killer.join()
+            self.assertEqual(len(self.killed), 1)
+            self.assertFalse(any(str(self.killed[0]) in mark for mark in self.marks("ended")))
+
+    def patients(self) -> Path:
+        data = self.folder / "archive"
+        for name in ("a", "b", "c"):
+            (data / name).mkdir(parents=True)
+            shutil.copy(self.data / f"{name}.nii.gz", data / name / "ct.nii.gz")
+        whole = (self.data / "d.nii.gz").read_bytes()
+        (data / "broken").mkdir()
+        (data / "broken" / "ct.nii.gz").write_bytes(whole[: len(whole) // 2])
+        return data
+
+    def segmented(self, data: Path, out: Path, *more: str) -> Ran:
+        return run(*self.segment_arguments(self.adapter, out, str(data), *more))
+
+    def table(self) -> list[dict[str, str]]:
+        text = (self.out / "volumes.csv").read_text("utf-8-sig")
+        return list(csv.DictReader(io.StringIO(text)))
+
+    def test_a_list_of_queries_and_a_worker_killed_in_the_middle(self) -> None:
+        data = self.patients()
+        here = self.folder / "here"
+        self.segmented(data, here)
+        ran = self.with_a_worker_killed(
+            "FewShotSegLib.pipeline.cluster",
+            "segment",
+            lambda: self.segmented(data, self.out, "--dask", self.address),
+        )
+        self.assertEqual(ran.status, 2)
+        self.assertIn("1 of 4 queries could not be segmented; the other 3 were.", ran.err)
+        self.assertNotIn("Traceback", ran.err)
+        self.assertEqual(sorted(os.listdir(self.out)), sorted(os.listdir(here)))
+        self.assertEqual(
+            sorted(os.listdir(self.out / "pictures")), sorted(os.listdir(here / "pictures"))
+        )
+        for name in ("a", "b", "c"):
+            one, other = (
+                read_image(place / f"{name}_seg.nii.gz").array for place in (here, self.out)
+            )
+            np.testing.assert_array_equal(one, other)
+        rows = self.table()
+        self.assertEqual(len(rows), 3 * 2 + 1)
+        self.assertEqual([row["volume"] for row in rows if row["error"]], ["broken"])
+        self.assertEqual(ran.out.count("(done before)"), 0)
+        # Started again: what is done stays as it is, and what failed is tried again.
+        times = [(self.out / f"{name}_seg.nii.gz").stat().st_mtime_ns for name in "abc"]
+        again = self.segmented(data, self.out, "--dask", self.address)
+        self.assertEqual(again.out.count("(done before)"), 3)
+        self.assertEqual(
+            times, [(self.out / f"{name}_seg.nii.gz").stat().st_mtime_ns for name in "abc"]
+        )
+        self.assertEqual(self.table(), rows)
+
+    def test_a_plan_and_a_worker_killed_in_the_middle(self) -> None:
+        plan = self.write()
+        self.benchmark(plan)
+        alone = self.rows()
+        shutil.rmtree(self.folder / "small")
+        ran = self.with_a_worker_killed(
+            "FewShotSegLib.evaluation.benchmark.cluster",
+            "run_cell",
+            lambda: self.benchmark(plan, "--dask", self.address),
+        )
+        self.assertEqual(ran.status, 0, ran.err)
+        rows = self.rows()
+        self.assertEqual(len({(r["setting"], r["query"]) for r in rows}), len(rows))
+
+        def known(rows: list[dict[str, Any]]) -> list[Any]:
+            return sorted((r["setting"], r["query"], sorted(r["dice"].items())) for r in rows)
+
+        self.assertEqual(known(rows), known(alone))
+        begun = len(self.marks("begun"))
+        again = self.benchmark(plan, "--dask", self.address)
+        self.assertEqual((again.status, len(self.rows())), (0, len(rows)))
+        self.assertEqual(len(self.marks("begun")), begun)
+        late = self.folder / "late.json"
+        shutil.copy(plan, late)
+        ran = self.benchmark(late, "--dask", self.address, "--minutes", "0")
+        self.assertIn("cells were not started", ran.err)
+
+    def test_a_volume_that_ends_every_worker_costs_no_other(self) -> None:
+        """And no scheduler any more: each in a sentence."""
+        from distributed import KilledWorker
+
+        killed = KilledWorker("segment", mock.Mock(address="tcp://10.0.0.7:1"), 3)
+        future = mock.Mock(status="error", exception=lambda: killed)
+        self.assertIn("may need more memory", str(cluster._reason(future)))
+        future = mock.Mock(status="cancelled")
+        self.assertIn("Start the same command again", str(cluster._reason(future)))
+
+    def test_each_worker_has_its_part_of_the_cores(self) -> None:
+        with cluster.connect(self.address, ignore) as workers:
+            found = dict(workers.run(threads_here, [0, 1, 2]))
+        share = max(1, len(os.sched_getaffinity(0)) // 2) if hasattr(os, "sched_getaffinity") else 1
+        self.assertEqual(found, {0: share, 1: share, 2: share})
+
+    def test_a_folder_that_workers_do_not_see(self) -> None:
+        with (
+            mock.patch.object(os, "getcwd", return_value=str(self.folder / "elsewhere")),
+            cluster.connect(self.address, ignore) as workers,
+        ):
+            ((_, found),) = workers.run(threads_here, [0])
+        self.assertIn("must see the same files", str(found))
+
+    def test_what_can_not_be_used(self) -> None:
+        data = self.patients()
+        ran = self.segmented(data, self.folder / "x.nii.gz", "--dask", self.address)
+        self.assertIn("one file", ran.err)
+        with mock.patch.object(cluster, "SECONDS", 0.5):
+            ran = self.segmented(data, self.out, "--dask", "tcp://127.0.0.1:1")
+        self.assertEqual(ran.status, 2)
+        self.assertIn("No Dask scheduler answers at tcp://127.0.0.1:1", ran.err)
+        self.assertNotIn("Traceback", ran.err)
+        with mock.patch.object(cluster, "find_spec", return_value=None):
+            ran = self.segmented(data, self.out, "--dask", self.address)
+        self.assertIn("pip install distributed", ran.err)
+        with (
+            mock.patch.object(cluster, "__version__", "0.0.0"),
+            self.assertRaisesRegex(InputError, "has not FewShotSeg 0.0.0, but"),
+            cluster.connect(self.address, ignore),
+        ):
+            pass
+
+
+if __name__ == "__main__":
+    unittest.main()
