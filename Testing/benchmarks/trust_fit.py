@@ -110,9 +110,24 @@ def main() -> None:
 
 
 def plot(judged: Sequence[tuple[Result, Judgement, float]], path: Path) -> None:
-    """The expected Dice of each result against the true one, and what the verdicts caught."""
-    figure = Figure(figsize=(9, 4.2), dpi=110, layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """The expected Dice of each adapter and of each result against the true one, and what the
+    verdicts caught."""
+    figure = Figure(figsize=(13.5, 4.2), dpi=110, layout="constrained")
+    first, left, right = figure.subplots(1, 3)
+    right_ones = [r for r, _, _ in judged if r.dice is not None]
+    for task in sorted({r.task for r in right_ones}):
+        rows = by_adapter([r for r in right_ones if r.task == task])
+        said = [ExpectedDice(one[0].held_out) for one in rows]
+        true = [np.mean([r.dice for r in one]) for one in rows]
+        middle = [e.expected or 0.0 for e in said]
+        ends = [e.interval() or (0.0, 1.0) for e in said]
+        around = np.abs(np.array(ends).T - middle)
+        style = {"markersize": 3, "alpha": 0.6, "linewidth": 0.5, "label": task}
+        first.errorbar(middle, true, xerr=around, fmt="o", **style)
+    first.set(xlabel="expected Dice of the adapter, 80 % interval", ylabel="true mean Dice")
+    first.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    first.set(xlim=(0, 1), ylim=(0, 1))
+    first.legend(frameon=False)
     for task in sorted({r.task for r, _, _ in judged}):
         rows = [(j.dice, r.dice) for r, j, _ in judged if r.task == task and r.dice is not None]
         points = np.array([(said, true) for said, true in rows if said is not None])
@@ -285,20 +300,26 @@ def evaluate(judged: Sequence[tuple[Result, Judgement, float]]) -> dict[str, Any
     }
 
 
-def _adapters(results: Sequence[Result]) -> dict[str, Any]:
-    """The expected Dice of adapters against the mean of their results, a structure each."""
+def by_adapter(results: Sequence[Result]) -> list[list[Result]]:
+    """The results of each structure of each adapter that has a held-out Dice of it."""
     found: dict[tuple, list[Result]] = {}
     for r in results:
         if len(r.held_out) > 1:
             found.setdefault((r.task, r.shots, r.draw, r.structure), []).append(r)
+    return list(found.values())
+
+
+def _adapters(results: Sequence[Result]) -> dict[str, Any]:
+    """The expected Dice of adapters against the mean of their results, a structure each."""
+    found = by_adapter(results)
     if len(found) < 3:
         return {}
-    said = [ExpectedDice(rows[0].held_out) for rows in found.values()]
+    said = [ExpectedDice(rows[0].held_out) for rows in found]
     means = np.array([e.expected for e in said])
-    true = np.array([np.mean([r.dice for r in rows]) for rows in found.values()])
+    true = np.array([np.mean([r.dice for r in rows]) for rows in found])
     within = [
         low <= r.dice <= high
-        for e, rows in zip(said, found.values(), strict=True)
+        for e, rows in zip(said, found, strict=True)
         for low, high in [e.interval()]
         for r in rows
     ]
