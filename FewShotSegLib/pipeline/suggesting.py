@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
@@ -30,7 +29,6 @@ from .segmentation import segment
 from .suggestions import NAMED, LeftOut, Suggestion, Suggestions
 
 Query = PathLike | Volume | Found
-Answer = TypeVar("Answer")
 UNUSUAL = 1.5
 """How many times as far as volumes usually are from the nearest other is far."""
 
@@ -343,10 +341,7 @@ def _in_order(
         one, judged = candidates[choice.number], candidates[choice.number].judged
         followers = tuple(candidates[n].name for n in choice.followers)
         reasons = [_part(choice, followers, len(candidates), close)]
-        if annotated and usual and (times := to_known[choice.number].min() / usual) >= UNUSUAL:
-            reasons.append(
-                f"{times:.1f} times as far from the annotated as they are from each other"
-            )
+        reasons += _far(choice, to_known[choice.number], usual)
         if judged is not None:
             reasons += _outlook(judged)
         yield Suggestion(
@@ -362,11 +357,25 @@ def _in_order(
         )
 
 
+def _far(choice: Choice, to_known: np.ndarray, usual: float | None) -> list[str]:
+    """Whether a volume is far from what is annotated, as long as nothing above it is nearer.
+
+    Args:
+        to_known: (m,) its distances from annotated volumes. usual: what these are from each other.
+    """
+    if usual is None or choice.nearest is None or choice.nearest < to_known.min():
+        return []
+    times = choice.nearest / max(usual, 1e-6)
+    if times < UNUSUAL:
+        return []
+    return [f"{times:.1f} times as far from the annotated ones as these are from each other"]
+
+
 def _outlook(judged: _Judged) -> list[str]:
     """What is to be expected of the adapter, where anything is known."""
     if judged.dice is None:
         return [f"{judged.structure}: {reason}" for reason in judged.reasons[:1]]
-    text = f"a Dice of {judged.dice:.2f} is to be expected of the adapter ({judged.structure})"
+    text = f"expected Dice {judged.dice:.2f} ({judged.structure})"
     return [text if judged.verdict == FINE else f"{text}: {judged.reasons[0]}"]
 
 
@@ -392,4 +401,4 @@ def _part(choice: Choice, followers: Sequence[str], count: int, close: float | N
         return f"stands for {others} ({names})"
     if close is None or choice.nearest >= UNUSUAL * close:
         return "unlike the others and what is annotated: stands for itself alone"
-    return "adds little: it resembles what is annotated or above it"
+    return "adds little: resembles what is annotated or above it"

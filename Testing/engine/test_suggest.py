@@ -174,9 +174,9 @@ class Suggesting(PipelineTestCase):
             {"support0": "It is annotated already.", "support1": "It is annotated already."},
         )
         for one in result[:-1]:
-            self.assertRegex(one.reasons[-1], r"a Dice of 0\.\d\d is to be expected")
+            self.assertRegex(one.reasons[-1], r"^expected Dice 0\.\d\d \(")
             self.assertIn(one.structure, STRUCTURES)
-            self.assertEqual(f"{one.dice:.2f}", one.reasons[-1].split()[3])
+            self.assertEqual(f"{one.dice:.2f}", one.reasons[-1].split()[2])
         self.assertEqual(result[-1].name, "odd")
         self.assertIn(FOREIGN, result[-1].reasons[0])
         segmented = fss.segment(

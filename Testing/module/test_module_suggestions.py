@@ -95,6 +95,7 @@ class PanelTest(PanelTestCase):
         settle()
         self.assertIn(("showVolume", other), self.logic.calls)
         self.assertIs(self.ui.volumeSelector.currentNode(), other)
+        self.assertEqual(view.status.text, "CT 2: It is damaged.")
 
     def test_progress_and_end_are_shown_here(self) -> None:
         view = self.show()

@@ -101,11 +101,14 @@ class SuggestionsView:
             self.logic.startSuggesting()
 
     def on_row(self, row: int, _column: int = 0) -> None:
-        """A click on a volume brings it into the slice views, and offers it for adding."""
+        """A click on a volume brings it into the slice views, offers it for adding, and says below
+        all that speaks for it: the table has not the space."""
         if row < len(self._rows):
+            found = self._rows[row]
             with reporting():
-                self.logic.showVolume(self._rows[row].volume)
-                self._choose(self._rows[row].volume)
+                self.logic.showVolume(found.volume)
+                self._choose(found.volume)
+            self.status.show(f"{found.name}: {'; '.join(found.reasons)}")
 
 
 def _cells(row: SuggestionRow) -> tuple[Cell, ...]:
