@@ -41,6 +41,7 @@ from FewShotSegLib.io.pairs import Pair, find_pairs
 from FewShotSegLib.pipeline import Runtime, adapt, read_support, segment
 from FewShotSegLib.training.support_set import Support
 
+WAYS = (*("one volume", "spread", "spread and empty", "taken for whole", "one whole", "all whole"),)
 BEYOND = 0.5
 """How far from the structures the empty slices lie at most, as a part of their extent."""
 
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first draw's number")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY")
     parser.add_argument("--queries", type=int, default=4)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cache", type=Path)
@@ -77,7 +79,7 @@ def main() -> None:
 
 def arguments(args: argparse.Namespace) -> dict:
     """What was asked for, without paths of this machine."""
-    kept = ("structures", "model", "plane", "slices", "shots", "draws", "first", "queries")
+    kept = ("structures", "model", "plane", "slices", "shots", "draws", "first", "ways", "queries")
     return {name: getattr(args, name) for name in kept} | {"data": args.data.name}
 
 
@@ -99,6 +101,7 @@ def draw(
         "one whole": read[:1],
         "all whole": read,
     }
+    ways = {way: ways[way] for way in args.ways}
     runtime = Runtime("cpu", args.cache)
     options = AdaptOptions(
         structures=args.structures, model=args.model, seed=number, effort="quick"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import unittest
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from image_files import GRIDS
 from placed_grids import place
+from tiny import PREPROCESSING, OneThread, make_model
 
 from FewShotSegLib.compute.known_voxels import (
     Slices,
@@ -23,9 +27,12 @@ from FewShotSegLib.compute.known_voxels import (
     restricted,
     shows_whole,
 )
+from FewShotSegLib.core.annotation import Annotation, Structure
 from FewShotSegLib.core.errors import InputError
-from FewShotSegLib.core.geometry import Grid
+from FewShotSegLib.core.geometry import Grid, Volume
 from FewShotSegLib.models.known_grid import known_on_model
+from FewShotSegLib.training.image_recipe import ImageSource
+from FewShotSegLib.training.support_set import PreparedSupport, Support, prepare_support
 
 SHAPE, SPACING = (44, 40, 36), (1.0, 1.3, 2.1)
 RADII = (17.0, 14.0, 16.0)
@@ -205,6 +212,39 @@ class Parts(unittest.TestCase):
     def test_masks_without_voxels_there_were_not_annotated(self) -> None:
         mask, known = kept(ellipsoid(), 0, [20])
         self.assertEqual(list(restricted({"a": mask, "b": ~known}, known)), ["a"])
+
+
+class AsTrainingSeesIt(OneThread):
+    """A support on the model's grid."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.source = ImageSource(make_model(Path(folder.name)), PREPROCESSING)
+
+    def prepared(self, mask: np.ndarray, known: np.ndarray | None, grid: Grid) -> PreparedSupport:
+        volume = Volume(np.random.default_rng(0).normal(0, 99, SHAPE).astype(np.int16), grid)
+        structures = [Structure("a", 1), Structure("b", 2)]
+        annotation = Annotation({"a": mask}, structures, known)
+        return prepare_support(Support(volume, annotation), structures, self.source)
+
+    def test_drawn_slices_are_as_of_the_whole_annotation(self) -> None:
+        """Of a cylinder, which is the same on all of its slices, whichever were drawn on."""
+        for axis, name in itertools.product(range(3), ("left-handed", "turned by 90 degrees")):
+            across = [a for a in range(3) if a != axis]
+            places = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
+            mask = sum((places[a] - 18) ** 2 for a in across) <= 12**2
+            drawn, known = kept(mask, axis, [5, 6, 14, 25])
+            grid = replace(GRIDS[name], shape=SHAPE, spacing=SPACING)
+            whole, sparse = self.prepared(mask, None, grid), self.prepared(drawn, known, grid)
+            with self.subTest(axis=axis):
+                self.assertIsNone(whole.known)
+                seen = sparse.known
+                self.assertTrue(0 < int(seen.sum()) < 0.5 * seen.numel())
+                self.assertTrue(torch.equal(sparse.targets[0], whole.targets[0] * seen))
+                self.assertGreater(len(sparse.centres[0]), 100)
+                self.assertTrue(seen[tuple(sparse.centres[0].T)].all())
+                self.assertEqual(sparse.annotated.tolist(), [1, 0])
 
 
 class ModelGrid(unittest.TestCase):

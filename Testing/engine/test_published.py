@@ -95,6 +95,20 @@ class Numbers(unittest.TestCase):
         loss, _ = learner.combine([score], [target], [torch.tensor([1.0, 0.0])])
         torch.testing.assert_close(loss, 1 - dice[1])
 
+    def test_what_is_unknown_is_as_if_it_were_not_there(self) -> None:
+        """Of the structures and of the background; alone or competing."""
+        learner = self.learner()
+        for count in (1, 2):
+            score = torch.randn(count, 4, 3, 3, requires_grad=True)
+            target, known = torch.zeros(count, 4, 3, 3), torch.zeros(4, 3, 3)
+            target[:, 0], known[:2] = 1, 1
+            masks = [torch.ones(count)]
+            loss, _ = learner.combine([score], [target], masks, [known])
+            expected, _ = learner.combine([score[:, :2]], [target[:, :2]], masks)
+            torch.testing.assert_close(loss, expected)
+            loss.backward()
+            self.assertEqual(float(score.grad[:, 2:].abs().max()), 0)
+
 
 class WholeJob(TinyWorld):
     """From supports to a result, with few epochs."""

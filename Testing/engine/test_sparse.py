@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from pipeline_case import PipelineTestCase, state_bytes
@@ -24,7 +25,7 @@ from FewShotSegLib.compute.known_voxels import plane_of
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.geometry import Grid
 from FewShotSegLib.io.volumes import read_image
-from FewShotSegLib.pipeline import adapt, read_support
+from FewShotSegLib.pipeline import adapt, adaptation, read_support
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter, read_metadata
 
 AXIS = 2
@@ -125,6 +126,27 @@ class Training(SparseCase):
         self.events.clear()
         silent = self.learn(self.whole, "whole")
         self.assertEqual((state_bytes(silent), self.warnings()), (state_bytes(usual), ""))
+
+    def test_an_interrupted_training_is_gone_on_with_where_the_same_is_known(self) -> None:
+        """A corner that is known to be empty changes no target, and yet the training."""
+        patient, marks = self.whole[0], []
+        usual = {
+            "out": self.folder / "a.fseft",
+            "priors_ml": {"bean": 5.0, "pea": 5.0},
+            "gamma": 0.4,
+        }
+        known = self.labels(patient).any((0, 1))
+        with mock.patch.object(adaptation, "Checkpoint") as kept:
+            kept.return_value.restore.side_effect = InterruptedError
+            for more in (False, True, False):
+                mask = np.zeros(self.labels(patient).shape, bool)
+                mask[..., known] = True
+                mask[:2, :2, 0] = more
+                with self.assertRaises(InterruptedError):
+                    self.learn([patient], self.mask("m", mask), **usual)
+                marks.append(kept.call_args[0][1])
+        self.assertEqual(marks[0], marks[2])
+        self.assertNotEqual(marks[0], marks[1])
 
     def test_from_memory(self) -> None:
         """A Support says itself what is known; a mask on a file says the same."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import unittest
+from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -283,6 +286,37 @@ class Crops(OnTinyModel):
         learner = ImageLearner(network, [self.support((7, 9, 3))], QUICK, PREPROCESSING)
         losses = learner.losses(np.random.default_rng(0), Run(CPU))
         self.assertTrue(all(torch.isfinite(loss) for loss in losses))
+
+    def test_what_is_unknown_is_left_out_of_the_losses_and_of_the_targets(self) -> None:
+        """However a crop is turned, what is known of it is of the slices that were drawn on."""
+        support = self.support((19, 17, 16))
+        known = torch.zeros(support.features.shape, dtype=torch.bool)
+        known[:, :, [3, 4, 8, 11]] = True
+        noise = torch.randint(0, 256, support.targets.shape, dtype=torch.uint8)
+        true = torch.zeros_like(noise)
+        true[0] = 255
+        drawn = replace(support, targets=torch.where(known, true, noise), known=known)
+        learner = ImageLearner(self.network(TUNINGS["ft"]()), [drawn], QUICK, PREPROCESSING)
+        seen: list[Any] = []
+
+        def combine(scores: Any, targets: Any, masks: Any, places: Any) -> Any:
+            seen.extend(zip(scores, targets, places, strict=True))
+            return scores[0].sum(), scores[0].sum()
+
+        with mock.patch.object(learner, "combine", combine):
+            for seed in range(4):
+                learner.losses(np.random.default_rng(seed), Run(CPU))
+        for score, target, place in seen:
+            self.assertEqual(place.shape, score.shape[1:])
+            self.assertTrue(0.1 < float(place.mean()) < 0.45, "the slices, turned")
+            torch.testing.assert_close(target[0], place)
+            self.assertEqual(float(target[1].abs().max()), 0)
+        targets = [target for _, target, _ in seen[:2]]
+        scores = [torch.randn_like(target) for target in targets]
+        masks, places = [torch.ones(2)] * 2, [place for _, _, place in seen[:2]]
+        found = learner.combine(scores, targets, masks, places)
+        scores = [torch.where(p > 0, s, 9.0) for s, p in zip(scores, places, strict=True)]
+        self.assertEqual(learner.combine(scores, targets, masks, places), found)
 
     def test_nothing_is_ever_mirrored(self) -> None:
         for seed in range(50):
