@@ -7,6 +7,7 @@ had to be put onto a regular grid, the frames are those of that grid.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -143,15 +144,20 @@ def write_dicom_segments(
 
 @contextmanager
 def _lenient() -> Iterator[None]:
-    """What an image holds is repeated as it is, whether or not the standard allows it."""
+    """What an image holds is repeated as it is, whether or not the standard allows it; and an empty
+    result is no news."""
     before = config.settings.writing_validation_mode
     config.settings.writing_validation_mode = config.IGNORE
+    log = logging.getLogger("highdicom")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         config.settings.writing_validation_mode = before
+        log.setLevel(level)
 
 
 def _images(query: StrPath, series: str | None) -> _Images:
