@@ -17,7 +17,8 @@ structure has in the supports steadies the result (transduction).
 """
 EPILOG = """\
 Images: NIfTI, NRRD, MetaImage, or a folder with one DICOM series. Segmentations: a label map, a
-Slicer segmentation (.seg.nrrd), or a folder with one mask file a structure.
+Slicer segmentation (.seg.nrrd), a DICOM segmentation (.dcm), or a folder with one mask file a
+structure.
 
 Exit status: 0 done; 2 something is wrong with the input, the disk or the model, or the run was
 interrupted (one sentence on standard error says what; no file is ever half written).

@@ -16,10 +16,12 @@ import numpy as np
 from ..core.annotation import Structure
 from ..core.atomic import replacing
 from ..core.errors import FewShotSegError, InputError
+from ..core.result_formats import volume_name
 from ..core.tables import text_table
 from ..io.file_names import children, is_folder
 from ..io.pairs import separated
 from ..io.queries import stem_of
+from ..io.results import DICOM
 from ..io.volumes import extension_of
 from ..pipeline.report import NAME as REPORT
 from ..pipeline.report import read_reports
@@ -82,7 +84,7 @@ def evaluate_folder(
         raise InputError(f"{Path(results) / REPORT} has no results.")
     for name, report in sorted(reports.items()):
         entries = report.get("structures", {})
-        volume = _key(stem_of(name))
+        volume = _key(stem_of(volume_name(name)).removesuffix(DICOM))
         trust = {k: entry.get("trust") or {} for k, entry in entries.items()}
         wanted = structures or [Structure(k, entry["label"]) for k, entry in entries.items()]
         if volume not in known:

@@ -16,6 +16,7 @@ from ..core.errors import InputError
 from ..core.geometry import Grid
 from ..core.limits import StrPath
 from .annotation_grid import OtherGridError, Place, other_grid_text, paste
+from .dicom_masks import is_dicom_file, read_dicom_masks
 from .file_names import is_folder
 from .segment_fields import (
     Segment,
@@ -27,8 +28,8 @@ from .segment_fields import (
 )
 from .volumes import EXTENSIONS, array_of, extension_of, grid_of, read_file
 
-_Part = TypeVar("_Part", Segment, Path)
-"""Of a file of segments, or of a folder of masks."""
+_Part = TypeVar("_Part", Segment, Path, np.ndarray)
+"""Of a file of segments, of a folder of masks, or of a DICOM segmentation."""
 
 
 def read_annotation(
@@ -43,10 +44,11 @@ def read_annotation(
 ) -> Annotation:
     """Read what was annotated on the image that lies on ``grid``.
 
-    Three kinds are recognised automatically: a label map, whose structures are matched by value; a
-    Slicer segmentation (``.seg.nrrd``, segments may overlap), matched by name ignoring case; and a
-    folder with one mask file a structure, matched by the file's name likewise. Label maps and masks
-    have the image's very grid. A Slicer segmentation, which is often cropped, is put back into it.
+    Four kinds are recognised automatically: a label map, whose structures are matched by value; a
+    Slicer segmentation (``.seg.nrrd``, segments may overlap), matched by name ignoring case; a
+    DICOM segmentation (``.dcm``) likewise; and a folder with one mask file a structure, matched by
+    the file's name. Label maps and masks have the image's very grid. A segmentation of Slicer's or
+    of DICOM, which is often cropped, is put back into it.
 
     Args:
         path: the file or folder.
@@ -72,6 +74,8 @@ def read_annotation(
     try:
         if is_folder(path):
             annotation, found = _read_masks(path, place, structures)
+        elif is_dicom_file(path):
+            annotation, found = _read_dicom(path, place, structures)
         else:
             image = read_file(path)
             segmentation = _is_segmentation(path, image)
@@ -108,6 +112,8 @@ def annotation_grid(path: str | Path) -> tuple[Grid, bool]:
     path = Path(path)
     if is_folder(path):
         path = _some_masks(path)[0]
+    if is_dicom_file(path):
+        return read_dicom_masks(path).grid, True
     image = read_file(path)
     return grid_of(image), _is_segmentation(path, image)
 
@@ -172,6 +178,28 @@ def _read_segments(
         found.append(segment.name)
         if structure is not None:
             annotation.masks[structure.name] = mask
+            annotation.structures.append(structure)
+    return annotation, found
+
+
+def _read_dicom(
+    path: Path, place: Place, structures: Sequence[Structure] | None
+) -> tuple[Annotation, list[str]]:
+    read = read_dicom_masks(path)
+    pairs = list(_matched(path, read.structures, structures, read.masks))
+    inked = np.any(read.masks, axis=0) if read.masks else np.zeros(read.grid.shape, bool)
+    if inked.any():
+        place.require_part(path, read.grid, inked)
+    annotation, found = Annotation({}), []
+    for own, (mask, structure) in zip(read.structures, pairs, strict=True):
+        if not mask.any():
+            continue
+        whole = paste(mask, read.grid, place.grid)
+        if not whole.any():
+            continue
+        found.append(own.name)
+        if structure is not None:
+            annotation.masks[structure.name] = whole
             annotation.structures.append(structure)
     return annotation, found
 

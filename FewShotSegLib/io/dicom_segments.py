@@ -339,6 +339,7 @@ def _complete(header: Dataset, grid: Grid) -> None:
             setattr(header, name, "")
     if not text(header, "SliceThickness"):
         header.SliceThickness = _decimal(grid.spacing[2])
+    header.SpacingBetweenSlices = _decimal(grid.spacing[2])
 
 
 def _same_orientation(headers: Sequence[Dataset], first: Frame, grid: Grid) -> None:

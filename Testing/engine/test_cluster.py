@@ -68,7 +68,6 @@ class ClusterTest(BenchmarkCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.client.wait_for_workers(2, timeout=SECONDS)
         self.gate, self.out = self.folder / "gate", self.folder / "out"
         self.gate.mkdir()
 
@@ -78,6 +77,7 @@ class ClusterTest(BenchmarkCase):
     def with_a_worker_killed(self, module: str, name: str, work: Any) -> Any:
         """Run; kill one of the workers as soon as both are in the middle of a piece of work."""
         (self.gate / "closed").touch()
+        self.client.wait_for_workers(2, timeout=SECONDS)
         self.client.run(worker_gate.put_up, str(self.gate), module, name)
         self.killed: list[int] = []
 
@@ -190,6 +190,7 @@ class ClusterTest(BenchmarkCase):
         self.assertIn("Start the same command again", str(cluster._reason(future)))
 
     def test_each_worker_has_its_part_of_the_cores(self) -> None:
+        self.client.wait_for_workers(2, timeout=SECONDS)
         with cluster.connect(self.address, ignore) as workers:
             found = dict(workers.run(threads_here, [0, 1, 2]))
         share = max(1, len(os.sched_getaffinity(0)) // 2) if hasattr(os, "sched_getaffinity") else 1

@@ -24,7 +24,9 @@ from tiny_model import make_grid, make_labels, make_values, run
 from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.geometry import Grid
+from FewShotSegLib.evaluation.folders import evaluate_folder
 from FewShotSegLib.io import dicom_segments
+from FewShotSegLib.io.annotations import annotation_grid, read_annotation
 from FewShotSegLib.io.dicom_segments import Algorithm, require_source, write_dicom_segments
 from FewShotSegLib.io.dicom_terms import terms_of
 from FewShotSegLib.io.queries import find_queries
@@ -239,6 +241,61 @@ class Writing(unittest.TestCase):
         self.assertEqual([f.query for f in find_queries([self.series])], [self.series])
         self.require_same(grid, self.written()[1])
 
+    def test_it_can_be_read_as_an_annotation(self) -> None:
+        """With the names and codes, on the image's grid, of which it holds some planes."""
+        turn = TURNS["oblique"]
+        for kind in ("slices", "frames"):
+            source = Written(
+                stored_values(SHAPE), positions(turn, 2.5 * np.arange(SHAPE[2])), cosines(turn)
+            )
+            if kind == "slices":
+                source.write(self.series)
+            else:
+                shutil.rmtree(self.series)
+                self.series.mkdir()
+                save(source.enhanced((3, 1, 2, 0, 5, 4, 6), False), self.series / "all.dcm")
+            grid, masks = self.written(overlapping=kind == "slices")
+            own, part = annotation_grid(self.out)
+            self.assertTrue(part)
+            self.assertLess(own.shape[2], grid.shape[2])
+            found = read_annotation(self.out, grid)
+            self.assertEqual([s.name for s in found.structures], ["parotid_left", "Öhr/1"])
+            np.testing.assert_array_equal(found.masks["parotid_left"], masks["parotid_left"])
+            np.testing.assert_array_equal(found.masks["Öhr/1"], masks["Öhr\\1"])
+            terms = terms_of(found.structures[0])
+            self.assertEqual((terms.type.value, terms.modifier.meaning), ("45289007", "Left"))
+            self.assertIsNone(found.structures[1].terminology)
+            one = read_annotation(self.out, grid, [Structure("Parotid_Left", 9)])
+            self.assertEqual([(s.name, s.value) for s in one.structures], [("Parotid_Left", 9)])
+        moved = Grid(grid.shape, grid.spacing, (0.0, 0.0, 0.0), grid.direction)
+        with self.assertRaisesRegex(InputError, "different grids"):
+            read_annotation(self.out, moved)
+
+    def test_what_can_not_be_read_as_an_annotation(self) -> None:
+        Written(stored_values(SHAPE)).write(self.series)
+        grid, _ = self.written()
+        whole = self.out.read_bytes()
+        dataset = pydicom.dcmread(self.out)
+        dataset.SegmentationType = "FRACTIONAL"
+        dataset.save_as(self.folder / "fraction.dcm")
+        far = pydicom.dcmread(self.out)
+        place = far.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0]
+        place.ImagePositionPatient = [0, 0, 1e9]
+        far.save_as(self.folder / "far.dcm")
+        (self.folder / "cut.dcm").write_bytes(whole[: len(whole) // 2])
+        (self.folder / "text.dcm").write_text("no DICOM")
+        shutil.copy(next(self.series.iterdir()), self.folder / "slice.dcm")
+        for name, words in (
+            ("fraction", "of the type FRACTIONAL"),
+            ("far", "regular grid|larger than"),
+            ("cut", "can't be read|damaged"),
+            ("text", "no DICOM file"),
+            ("slice", "no segmentation"),
+            ("missing", "There is no file"),
+        ):
+            with self.subTest(name), self.assertRaisesRegex(InputError, words):
+                read_annotation(self.folder / f"{name}.dcm", grid)
+
     def test_the_validator_of_dicom3tools_finds_no_error(self) -> None:
         if shutil.which("dciodvfy") is None:
             self.skipTest("dciodvfy is not installed (the package dicom3tools)")
@@ -357,6 +414,12 @@ class Command(PipelineTestCase):
         self.assertEqual(sorted(reports), ["p1_seg.dcm", "p1_seg.nrrd"])
         table = (self.out / "volumes.csv").read_text("utf-8-sig")
         self.assertIn("\np1,bean,", table)
+        (self.folder / "manual").mkdir()
+        shutil.copy(self.out / "p1_seg.nrrd", self.folder / "manual" / "p1_seg.nrrd")
+        compared = list(evaluate_folder(self.folder / "manual", self.out))
+        self.assertEqual([one.volume for one in compared], ["p1", "p1"])
+        for one in compared:  # the DICOM file, and the label map
+            self.assertEqual(one.scores["pea"].dice, 1, one.note)
         again = self.segmented(str(self.data / "p1"), "--format", "dicom-seg")
         self.assertIn("(done before)", again.out)
         segment = pydicom.dcmread(self.out / "p1_seg.dcm").SegmentSequence[0]
