@@ -85,6 +85,10 @@ class SizePrior:
         low = 0.0 if self.cut_off or query_cut_off else max(0.0, (1 - self.gamma) * self.mean)
         return low, (1 + self.gamma) * self.mean if self.upper_trusted else float("inf")
 
+    def mean_text(self) -> str:
+        """S in ml, for a table."""
+        return "not known" if self.basis == "part" else f"{self.mean / 1000:.1f}"
+
     def to_json(self) -> dict[str, Any]:
         """The form kept in an adapter file; what is not known is left out."""
         return {key: value for key, value in asdict(self).items() if value is not None}

@@ -164,7 +164,7 @@ class TrainedAdapter:
         """What a notebook shows: the structures with the Dice to expect, and the rounds."""
         said = {} if self.expected is None else self.expected.sentences()
         rows = [
-            [s.name, str(s.value), f"{self.priors[s.name].mean / 1000:.1f}",
+            [s.name, str(s.value), self.priors[s.name].mean_text(),
              said.get(s.name, said.get("", UNKNOWN))]
             for s in self.structures
         ]  # fmt: skip

@@ -214,6 +214,7 @@ class Sizes(SparseCase):
         found = self.learn(patients, self.plane, settings=QUICK)
         self.assertIn("The size of bean is not known", self.warnings())
         self.assertEqual({p.basis for p in found.priors.values()}, {"part"})
+        self.assertEqual(found._repr_html_().count("<td>not known</td>"), 2)
         self.assertIn("not known: no annotation shows all of it", adapter_text(found.metadata()))
         result = self.segment(adapter=found)
         report = result.report["structures"]["bean"]

@@ -60,6 +60,18 @@ class AcceptingTest(LogicTestCase):
     def annotations(self) -> list[Any]:
         return [row.segmentation for row in self.logic.supports()]
 
+    def test_a_size_that_no_annotation_tells_is_not_shown(self) -> None:
+        """What was drawn of a structure is no volume to expect."""
+        self.add_result("bean")
+        state = self.logic.session.state
+        rows = state.read()
+        prior = rows["results"][0]["table"][0]["prior"]
+        self.assertEqual(self.logic.results()[0].rows[0].prior.mean_ml, 1)
+        prior |= {"basis": "part", "lower_ml": 0, "upper_ml": None, "lower_bound_trusted": False}
+        state.write(rows)
+        shown = self.logic.results()[0].rows[0].prior
+        self.assertEqual((shown.mean_ml, shown.lower_ml, shown.upper_ml), (None, None, None))
+
     def test_the_table_the_structures_and_the_sizes_follow(self) -> None:
         panel = RealPanel()
         self.addCleanup(panel.close)

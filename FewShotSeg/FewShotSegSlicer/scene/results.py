@@ -166,7 +166,7 @@ def _prior(report: Mapping[str, Any]) -> PriorRow:
     """A prior as the engine reports it."""
     low = report["lower_ml"] if report["lower_bound_trusted"] else None
     return PriorRow(
-        report["mean_ml"],
+        None if report.get("basis") == "part" else report["mean_ml"],
         report["sd_ml"],
         report["supports"],
         report["supports"] == 0,
