@@ -30,6 +30,7 @@ _LABELS = {
     "companion": "the adapter is written; training a second network to average with",
     "refine": "transduction",
     "segment": "segmenting",
+    "volumes": "segmenting volumes",
     "write": "writing",
     "prepare": "preparing volumes",
     "pretrain": "pre-training",

@@ -8,10 +8,13 @@ the coordinator has gone the hidden folder goes too, which workers notice: they 
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +23,7 @@ from typing import Any
 from ..compute.cluster import Cluster
 from ..compute.transaction import Transaction, recover
 from ..core.atomic import require_writable
-from ..core.errors import Cancelled, FewShotSegError, InputError, in_words
+from ..core.errors import FewShotSegError, InputError, in_words
 from ..core.events import make_event
 from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
@@ -34,7 +37,7 @@ from .report import commit_with_report, read_reports
 from .runtime import Runtime
 from .segmentation import segment, work_key
 
-PICTURE = ".picture.jpg"
+PICTURE, WAITED_FOR = ".picture.jpg", "waited-for"
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -109,6 +112,7 @@ def segment_on(
     reports = read_reports(Path(out) / REPORT)
     with Transaction(out) as scratch:
         workspace = scratch.workspace()
+        (workspace / WAITED_FOR).touch()
         jobs: list[SegmentTask] = []
         places: list[tuple[Found, str]] = []
         for found, path in zip(queries, paths, strict=True):
@@ -151,8 +155,8 @@ def _outcome(
     """What came of a query, its files in their places."""
     if isinstance(said, FewShotSegError):
         return Outcome(found.query, path, error=said, name=found.name)
-    for message in said.warnings:
-        runtime.events(make_event("warning", message=message))
+    for message in said.warnings:  # several volumes are worked on side by side
+        runtime.events(make_event("warning", message=f"{found.name}: {message}"))
     if said.folder is None:
         before = reports[path_text(os.path.basename(path))]
         return Outcome(found.query, path, name=found.name, before=before)
@@ -186,20 +190,24 @@ def segment_task(job: SegmentTask) -> Segmented:
     trained = _adapter(job.adapter, os.stat(job.adapter).st_mtime_ns)
     if job.done and job.done == work_key(trained, job.query, job.options, job.supports):
         return Segmented()
-    folder = Path(job.workspace) / secrets.token_hex(8)
-    try:
-        folder.mkdir()
-    except FileNotFoundError as error:
-        raise Cancelled("Stopped. Nothing was written.") from error
+    workspace = Path(job.workspace)
+    folder, gone = workspace / secrets.token_hex(8), _gone(workspace / WAITED_FOR)
     warnings: list[str] = []
 
     def events(event: dict[str, Any]) -> None:
         if event["event"] == "warning":
             warnings.append(event["message"])
 
-    runtime = Runtime(job.device, job.cache, job.cache_bytes, events, _gone(folder))
+    runtime = Runtime(job.device, job.cache, job.cache_bytes, events, gone)
+    runtime.check()
+    folder.mkdir(parents=True)
     how: dict[str, Any] = {"supports": job.supports, "runtime": runtime}
-    result = segment(trained, job.query, folder / job.name, job.options, **how)
+    try:
+        result = segment(trained, job.query, folder / job.name, job.options, **how)
+        runtime.check()
+    except BaseException:
+        _tidy(folder)
+        raise
     if job.picture and result.image is not None:
         try:
             picture = draw_thumbnail(result.image, result.masks, trained.structures)
@@ -209,13 +217,22 @@ def segment_task(job: SegmentTask) -> Segmented:
     return Segmented(str(folder), result.report, tuple(warnings))
 
 
-def _gone(folder: Path) -> Any:
-    """Asks whether a folder is gone, now and then."""
-    last = [time.monotonic(), False]
+def _tidy(folder: Path) -> None:
+    """Take a folder away whose result is not wanted; and those around it where they were made again
+    after the coordinator had gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # they are in use, or have gone
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
+
+
+def _gone(mark: Path) -> Callable[[], bool]:
+    """Asks whether a file is gone, now and then."""
+    last: list[Any] = [-math.inf, False]
 
     def gone() -> bool:
         if time.monotonic() - last[0] > SECONDS_BETWEEN_LOOKS:
-            last[:] = [time.monotonic(), not folder.exists()]
+            last[:] = [time.monotonic(), not mark.exists()]
         return bool(last[1])
 
     return gone

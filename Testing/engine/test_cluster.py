@@ -23,9 +23,11 @@ from benchmark_case import BenchmarkCase
 from tiny_model import Ran, run
 
 from FewShotSegLib.compute import cluster
-from FewShotSegLib.core.errors import InputError
+from FewShotSegLib.core.errors import Cancelled, InputError
 from FewShotSegLib.core.events import ignore
+from FewShotSegLib.core.options import SegmentOptions
 from FewShotSegLib.io.volumes import read_image
+from FewShotSegLib.pipeline import cluster as on_cluster
 
 SECONDS = 60
 
@@ -188,6 +190,42 @@ class ClusterTest(BenchmarkCase):
         self.assertIn("may need more memory", str(cluster._reason(future)))
         future = mock.Mock(status="cancelled")
         self.assertIn("Start the same command again", str(cluster._reason(future)))
+
+    def test_work_that_no_one_waits_for_any_more_leaves_nothing(self) -> None:
+        """The coordinator has gone before it began, or while a volume was segmented."""
+        scratch = self.out / "hidden"
+        task = on_cluster.SegmentTask(
+            adapter=str(self.adapter),
+            query=str(self.query.image),
+            name="query_seg.nii.gz",
+            workspace=str(scratch / "work"),
+            options=SegmentOptions(model=str(self.model)),
+            supports=(),
+            device="cpu",
+            cache=str(self.world / "cache"),
+            cache_bytes=2**30,
+            done="",
+            picture=True,
+        )
+        self.out.mkdir()
+        with self.assertRaises(Cancelled):
+            on_cluster.segment_task(task)
+        self.assertEqual(os.listdir(self.out), [])
+        real = on_cluster.segment
+
+        def gone_meanwhile(*arguments: Any, **named: Any) -> Any:
+            shutil.rmtree(scratch)
+            return real(*arguments, **named)
+
+        (scratch / "work").mkdir(parents=True)
+        (scratch / "work" / on_cluster.WAITED_FOR).touch()
+        with (
+            mock.patch.object(on_cluster, "SECONDS_BETWEEN_LOOKS", 0),
+            mock.patch.object(on_cluster, "segment", gone_meanwhile),
+            self.assertRaises(Cancelled),
+        ):
+            on_cluster.segment_task(task)
+        self.assertEqual(os.listdir(self.out), [])
 
     def test_each_worker_has_its_part_of_the_cores(self) -> None:
         self.client.wait_for_workers(2, timeout=SECONDS)
