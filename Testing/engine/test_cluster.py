@@ -235,12 +235,15 @@ class ClusterTest(BenchmarkCase):
         self.assertEqual(found, {0: share, 1: share, 2: share})
 
     def test_a_folder_that_workers_do_not_see(self) -> None:
+        before = os.getcwd()
+        with cluster._inside(str(self.folder)):
+            self.assertTrue(os.path.samefile(".", self.folder))
+        self.assertEqual(os.getcwd(), before)
         with (
-            mock.patch.object(os, "getcwd", return_value=str(self.folder / "elsewhere")),
-            cluster.connect(self.address, ignore) as workers,
+            self.assertRaisesRegex(InputError, "must see the same files"),
+            cluster._inside(str(self.folder / "elsewhere")),
         ):
-            ((_, found),) = workers.run(threads_here, [0])
-        self.assertIn("must see the same files", str(found))
+            pass
 
     def test_what_can_not_be_used(self) -> None:
         data = self.patients()
