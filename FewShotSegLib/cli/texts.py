@@ -67,9 +67,9 @@ A folder that 'segment' wrote its results into is compared with a folder of refe
   fewshotseg evaluate --reference manual/ --prediction results/ --csv scores.csv
 """
 SUGGEST = """\
-Which volumes to annotate next, and why: those that most others resemble, in the features of the
-foundation model. Before there is an adapter the first is the most typical volume; with one its
-supports count as annotated, and the table has the Dice to expect of it on each volume.
+Which volumes to annotate next, and why: those that are most unlike what is annotated, in the
+features of the foundation model. Before anything is annotated the first is the most typical volume.
+With an adapter its supports count as annotated, and the table has the Dice to expect of it on each.
 
   fewshotseg suggest archive/
   fewshotseg suggest archive/ --annotated ct1.nii.gz --csv next.csv

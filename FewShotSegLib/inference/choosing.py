@@ -1,8 +1,8 @@
-"""Which volumes to annotate next: those that stand for most of the others, by frozen features.
+"""Which volumes to annotate next: those that are most unlike what is annotated, by frozen features.
 
 A volume is described by the mean and the spread of each channel of its features, as results are
-judged (:mod:`.evidence`). It is the better choice, the nearer all volumes come to one that is
-annotated. Nothing here reads an annotation, and no backbone runs.
+judged (:mod:`.evidence`). Nothing here reads an annotation, and no backbone runs. How the rule
+does, and others: ``Documentation/explanation/what-to-annotate.md``.
 """
 
 from __future__ import annotations
@@ -60,33 +60,14 @@ def usual_scale(volumes: Sequence[Description]) -> np.ndarray:
     return np.where(scale > 0, scale, 1.0)
 
 
-def representative_order(
-    between: np.ndarray, known: np.ndarray, weights: np.ndarray | None = None
-) -> list[Choice]:
-    """All volumes, each next one that which brings all volumes nearest to an annotated one.
+def farthest_order(between: np.ndarray, known: np.ndarray) -> list[Choice]:
+    """All volumes, each next one the farthest from those that are annotated (k-centre).
 
-    The first of all is the most typical one (the medoid). An odd one, which stands for itself
-    alone, comes when it is farther off than all that is left of the others together.
+    The first of all is the most typical one, with the smallest sum of distances (the medoid).
 
     Args:
         between: (n, n) distances of the volumes. known: (n, m) those from annotated ones.
-        weights: (n,) how much it matters that a volume comes near; equal where not given.
     """
-    count = len(between)
-    weights = np.ones(count) if weights is None else weights
-    nearest = known.min(1) if known.shape[1] else np.full(count, np.inf)
-    left, order = list(range(count)), []
-    while left:
-        costs = [float(weights @ np.minimum(nearest, between[:, j])) for j in left]
-        chosen = left.pop(int(np.argmin(costs)))
-        order.append(_choice(chosen, nearest, between))
-        nearest = np.minimum(nearest, between[:, chosen])
-    return order
-
-
-def farthest_order(between: np.ndarray, known: np.ndarray) -> list[Choice]:
-    """All volumes, each next one the farthest from those that are annotated (k-centre); the first
-    of all is the most typical one. Args: as :func:`representative_order`."""
     count = len(between)
     nearest = known.min(1) if known.shape[1] else np.full(count, np.inf)
     left, order = list(range(count)), []
@@ -96,12 +77,17 @@ def farthest_order(between: np.ndarray, known: np.ndarray) -> list[Choice]:
         else:
             chosen = left[int(np.argmax(nearest[left]))]
         left.remove(chosen)
-        order.append(_choice(chosen, nearest, between))
+        order.append(choice_of(chosen, nearest, between))
         nearest = np.minimum(nearest, between[:, chosen])
     return order
 
 
-def _choice(chosen: int, nearest: np.ndarray, between: np.ndarray) -> Choice:
+def choice_of(chosen: int, nearest: np.ndarray, between: np.ndarray) -> Choice:
+    """A volume as it is chosen.
+
+    Args:
+        nearest: (n,) of each volume, to what is annotated before. between: (n, n) distances.
+    """
     if np.isinf(nearest).any():
         return Choice(chosen, None, ())
     nearer = np.flatnonzero(between[:, chosen] < nearest)

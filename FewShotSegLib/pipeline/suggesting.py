@@ -18,7 +18,7 @@ from ..core.model_folders import DEFAULT_MODELS
 from ..core.options import AUTO
 from ..core.trust import FINE, FOREIGN, worst
 from ..features.extraction import FeatureSource
-from ..inference.choosing import Choice, distances, representative_order, usual_scale
+from ..inference.choosing import Choice, distances, farthest_order, usual_scale
 from ..inference.evidence import Description, describe
 from ..io.queries import Found, find_queries
 from ..models.registry import Model, find_model
@@ -45,8 +45,8 @@ def suggest(
 ) -> Suggestions:
     """Rank volumes by what annotating them would bring; no annotation of theirs is looked at.
 
-    Each next volume is the one that brings all of them nearest, in the features of the foundation
-    model, to one that is annotated: the first is the most typical one. With an adapter its
+    Each next volume is the one that is farthest, in the features of the foundation model, from
+    all that are annotated; the first of all is the most typical one. With an adapter its
     supports count as annotated, and the reasons have the Dice to expect of it on each volume;
     volumes that are unlike the supports, of another body region for one, come last. One that
     can't be used costs no other.
@@ -337,7 +337,7 @@ def _in_order(
     scale = usual_scale([*own, *annotated])
     between, to_known = distances(own, own, scale), distances(own, annotated, scale)
     close, usual = _to_nearest(between), _to_nearest(distances(annotated, annotated, scale))
-    for place, choice in enumerate(representative_order(between, to_known), 1):
+    for place, choice in enumerate(farthest_order(between, to_known), 1):
         one, judged = candidates[choice.number], candidates[choice.number].judged
         followers = tuple(candidates[n].name for n in choice.followers)
         reasons = [_part(choice, followers, len(candidates), close)]
@@ -393,12 +393,15 @@ def _part(choice: Choice, followers: Sequence[str], count: int, close: float | N
         followers: names of those that it stands for. close: how far volumes usually are from the
             nearest other.
     """
+    if count == 1:
+        return "the only one"
     if choice.nearest is None:
-        return f"the most typical of these {count} volumes" if count > 1 else "the only one"
-    if followers:
-        names = ", ".join([*followers[:NAMED], *(["..."] if len(followers) > NAMED else [])])
-        others = "1 other" if len(followers) == 1 else f"{len(followers)} others"
-        return f"stands for {others} ({names})"
-    if close is None or choice.nearest >= UNUSUAL * close:
-        return "unlike the others and what is annotated: stands for itself alone"
-    return "adds little: resembles what is annotated or above it"
+        return f"the most typical of these {count} volumes"
+    if not followers and close is not None and choice.nearest < UNUSUAL * close:
+        return "adds little: resembles what is annotated or above it"
+    unlike = "unlike what is annotated or above it"
+    if not followers:
+        return f"{unlike}, and no other is like it: look whether it shows the same anatomy"
+    names = ", ".join([*followers[:NAMED], *(["..."] if len(followers) > NAMED else [])])
+    others = "1 other is" if len(followers) == 1 else f"{len(followers)} others are"
+    return f"{unlike}; {others} more like it ({names})"

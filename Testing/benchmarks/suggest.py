@@ -10,8 +10,8 @@ what it has not chosen; the reference stands for the annotating. After 1, 2, 3 a
 adapter is trained on them, for few epochs, and segments the unseen ones, without transduction.
 Beside ``random``, and ``random again``, there are rules that all begin with the same volume:
 
+- ``farthest``: what is farthest from all annotated ones (k-centre); what ``suggest`` does.
 - ``representative``: what brings all volumes nearest to an annotated one.
-- ``farthest``: what is farthest from all annotated ones (k-centre).
 - ``needed``: as ``representative``, each volume counted by what the last adapter lacks of a Dice
   of 1 on it, as the trust model expects (by all but adapters that were held out: none are trained).
 - ``uncertain``: what the last adapter is expected to do worst.
@@ -38,9 +38,10 @@ from FewShotSegLib.core.annotation import dice
 from FewShotSegLib.core.options import AdaptOptions
 from FewShotSegLib.core.tables import text_table
 from FewShotSegLib.inference.choosing import (
+    Choice,
+    choice_of,
     distances,
     farthest_order,
-    representative_order,
     usual_scale,
 )
 from FewShotSegLib.inference.evidence import describe
@@ -99,6 +100,30 @@ def collect(args: argparse.Namespace) -> None:
         with args.rows.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"data": name, **row}) + "\n" for row in rows)
         print(name, number, f"{time.process_time() - start:.0f} s CPU", flush=True)
+
+
+def representative_order(
+    between: np.ndarray, known: np.ndarray, weights: np.ndarray | None = None
+) -> list[Choice]:
+    """All volumes, each next one that which brings all volumes nearest to an annotated one.
+
+    The first of all is the most typical one (the medoid). An odd one, which stands for itself
+    alone, comes when it is farther off than all that is left of the others together.
+
+    Args:
+        between: (n, n) distances of the volumes. known: (n, m) those from annotated ones.
+        weights: (n,) how much it matters that a volume comes near; equal where not given.
+    """
+    count = len(between)
+    weights = np.ones(count) if weights is None else weights
+    nearest = known.min(1) if known.shape[1] else np.full(count, np.inf)
+    left, order = list(range(count)), []
+    while left:
+        costs = [float(weights @ np.minimum(nearest, between[:, j])) for j in left]
+        chosen = left.pop(int(np.argmin(costs)))
+        order.append(choice_of(chosen, nearest, between))
+        nearest = np.minimum(nearest, between[:, chosen])
+    return order
 
 
 def _profiles(args: argparse.Namespace, pairs: Sequence[Pair]) -> list[Any]:

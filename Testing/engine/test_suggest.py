@@ -32,7 +32,6 @@ from FewShotSegLib.features.extraction import FeatureSource
 from FewShotSegLib.inference.choosing import (
     distances,
     farthest_order,
-    representative_order,
     usual_scale,
 )
 from FewShotSegLib.inference.evidence import Description
@@ -53,44 +52,35 @@ def on_a_line(*places: float) -> list[Description]:
 class Order(unittest.TestCase):
     """Which volume comes when."""
 
-    def order(self, places: list[float], known: list[float], rule: Any) -> list[int]:
+    def order(self, places: list[float], known: list[float]) -> list[int]:
         own, annotated = on_a_line(*places), on_a_line(*known)
         scale = usual_scale([*own, *annotated])
-        order = rule(distances(own, own, scale), distances(own, annotated, scale))
+        order = farthest_order(distances(own, own, scale), distances(own, annotated, scale))
         return [choice.number for choice in order]
 
-    def test_the_typical_one_is_first_then_what_stands_for_most(self) -> None:
+    def test_the_typical_one_is_first_then_the_farthest(self) -> None:
         places = [0.0, 1.0, 1.1, 1.2, 5.0, 5.1, 20.0]
-        self.assertEqual(self.order(places, [], representative_order)[:2], [3, 6])
-        self.assertEqual(self.order(places[:-1], [], representative_order)[:2], [2, 4])
-        near = [0.0, 0.9, 1.0, 1.1, 1.2, 1.8]
-        self.assertEqual(self.order(near, [0.5], representative_order)[0], 3)
-        self.assertEqual(self.order(near, [0.5], farthest_order)[0], 5)
+        self.assertEqual(self.order(places, [])[:4], [3, 6, 5, 0])
+        self.assertEqual(self.order([0.0, 0.9, 1.8], [0.5])[0], 2)
+        self.assertEqual(self.order([0.0, 0.1, 5.0], [0.05])[0], 2)
 
-    def test_what_is_annotated_is_not_needed_again(self) -> None:
-        self.assertEqual(self.order([0.0, 0.1, 5.0], [0.05], representative_order)[0], 2)
-
-    def test_each_is_the_best_next_one(self) -> None:
+    def test_each_is_the_farthest_from_all_before(self) -> None:
         rng = np.random.default_rng(3)
         points, annotated = rng.normal(size=(12, 4)), rng.normal(size=(3, 4))
         between = np.linalg.norm(points[:, None] - points[None], axis=-1)
         known = np.linalg.norm(points[:, None] - annotated[None], axis=-1)
-        weights = rng.uniform(0.1, 1.0, 12)
         chosen: list[int] = []
-        for choice in representative_order(between, known, weights):
-
-            def cost(n: int) -> float:
-                reached = np.concatenate([known, between[:, [*chosen, n]]], axis=1)
-                return float((weights * reached.min(1)).sum())
-
-            left = [n for n in range(12) if n not in chosen]
-            self.assertEqual(choice.number, min(left, key=cost))
+        for choice in farthest_order(between, known):
             before = np.concatenate([known, between[:, chosen]], axis=1).min(1)
+            left = [n for n in range(12) if n not in chosen]
+            self.assertEqual(choice.number, max(left, key=before.__getitem__))
             self.assertAlmostEqual(choice.nearest, before[choice.number])
             nearer = np.flatnonzero(between[:, choice.number] < before)
             self.assertEqual(sorted((*choice.followers, choice.number)), nearer.tolist())
             chosen.append(choice.number)
         self.assertEqual(sorted(chosen), list(range(12)))
+        first = farthest_order(between, np.zeros((12, 0)))[0]
+        self.assertEqual((first.number, first.nearest), (int(between.sum(0).argmin()), None))
 
     def test_distance_is_of_mean_and_spread_in_units(self) -> None:
         (first,), (other,) = on_a_line(0.0), on_a_line(3.0)
@@ -137,7 +127,7 @@ class Suggesting(PipelineTestCase):
         self.assertTrue(result[0].name.startswith("usual"))
         self.assertEqual(result[0].reasons, ("the most typical of these 4 volumes",))
         self.assertEqual(result[1].name, "odd", "all others are like the first")
-        self.assertIn("stands for itself alone", result[1].reasons[0])
+        self.assertIn("no other is like it", result[1].reasons[0])
         self.assertIn("adds little", result[3].reasons[0])
         self.assertEqual([one.place for one in result], [1, 2, 3, 4])
         self.assertIsNone(result[0].dice)
