@@ -29,6 +29,12 @@ LACKING = 0.9
 """What an adapter lacks of a Dice of 1, over what those that were measured lack: they saw fewer
 annotated volumes, for fewer epochs. Fitted once on ``Testing/benchmarks/trust.py``'s draws."""
 
+GROWTH, MOST_GROWN = 0.1, 5
+"""What lacks of a Dice of 1 is proportional to the number of annotated volumes to the power of
+minus this, on average over random choices of two to so many (``Testing/benchmarks/suggest.py``)."""
+LEAST_GAIN = 0.005
+"""A smaller one is not worth a word: two digits would show it as nothing."""
+
 Dice = Annotated[float, Check("a Dice from 0 to 1", lambda x: 0 <= x <= 1)]
 Folds = Annotated[int, Check("a number, 0 or more", lambda n: n >= 0)]
 _REASONS = {
@@ -66,6 +72,18 @@ class ExpectedDice:
         """The Dice to expect: above :attr:`mean`, by :data:`LACKING`; None likewise."""
         return None if self.mean is None else 1 - LACKING * (1 - self.mean)
 
+    @property
+    def one_more(self) -> float | None:
+        """What one more annotated volume would add to :attr:`expected`, on average; None where
+        that is outside of what was measured (:data:`GROWTH`).
+
+        Which volume it is changes more than that: it tells when to stop, and not what will come.
+        """
+        count = len(self.dice)
+        if self.expected is None or not 2 <= count <= MOST_GROWN:
+            return None
+        return (1 - self.expected) * (1 - (count / (count + 1)) ** GROWTH)
+
     def interval(self) -> tuple[float, float] | None:
         """Where the Dice of one new volume is to be expected, :data:`COVERAGE` of the time.
 
@@ -100,11 +118,13 @@ class ExpectedDice:
                 f"a Dice of about {self.expected:.2f} on a new volume like these, by a single one "
                 "that was held out: it may well be far from that."
             )
+        gain = self.one_more or 0.0
+        more = f" One more would add about {gain:.2f}, on average." if gain >= LEAST_GAIN else ""
         few = " Two volumes tell little: take it as a hint." if len(self.dice) == 2 else ""
         return (
             f"expect a Dice of about {self.expected:.2f} on a new volume like these, 4 times in 5 "
             f"between {ends[0]:.2f} and {ends[1]:.2f}; {min(self.dice):.2f} to "
-            f"{max(self.dice):.2f} on these {len(self.dice)}, each held out once.{few}"
+            f"{max(self.dice):.2f} on these {len(self.dice)}, each held out once.{few}{more}"
         )
 
 
@@ -160,6 +180,7 @@ class Expected:
             "dice": None if found.expected is None else round(found.expected, 4),
             "lower": None if ends is None else round(ends[0], 4),
             "upper": None if ends is None else round(ends[1], 4),
+            "one_more": None if found.one_more is None else round(found.one_more, 4),
             "held_out": list(found.dice),
             "sentence": self._sentence(found)
             if self.status == "measured"

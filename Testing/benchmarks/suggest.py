@@ -215,6 +215,24 @@ class Draw:
         return adapter, row
 
 
+def _growth(values: dict[tuple[str, int], dict[int, list[float]]]) -> str:
+    """How what lacks of a Dice of 1 falls with the number of volumes, of random choices of two and
+    more; and what a third one added, draw by draw.
+
+    Args:
+        values: Dice by rule and number of volumes, and by draw.
+    """
+    shots = [n for n in SHOTS if n > 1]
+    every = [[v for draw in values["random", n].values() for v in draw] for n in shots]
+    lacking = [np.log(1 - np.mean(found)) for found in every]
+    power = -np.polyfit(np.log(shots), lacking, 1)[0]
+    gains = np.array(every[1]) - np.array(every[0])
+    return (
+        f"random: what lacks is as the number to the power of {-power:.2f}; a third adds "
+        f"{gains.mean():+.3f} ± {gains.std(ddof=1):.3f}"
+    )
+
+
 def table(path: Path) -> str:
     """What was found, in rows."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -244,6 +262,7 @@ def table(path: Path) -> str:
         draws = len({row["draw"] for row in own})
         texts.append(f"{data}, {draws} draws")
         texts.append(text_table(["rule", *(f"{n} annotated" for n in SHOTS)], lines, "<" + ">" * 4))
+        texts.append(_growth(values))
     return "\n".join(texts)
 
 

@@ -43,6 +43,18 @@ OLD = Path(__file__).resolve().parents[1] / "old_files"
 class Words(unittest.TestCase):
     """Numbers and sentences from the Dice of held-out supports."""
 
+    def test_what_one_more_would_add(self) -> None:
+        three = ExpectedDice((0.6, 0.7, 0.8))
+        self.assertAlmostEqual(three.one_more, (1 - three.expected) * (1 - 0.75**0.1))
+        self.assertAlmostEqual(three.one_more, 0.27 * 0.02836, 5)
+        self.assertIn("One more would add about 0.01, on average.", three.sentence())
+        self.assertNotIn("One more", ExpectedDice((0.95, 0.96, 0.97)).sentence(), "nothing to gain")
+        for dice in ((), (0.5,), (0.5,) * 6):
+            self.assertIsNone(ExpectedDice(dice).one_more)
+            self.assertNotIn("One more", ExpectedDice(dice).sentence())
+        summary = Expected("measured", structures={"a": three}).summary("a")
+        self.assertEqual(summary["one_more"], round(three.one_more, 4))
+
     def test_the_interval_is_that_of_the_documentation(self) -> None:
         found = ExpectedDice((0.6, 0.7, 0.5))
         deviation = math.sqrt((2 * 0.06**2 + 0.02) / 4)
@@ -69,7 +81,8 @@ class Words(unittest.TestCase):
         self.assertEqual(
             ExpectedDice((0.55, 0.77, 0.69)).sentence(),
             "expect a Dice of about 0.70 on a new volume like these, 4 times in 5 between 0.54 and "
-            "0.86; 0.55 to 0.77 on these 3, each held out once.",
+            "0.86; 0.55 to 0.77 on these 3, each held out once. One more would add about 0.01, on "
+            "average.",
         )
 
     def test_two_and_one_and_none_are_said_to_tell_little(self) -> None:
