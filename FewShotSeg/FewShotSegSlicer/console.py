@@ -34,7 +34,7 @@ class ConsoleApi:
 
     listen: Callable[..., Any]
     getParameterNode: Callable[[], Any]
-    startTraining: Callable[[], None]
+    startTraining: Callable[..., None]
     startSegmentation: Callable[[], None]
     lastEnd: Callable[[], End | None]
     running: Callable[[], Any]

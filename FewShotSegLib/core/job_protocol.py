@@ -104,8 +104,10 @@ class TrainJob:
 
     Leaves ``results/adapter.fseft``.
 
-    ``decoder`` None is the method's own choice. ``settings`` are the fields of
-    ``TrainingSettings`` that differ from the method's; ``priors`` are by structure name.
+    ``continue_from`` is the file of an adapter to begin with, in the folder: ``settings`` are then
+    those that differ from a training that goes on. ``decoder`` None is the method's own choice.
+    ``settings`` are the fields of ``TrainingSettings`` that differ from the method's; ``priors``
+    are by structure name.
     """
 
     supports: list[SupportFiles]
@@ -125,6 +127,7 @@ class TrainJob:
     sparse: Literal["auto", "axial", "coronal", "sagittal"] | None = None
     validate: bool = True
     effort: Literal["quick", "default", "best"] = "default"
+    continue_from: FileName | None = None
 
     def options(self) -> AdaptOptions:
         """The same as :func:`FewShotSegLib.pipeline.adapt` takes it.
@@ -134,6 +137,8 @@ class TrainJob:
         """
         given = shared_fields(AdaptOptions, self) | {"settings": {}, "priors_ml": self.priors}
         options = AdaptOptions(**given)
+        if self.continue_from is not None:
+            return replace(options, settings=dict(self.settings))
         settings = {**options.training.to_json(), **self.settings}
         settings = from_json(TrainingSettings, settings, "'settings' of the job")
         return replace(options, settings=settings)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.limits import require_path
 from ..core.plain_text import printable
 from .file_names import children, is_folder, require_usable_name
 from .pairs import natural, separated
@@ -64,10 +65,11 @@ def find_queries(paths: Sequence[Query]) -> list[Found]:
     stands for itself: reading it says what is wrong.
 
     Raises:
-        InputError: a name can't be used.
+        InputError: a name can't be used, or one of these is no path.
     """
     found: list[Found] = []
     for path in paths:
+        require_path(path)
         if isinstance(path, DicomSeries) or not is_folder(path):
             found.append(Found(stem_of(path), path))
             continue

@@ -7,13 +7,12 @@ hash names nobody.
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
-from ..core.json_fields import parse_json
+from ..core.json_fields import load_json, parse_json
 from .registry import find_model
 
 RESOURCE = Path(__file__).parents[1] / "Resources" / "seen.json"
@@ -58,5 +57,5 @@ def _is_hash(value: object) -> bool:
 
 @cache
 def _resource() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = json.loads(RESOURCE.read_text(encoding="ascii"))
+    found: dict[str, list[str]] = load_json(RESOURCE, "list of what the models have seen")
     return found

@@ -65,6 +65,7 @@ def _train(job: TrainJob, folder: Path, events: EventSink, cancel: Cancel) -> Pa
         supports,
         make_private(folder / RESULTS) / ADAPTER,
         options=options,
+        continue_from=None if job.continue_from is None else folder / job.continue_from,
         runtime=_runtime(job, events, cancel),
     )
     return write_result(folder, "train", adapter=ADAPTER, metadata=trained.metadata())

@@ -183,7 +183,7 @@ class OutputTest(BenchmarkCase):
                 side_effect=InputError("the second."),
             ),
             mock.patch(
-                "FewShotSegLib.evaluation.benchmark.run._Supports.of",
+                "FewShotSegLib.evaluation.benchmark.run.CaseReader.of",
                 side_effect=KeyboardInterrupt,
             ),
         ):

@@ -236,7 +236,7 @@ class OptionsTest(TrainedWorld):
                 segment(self.adapter, self.volume, **{**self.usual, **options})
 
     def test_queries_and_adapters(self) -> None:
-        for wrong in (None, 5, b"x.nii.gz", [self.query.image], self.volume.array):
+        for wrong in (None, 5, b"x.nii.gz", [5], [None], [""], self.volume.array):
             with self.subTest(str(wrong)[:30]), self.assertRaises(InputError):
                 segment(self.adapter, wrong, **self.usual)
             with self.subTest(str(wrong)[:30]), self.assertRaises(InputError):

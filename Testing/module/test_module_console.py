@@ -7,8 +7,9 @@ import shutil
 
 import slicer
 import slicer_world
+from module_scenes import add_patient
 from process_case import ProcessTestCase
-from tiny_model import write_model
+from tiny_model import write_model, write_patient
 
 PAGE = slicer_world.ROOT / "Documentation" / "how-to" / "slicer-console.md"
 
@@ -32,6 +33,11 @@ class ConsoleTest(ProcessTestCase):
         models = self.folder / "home" / "models"
         write_model(models, "ward-ct")
         shutil.move(models / "ward-ct.safetensors", self.folder / "weights.safetensors")
+        for seed in (8, 9):  # to be suggested
+            _volume, drawn = add_patient(seed, f"CT {seed}")
+            slicer.mrmlScene.RemoveNode(drawn)
+        new = write_patient(self.folder / "new_patients", "p", 9)
+        new.segmentation.unlink()
         names = {"slicer": slicer, "folder": str(self.folder)}
         for block in blocks:
             exec(compile(block, str(PAGE), "exec"), names)

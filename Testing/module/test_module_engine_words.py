@@ -22,7 +22,7 @@ ODD = Signals(3, 0.5, 0.5, 0.5, 0.5, 2.0, 1.0, 2.0, 1.0, 1.0, 0.5, 30.0, 0.5)
 ENGINE = Path(FewShotSegLib.__file__).resolve().parent
 HEARD = ("core", "compute", "models", "features", "methods", "inference", "training", "pipeline")
 """Packages whose sentences a job of the panel can end with."""
-ELSEWHERE = {"models/formats/adding.py", "core/register.py"}
+ELSEWHERE = {"models/formats/adding.py", "core/register.py", "compute/cluster.py"}
 """Of commands that the panel does not run, and for developers."""
 COMMAND_ALONE = ("with --cache-size ", "Give this one another id with --name", "(see --help)")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")

@@ -287,7 +287,8 @@ class SegmentTest(PanelTestCase):
         self.ui.acceptButton.click()
         settle()
         self.assertEqual(
-            self.logic.calls[-2:], [("acceptResult", "r0", "unrefined"), ("startTraining",)]
+            self.logic.calls[-2:],
+            [("acceptResult", "r0", "unrefined"), ("startTraining", "goes on")],
         )
         self.assert_gated(self.ui.acceptButton, "has ended")
         self.assert_gated(self.ui.correctButton, "has ended")

@@ -28,7 +28,7 @@ from FewShotSegLib.core.model_folders import EMBEDDED_FOLDER, entry_paths
 
 ACTIONS = {
     *("close", "refreshDevices", "addSceneSupports", "startTraining", "startSegmentation"),
-    "cancel",
+    *("cancel", "startSuggesting"),
 }
 """Methods without arguments that a person's click stands behind: all others only ask."""
 ASKED_OF_A_KIND = ("blockers", "estimate")

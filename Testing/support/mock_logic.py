@@ -364,8 +364,8 @@ class MockLogic:
         what = "Training" if kind == "train" else "Segmenting"
         return Estimate(1_100_000_000, 40, True, f"{what}: about 40 s and 1.1 GB")
 
-    def startTraining(self) -> None:
-        self._call("startTraining")
+    def startTraining(self, goOn: bool = False) -> None:
+        self._call("startTraining", *(["goes on"] if goOn else []))
         self.task, self.points = "train", []
         self.go_on(0.0, "Starting")
 

@@ -181,8 +181,13 @@ class LogicProtocol(Protocol):
         """For what :meth:`startTraining` or :meth:`startSegmentation` would run now."""
         ...
 
-    def startTraining(self) -> None:
-        """Train on the ticked supports with the parameter node's settings."""
+    def startTraining(self, goOn: bool = False) -> None:
+        """Train on the ticked supports with the parameter node's settings.
+
+        Args:
+            goOn: begin with the chosen adapter, which takes a third of the epochs, where it has
+                the same model, method and structures; else anew.
+        """
         ...
 
     def startSegmentation(self) -> None:

@@ -62,10 +62,11 @@ class TaskControl:
         except FewShotSegError:
             return None
 
-    def startTraining(self) -> None:
+    def startTraining(self, goOn: bool = False) -> None:
         self._require(train.blockers(self.session))
         self._epochs = []
-        self._start(train.TrainRun(self.session, self._waiting.is_there()))
+        before = train.adapter_to_go_on_with(self.session) if goOn else ""
+        self._start(train.TrainRun(self.session, self._waiting.is_there(), before))
 
     def startSegmentation(self) -> None:
         self._require(segment.blockers(self.session))

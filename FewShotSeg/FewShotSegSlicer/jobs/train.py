@@ -11,8 +11,10 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.adapter_header import read_header
 from FewShotSegLib.core.annotation import Structure
+from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.expected import expected_cells
 from FewShotSegLib.core.job_protocol import ADAPTER, RESULTS, SupportFiles, TrainJob, write_job
+from FewShotSegLib.core.method_catalog import METHODS
 from FewShotSegLib.core.modality import MODALITIES
 
 from ..interface.rows import Changed, End, Estimate, SupportRow, TaskKind
@@ -28,6 +30,8 @@ from .export_nodes import SupportNodes, supports_steps
 from .result_loader import read_result
 
 MANY = 20
+BEFORE = "before.fseft"
+"""The file of the adapter that a training begins with, in the folder of the job."""
 
 
 def blockers(session: Session) -> list[str]:
@@ -130,13 +134,46 @@ def _wrong_choice(session: Session) -> list[str]:
     return [text] if text else []
 
 
+def adapter_to_go_on_with(session: Session) -> str:
+    """The chosen adapter where the next training can begin with it: one of the same model, method,
+    settings and structures. Else empty."""
+    chosen = session.parameters
+    try:
+        session.adapters.node(chosen.adapterId)
+        header = session.adapters.header(chosen.adapterId)
+    except InputError:  # there is none, or it is damaged
+        return ""
+    entry, method = session.entry(), METHODS.get(chosen.method)
+    if entry is None or method is None or method.runs_on_images(chosen.preset):
+        return ""
+    names = sorted(_unique_names(drawn_classes(session.state)).values())
+    partly = any("known" in support for support in header["supports"])
+    same = (
+        header["method"] == chosen.method
+        and header["training"].get("preset", "own") == chosen.preset
+        and header["features"] == features_of(chosen)
+        and header["exclusive"] == (not chosen.overlapAllowed)
+        and header["model"]["id"] == session.model()
+        and entry.get("sha256") in (None, header["model"]["weights_sha256"])
+        and (chosen.modality not in MODALITIES or header["modality"] == chosen.modality)
+        and sorted(structure["name"] for structure in header["structures"]) == names
+        and (chosen.onlyDrawnSlices or not partly)
+    )
+    typed = bool(chosen.epochs) or chosen.learningRate > 0  # a person's own numbers are for all
+    return chosen.adapterId if same and not typed else ""
+
+
 class TrainRun:
-    """A training on what is chosen when it starts."""
+    """A training on what is chosen when it starts.
+
+    Args:
+        before: the adapter to begin with; empty for a training that begins anew.
+    """
 
     kind: TaskKind = "train"
 
-    def __init__(self, session: Session, warm: bool = False) -> None:
-        self._session = session
+    def __init__(self, session: Session, warm: bool = False, before: str = "") -> None:
+        self._session, self._before = session, before
         self._adapter_id = ""
         self._names: list[str] = []
         self._chosen = _training(session)
@@ -163,6 +200,8 @@ class TrainRun:
                 self._names.append(row.volume_name)
         files: list[SupportFiles] = []
         yield from supports_steps(folder, nodes, files)
+        if self._before:
+            (folder / BEFORE).write_bytes(session.adapters.content(self._before))
         settings: dict[str, Any] = {}
         if parameters.epochs:
             settings["epochs"] = parameters.epochs
@@ -193,6 +232,7 @@ class TrainRun:
             exclusive=not parameters.overlapAllowed,
             sparse=parameters.drawnPlane if parameters.onlyDrawnSlices else None,
             device=device,
+            continue_from=BEFORE if self._before else None,
         )
         write_job(folder, job)
         yield
@@ -248,9 +288,13 @@ class TrainRun:
         training = data["training"]
         self._learn(times, training)
         early = _(", because the loss had settled") if training["stopped_early"] else ""
-        text = _("The adapter is trained: {n} epochs{early}, {s:.0f} seconds.").format(
-            n=training["epochs"], early=early, s=sum(times.values())
-        )
+        text = _("The adapter is trained: {n} epochs{early}, {s:.0f} seconds.")
+        if self._before:
+            text = _(
+                "The adapter is trained, beginning with the one before: {n} epochs{early}, "
+                "{s:.0f} seconds."
+            )
+        text = text.format(n=training["epochs"], early=early, s=sum(times.values()))
         expected = ", ".join(expected_cells(data))
         if expected:
             text += " " + _("Dice to expect on a new volume: {expected}.").format(expected=expected)
@@ -259,8 +303,8 @@ class TrainRun:
     def _learn(self, times: Mapping[str, float], training: Mapping[str, Any]) -> None:
         """What this training took, for the next estimate."""
         plan = self._plan
-        if plan is None or plan.training is None or not training["epochs"]:
-            return
+        if plan is None or plan.training is None or not training["epochs"] or self._before:
+            return  # one that goes on says nothing of one that begins
         done = replace(plan.training, epochs=training["epochs"])  # it may stop early
         cached = training["backbone_passes"] < len(self._names)  # and took less time, or none
         estimates.workload(replace(plan, training=done)).learn(times, cached)

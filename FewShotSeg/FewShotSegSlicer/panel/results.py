@@ -221,7 +221,7 @@ class ResultView:
             self.logic.acceptResult(self.result, self._what())
             self.accepted()
             if self.ui.trainAgainCheckBox.checked:
-                self.logic.startTraining()
+                self.logic.startTraining(goOn=True)
 
     def on_delete(self) -> None:
         """Delete after asking; the next newest takes its place."""

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from ...core.atomic import replacing
 from .plan import Plan, Task
@@ -105,6 +105,8 @@ def _against_parameters(axes: Axes, task: Task, group: str, summary: Summary) ->
             style["ms"] = LEAST_MARK + GROWTH * shots.index(k)
             axes.plot(score.parameters, score.mean, **style)
     axes.set_xscale("log")
+    # Not the usual one: it writes formulas, which names may not be taken for.
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
     counts = ", ".join(map(str, shots))
     axes.set_xlabel(f"trained parameters\n(the larger the mark, the more supports: {counts})")

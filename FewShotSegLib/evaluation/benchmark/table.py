@@ -42,7 +42,8 @@ def _group_text(task: Task, group: str, summary: Summary) -> str:
     lines = [
         f"## {markdown(group)}",
         "",
-        f"Mean Dice over {structures} and {' or '.join(map(str, queries))} queries, ± standard "
+        f"Mean Dice over {structures} and {' or '.join(map(str, queries))} "
+        f"quer{'y' if queries == [1] else 'ies'} a draw, ± standard "
         f"deviation over {len(task.draws)} draw{'s' * (len(task.draws) != 1)} of the supports.",
         "",
     ]
