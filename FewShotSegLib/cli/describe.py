@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.expected import expected_sentences
@@ -25,7 +25,8 @@ def adapter_text(data: Mapping[str, Any]) -> str:
         f"Images            {data['modality']}, {_preprocessing_text(data['preprocessing'])}",
         f"Trained           {training.get('epochs', 0)} of {settings.get('epochs', 0)} epochs"
         f"{' (stopped early)' if training.get('stopped_early') else ''}, seed "
-        f"{training.get('seed')}, on {len(data['supports'])} support(s), "
+        f"{training.get('seed')}, on {len(data['supports'])} support(s)"
+        f"{_in_part(data['supports'])}, "
         f"{training.get('seconds', {}).get('total', 0):.0f} s on {training.get('device', '?')}",
         *_companion_lines(data.get("companion")),
         f"Written by        FewShotSeg {data['version']}, format {data['format']}",
@@ -47,6 +48,12 @@ def adapter_text(data: Mapping[str, Any]) -> str:
         lines += ["", "Rounds, with the Dice to expect after each:", rounds]
         lines += changes_text(dice_by_supports([data])).splitlines()
     return "\n".join(lines)
+
+
+def _in_part(supports: Sequence[Mapping[str, Any]]) -> str:
+    """How many of the supports were annotated in part; empty where none was."""
+    count = sum("known" in support for support in supports)
+    return f" ({count} of them annotated in part)" if count else ""
 
 
 def _companion_lines(data: Mapping[str, Any] | None) -> list[str]:

@@ -30,6 +30,8 @@ NOT_KNOWN = (
 )
 FOREIGN = "the image is unlike the supports: another body region, modality, or way of imaging"
 """The reason where an image is of something else."""
+LEARNED = "this volume is one of those learned from, so its result says little"
+"""The reason where a query is one of the supports."""
 _QUANTILE = 1.2815515655446004
 """Of the normal distribution at 0.9: 80 % are within it on both sides."""
 NOTABLE = 0.02
@@ -251,6 +253,12 @@ def _judge(signals: Signals, foreign: bool, model: TrustModel) -> Judgement:
         verdict = LOOK if verdict == FINE else verdict
         reasons = tuple(dict.fromkeys([*reasons, _pieces(signals)]))
     return Judgement(verdict, reasons, dice, max(0.0, dice - reach), min(1.0, dice + reach))
+
+
+def of_support(judgement: Judgement) -> Judgement:
+    """The judgement where the volume is one of the supports: no better than "look at this"."""
+    verdict = min(judgement.verdict, LOOK, key=VERDICTS.index)
+    return replace(judgement, verdict=verdict, reasons=(LEARNED, *judgement.reasons))
 
 
 def worst(judgements: Sequence[Mapping[str, Any]]) -> tuple[int, float]:

@@ -23,8 +23,10 @@ from ..io.pairs import separated
 from ..io.queries import stem_of
 from ..io.results import DICOM
 from ..io.volumes import extension_of
+from ..pipeline.newest import newest_results
 from ..pipeline.report import NAME as REPORT
 from ..pipeline.report import read_reports
+from ..pipeline.rows import is_support
 from .metrics import TOLERANCE_MM, Scores, evaluate_files
 
 COLUMNS = (
@@ -34,6 +36,7 @@ COLUMNS = (
 _ENDING = re.compile(
     r"[_.-](?:seg|segmentation|labels?|mask)$|[_-](?:ct|mri?|image|img)$|_\d{4}$", re.IGNORECASE
 )
+SUPPORT = "the adapter was trained on this volume; left out of the means"
 MOST_DEPTH = 4
 """Folders within a folder of references that are looked into."""
 
@@ -45,12 +48,19 @@ class Compared:
     Attributes:
         volume: what it is called by. scores: by structure; empty where it could not be compared.
         trust: the verdicts of its report, by structure. note: why there are no scores.
+        is_support: whether the adapter was trained on this volume: it counts in no mean.
     """
 
     volume: str
     scores: Mapping[str, Scores] = field(default_factory=dict)
     trust: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     note: str = ""
+    is_support: bool = False
+
+    def note_of(self, structure: str) -> str:
+        """What is to be said of the scores of a structure; empty where nothing is."""
+        own = self.scores[structure].note
+        return "; ".join(filter(None, [SUPPORT if self.is_support else "", own]))
 
 
 def holds_results(path: str | os.PathLike[str]) -> bool:
@@ -64,7 +74,8 @@ def evaluate_folder(
     structures: Sequence[Structure] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
 ) -> Iterator[Compared]:
-    """Compare every result that a folder's ``report.json`` knows with its reference.
+    """Compare the newest result of each volume that a folder's ``report.json`` knows with its
+    reference.
 
     A reference has the result's name, whatever stands at the ends of both (``pt_1_seg.nii.gz`` is
     that of ``pt_1_ct_seg.nii.gz``), or is the one segmentation in a folder of that name. One that
@@ -82,7 +93,7 @@ def evaluate_folder(
     reports = read_reports(Path(results) / REPORT)
     if not reports:
         raise InputError(f"{Path(results) / REPORT} has no results.")
-    for name, report in sorted(reports.items()):
+    for name, report in sorted(newest_results(Path(results), reports).items()):
         entries = report.get("structures", {})
         volume = _key(stem_of(volume_name(name)).removesuffix(DICOM))
         trust = {k: entry.get("trust") or {} for k, entry in entries.items()}
@@ -95,7 +106,7 @@ def evaluate_folder(
         except FewShotSegError as error:
             yield Compared(volume, trust=trust, note=str(error))
         else:
-            yield Compared(volume, scores, trust)
+            yield Compared(volume, scores, trust, is_support=is_support(report))
 
 
 def find_references(folder: str | os.PathLike[str]) -> dict[str, Path]:
@@ -157,7 +168,9 @@ def write_table(path: str | os.PathLike[str], compared: Sequence[Compared]) -> N
             data, trust = scores.to_json(), one.trust.get(name, {})
             row = {key: data[key] for key in COLUMNS if key in data}
             row |= {"verdict": trust.get("verdict"), "expected_dice": trust.get("dice")}
-            writer.writerow({"volume": one.volume, "structure": name, "note": scores.note, **row})
+            writer.writerow(
+                {"volume": one.volume, "structure": name, "note": one.note_of(name), **row}
+            )
     with replacing(path) as partial:
         partial.write_text(stream.getvalue(), encoding="utf-8-sig")
 
@@ -168,12 +181,13 @@ def folder_text(compared: Sequence[Compared]) -> str:
     for one in compared:
         rows += [[one.volume, "-", "-", "-", "-", one.note]] if one.note else []
         rows += [
-            [one.volume, name, *_numbers([scores]), scores.note]
+            [one.volume, name, *_numbers([scores]), one.note_of(name)]
             for name, scores in one.scores.items()
         ]
     names = dict.fromkeys(name for one in compared for name in one.scores)
     for name in names:
-        scored = [one.scores[name] for one in compared if name in one.scores]
+        counted = [one for one in compared if name in one.scores and not one.is_support]
+        scored = [one.scores[name] for one in counted]
         scored = [scores for scores in scored if scores.scored]
         if scored:
             means.append([f"mean of {len(scored)}", name, *_numbers(scored), ""])

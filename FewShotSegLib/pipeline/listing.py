@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..overlay.thumbnail import draw_thumbnail
 from .adapter_file import TrainedAdapter
 from .batch import Outcome
 from .inputs import PathLike
+from .newest import newest_results
 from .report import NAME as REPORT
 from .report import read_reports
 from .rows import COLUMNS, judgements, report_rows
@@ -31,7 +33,8 @@ TABLE, PAGE, PICTURES = "volumes.csv", "volumes.html", "pictures"
 class Listing:
     """The table and the page of a folder of results, which grow with them.
 
-    The table has every result that the folder's report knows, and the failures of this run.
+    They have the newest result of each volume that the folder's report knows, and the failures of
+    this run. What a volume's older results were, in another format, is in ``report.json`` alone.
 
     Args:
         folder: of the results. pictures: whether each gets one.
@@ -56,7 +59,11 @@ class Listing:
         self._failed.pop(key, None)
         if outcome.error is not None:
             self._failed[key] = outcome
-        elif self.pictures:
+        elif outcome.before is None:
+            # There is one a volume: that of an older result must not stand beside this one.
+            with suppress(OSError):
+                self._picture(key).unlink(missing_ok=True)
+        if self.pictures and outcome.error is None:
             try:
                 picture = _picture_of(outcome, trained)
                 if picture:
@@ -82,27 +89,32 @@ class Listing:
             partial.write_text(stream.getvalue(), encoding="utf-8-sig")
         return path
 
-    def write_page(self, title: str) -> Path:
-        """The page of HTML, worst first, what failed before all."""
+    def write_page(self) -> Path:
+        """The page of HTML, worst first, what failed before all. Its title is the folder's name:
+        results of several adapters may be in it."""
         cards = [
             Card(self._name(key), FAILED, note=str(outcome.error))
             for key, outcome in self._failed.items()
         ]
-        for key, report in self._results():
+        results = self._results()
+        for key, report in results:
             path = self._picture(key)
             picture = path.read_bytes() if self.pictures and path.is_file() else b""
             cards.append(_card(self._name(key), report, picture))
-        done = len(cards) - len(self._failed)
-        subtitle = f"{done} segmented, {len(self._failed)} failed; worst first"
+        adapters = len({report.get("adapter", {}).get("sha256") for _, report in results})
+        by = f" by {adapters} adapters" if adapters > 1 else ""
+        subtitle = f"{len(results)} segmented{by}, {len(self._failed)} failed; worst first"
+        title = self.folder.resolve().name or str(self.folder)
         path = self.folder / PAGE
         with replacing(path) as partial:
             partial.write_text(contact_sheet(title, subtitle, cards), encoding="utf-8")
         return path
 
     def _results(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Result file and report of each, worst first."""
-        reports = read_reports(self.folder / REPORT)
-        known = [(k, v) for k, v in reports.items() if k not in self._failed]
+        """Result file and report of each volume, worst first."""
+        newest = newest_results(self.folder, read_reports(self.folder / REPORT), self._names)
+        failed = {volume_name(key) for key in self._failed}
+        known = [(k, v) for k, v in newest.items() if volume_name(k) not in failed]
         return sorted(known, key=lambda pair: (worst(judgements(pair[1])), pair[0]))
 
     def _name(self, key: str) -> str:

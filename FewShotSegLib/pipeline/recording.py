@@ -1,4 +1,4 @@
-"""What is said of the supports that were read: to a person, and in the adapter's file."""
+"""What is said of supports and queries that were read: to a person, and in the adapter's file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from ..compute.known_voxels import known_slices, plane_of
 from ..core.events import make_event
 from ..core.geometry import Volume
 from ..training.support_set import PreparedSupport, Support
-from .adapter_file import content_hash
-from .inputs import choose_modality
+from .adapter_file import TrainedAdapter, content_hash
+from .inputs import choose_modality, looks_like
+from .rows import SUPPORT_WARNING
 from .runtime import Runtime
 
 
@@ -59,3 +60,25 @@ def _known_record(support: Support, prepared: PreparedSupport) -> dict[str, Any]
         "uncertainty_mm3": dict(prepared.uncertainty),
         "drawn_mm3": dict(prepared.drawn),
     }
+
+
+def is_support(trained: TrainedAdapter, volume: Volume) -> bool:
+    """Whether the adapter was trained on these very voxels."""
+    return content_hash(volume) in {support.get("content") for support in trained.supports}
+
+
+def query_warnings(trained: TrainedAdapter, volume: Volume, learned_from: bool) -> list[str]:
+    """What is to be said of a query before it is segmented.
+
+    Args:
+        learned_from: whether it is one of the supports.
+    """
+    warnings = list(volume.notes)
+    if learned_from:
+        warnings.append(SUPPORT_WARNING)
+    looks = looks_like(volume)
+    if looks != trained.modality:
+        warnings.append(
+            f"The adapter was trained on {trained.modality}, but this query looks like {looks}."
+        )
+    return warnings

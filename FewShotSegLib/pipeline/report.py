@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -24,7 +25,7 @@ from ..core.json_schema import from_json
 from ..core.options import SegmentOptions
 from ..core.plain_text import path_text
 from ..core.size_prior import SizePrior, as_expected
-from ..core.trust import UNKNOWN, Signals, judge
+from ..core.trust import UNKNOWN, Signals, judge, of_support
 from ..features.extraction import FeatureSource
 from ..models.registry import Model
 from .adapter_file import TrainedAdapter
@@ -53,6 +54,7 @@ class Basis:
         warnings: said before there was a result.
         signals: what the features say, by structure name; None where nothing is kept to judge by.
         work: by which the same work is recognised.
+        is_support: whether the adapter was trained on this very volume.
     """
 
     priors: Mapping[str, SizePrior]
@@ -63,6 +65,7 @@ class Basis:
     warnings: Sequence[str] = ()
     signals: Mapping[str, Signals] | None = None
     work: str = ""
+    is_support: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,8 @@ def make_report(
         if changed is not None and not _hardly_found(refined, prior):
             entry["warnings"].append(changed.sentence)
         notes += entry["warnings"]
-    for name, judgement in judge(judged).items():
+    for name, found in judge(judged).items():
+        judgement = of_support(found) if basis.is_support else found
         far = structures[name]["pieces"]["far"]
         structures[name]["trust"] = {
             **judgement.to_json(),
@@ -158,6 +162,7 @@ def make_report(
         }
     return {
         "structures": structures,
+        "is_support": basis.is_support,
         "transductive": transductive,
         "refined_epochs": (refinement or {}).get("epochs", 0),
         "refined_with_supports": (refinement or {}).get("with_supports", False),
@@ -167,6 +172,7 @@ def make_report(
         "backbone_seconds": round(source.seconds, 3),
         "device": str(source.device),
         "work": basis.work,
+        "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "seed": basis.options.seed,
         "training_seed": trained.training.get("seed"),
         "model": {

@@ -13,6 +13,15 @@ COLUMNS = (
 )
 OF_ONE = COLUMNS[1:8]
 """Those of a single result."""
+SUPPORT_WARNING = (
+    "This query is one of the adapter's supports: the result says nothing of how well it works on "
+    "new images."
+)
+
+
+def is_support(report: Mapping[str, Any]) -> bool:
+    """Whether the adapter was trained on the volume of a result; older reports only warn of it."""
+    return bool(report.get("is_support", SUPPORT_WARNING in report.get("warnings", ())))
 
 
 def judgements(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

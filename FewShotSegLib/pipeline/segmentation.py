@@ -54,13 +54,13 @@ from .inputs import (
     SupportLike,
     as_supports,
     as_volume,
-    looks_like,
     name_of,
     paths_of,
     require_no_input,
     support_list,
     with_known_values,
 )
+from .recording import is_support, query_warnings
 from .report import NAME as REPORT
 from .report import Basis, commit_with_report, make_report, read_reports
 from .result import Segmentation as Segmentation
@@ -140,17 +140,19 @@ def segment(
     runtime = runtime or Runtime()
     clock = Clock(runtime.events, name_of(query))
     if out is not None:
-        _require_output(out, [query, *paths_of(supports)])
+        _require_name(out, [query, *paths_of(supports)])
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
     if out is not None:
         _require_fitting(out, query, trained, options)
+        _require_place(out)  # last: it makes the folder
     priors = override_priors(trained.priors, options.gamma, options.priors_ml)
     foundation = trained.find_model(options.model)
     with clock.phase("read", 1):
         offset = options.intensity_offset
         volume = in_hounsfield(as_volume(query), trained.modality, offset)
         pairs = _read_supports(supports, trained, options, runtime.events)
-    warnings = _query_warnings(trained, volume)
+    learned_from = is_support(trained, volume)
+    warnings = query_warnings(trained, volume, learned_from)
     for warning in warnings:  # now, while stopping still saves something
         runtime.events(make_event("warning", message=warning))
     source = runtime.source(trained.tuned_model(foundation), trained.preprocessing)
@@ -198,7 +200,8 @@ def segment(
     runtime.check()
     like = None if isinstance(query, Volume) else query
     work = _work_key(trained, volume, pairs, options)
-    basis = Basis(priors, foundation, options, source, refinement, warnings, signals, work)
+    known = (refinement, warnings, signals, work, learned_from)
+    basis = Basis(priors, foundation, options, source, *known)
     _finish(result, trained, basis, (out, like) if out else None, clock, runtime)
     return result
 
@@ -254,11 +257,15 @@ def _work_key(
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _require_output(out: PathLike, inputs: Sequence[Any]) -> None:
+def _require_name(out: PathLike, inputs: Sequence[Any]) -> None:
     """Refuse what a result can't be written as, before the work."""
     require_path(out)
     check_output_name(out)
     require_no_input(out, inputs)
+
+
+def _require_place(out: PathLike) -> None:
+    """Refuse where a result can't be written, before the work. A missing folder is made."""
     require_writable(out)
     own_folder("locks")  # needed at the end: reported before the work
     recover(Path(out).parent)
@@ -389,18 +396,3 @@ def _settings_of(trained: TrainedAdapter) -> TrainingSettings:
     """How a copy's head is refined on features: as it was trained, if it was trained on them."""
     on_features = trained.decoder is None and "preset" not in trained.training
     return TrainingSettings(**(trained.training.get("settings", {}) if on_features else {}))
-
-
-def _query_warnings(trained: TrainedAdapter, volume: Volume) -> list[str]:
-    warnings = list(volume.notes)
-    if content_hash(volume) in {support.get("content") for support in trained.supports}:
-        warnings.append(
-            "This query is one of the adapter's supports: the result says nothing of how well it "
-            "works on new images."
-        )
-    looks = looks_like(volume)
-    if looks != trained.modality:
-        warnings.append(
-            f"The adapter was trained on {trained.modality}, but this query looks like {looks}."
-        )
-    return warnings

@@ -121,7 +121,7 @@ def _folder(job: FolderJob, folder: Path, events: EventSink, cancel: Cancel) -> 
             events(make_event("progress", phase="volumes", done=count, total=len(found)))
             del outcome
     finally:
-        page = listing.write_page(Path(job.out).name) if done or failed else ""
+        page = listing.write_page() if done or failed else ""
     return write_result(
         folder,
         "folder",

@@ -417,14 +417,22 @@ class Command(PipelineTestCase):
         (self.folder / "manual").mkdir()
         shutil.copy(self.out / "p1_seg.nrrd", self.folder / "manual" / "p1_seg.nrrd")
         compared = list(evaluate_folder(self.folder / "manual", self.out))
+        (self.out / "p1_seg.nrrd").unlink()
+        compared += evaluate_folder(self.folder / "manual", self.out)
         self.assertEqual([one.volume for one in compared], ["p1", "p1"])
-        for one in compared:  # the DICOM file, and the label map
+        for one in compared:  # the label map, which is newer, and the DICOM file
             self.assertEqual(one.scores["pea"].dice, 1, one.note)
         again = self.segmented(str(self.data / "p1"), "--format", "dicom-seg")
         self.assertIn("(done before)", again.out)
         segment = pydicom.dcmread(self.out / "p1_seg.dcm").SegmentSequence[0]
         (how,) = segment.SegmentationAlgorithmIdentificationSequence
         self.assertTrue(how.AlgorithmParameters.startswith("adapter=shared,sha256="))
+
+    def test_what_is_refused_leaves_no_folder(self) -> None:
+        ran = self.segmented(str(self.query.image), "--format", "dicom-seg")
+        self.assertEqual(ran.status, 2)
+        self.assertIn("is no folder of DICOM images", ran.err)
+        self.assertFalse(self.out.exists())
 
     def test_formats_that_do_not_fit(self) -> None:
         for out, form, words in (

@@ -27,15 +27,18 @@ from tiny_model import STRUCTURES, Ran, TrainedWorld, run
 from FewShotSegLib.core.annotation import Structure, parse_structures
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.geometry import Grid, Volume
-from FewShotSegLib.core.trust import VERDICTS
-from FewShotSegLib.evaluation.folders import find_references
+from FewShotSegLib.core.trust import LEARNED, LOOK, UNUSABLE, VERDICTS
+from FewShotSegLib.evaluation.folders import SUPPORT, find_references
 from FewShotSegLib.evaluation.metrics import evaluate_files
 from FewShotSegLib.io.queries import DicomSeries, find_queries
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.overlay.contact_sheet import Card, Line, contact_sheet
 from FewShotSegLib.overlay.thumbnail import draw_thumbnail
 from FewShotSegLib.pipeline import batch, listing
+from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 from FewShotSegLib.pipeline.batch import segment_each
+from FewShotSegLib.pipeline.newest import newest_results
+from FewShotSegLib.pipeline.rows import SUPPORT_WARNING, is_support
 
 
 class Finding(unittest.TestCase):
@@ -197,6 +200,46 @@ class Thumbnail(unittest.TestCase):
         self.assertGreater(colour[0], colour[2] + 50)
 
 
+class Newest(unittest.TestCase):
+    """Which of several results of a volume counts."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def test_what_is_there_by_time_and_what_is_of_this_run(self) -> None:
+        early, late = ({"time": f"2026-01-0{day}T10:00:00.000+00:00"} for day in (1, 2))
+        reports = {"a.seg.nrrd": late, "a_seg.nii.gz": early, "b_seg.nrrd": early, "own.nii": early}
+        for name in reports:
+            (self.folder / name).touch()
+        self.assertEqual(
+            list(newest_results(self.folder, reports)), ["a.seg.nrrd", "b_seg.nrrd", "own.nii"]
+        )
+        of_now = newest_results(self.folder, reports, {"a_seg.nii.gz"})
+        self.assertEqual(list(of_now), ["a_seg.nii.gz", "b_seg.nrrd", "own.nii"])
+        (self.folder / "a.seg.nrrd").unlink()
+        self.assertEqual(newest_results(self.folder, reports), of_now)
+
+    def test_reports_of_before_count_by_their_file(self) -> None:
+        reports = {"a.seg.nrrd": {}, "a_seg.nii.gz": {"time": "soon"}, "b_seg.nii.gz": {}}
+        for seconds, name in enumerate(("a_seg.nii.gz", "a.seg.nrrd"), 1):
+            (self.folder / name).touch()
+            os.utime(self.folder / name, (seconds, seconds))
+        found = newest_results(self.folder, reports)
+        self.assertEqual(list(found), ["a.seg.nrrd", "b_seg.nii.gz"])
+        os.utime(self.folder / "a_seg.nii.gz", (3, 3))
+        found = newest_results(self.folder, reports)
+        self.assertEqual(list(found), ["a_seg.nii.gz", "b_seg.nii.gz"])
+
+    def test_reports_of_before_only_warn_of_a_support(self) -> None:
+        for report, learned in (
+            ({"is_support": True}, True),
+            ({"warnings": ["x", SUPPORT_WARNING]}, True),
+            ({"warnings": ["x"]}, False),
+            ({}, False),
+        ):
+            self.assertEqual(is_support(report), learned)
+
+
 class ManyVolumes(TrainedWorld):
     """The command on a folder: three that are good, one cut short."""
 
@@ -256,6 +299,11 @@ class ManyVolumes(TrainedWorld):
             self.assertEqual(row["verdict"], entry["trust"]["verdict"])
             self.assertEqual(row["reasons"], "; ".join(entry["trust"]["reasons"]))
             self.assertGreater(float(row["seconds"]), 0)
+            learned = row["volume"] != "p1"
+            self.assertEqual(reports[row["result"]]["is_support"], learned)
+            self.assertEqual(row["reasons"].startswith(LEARNED), learned)
+            if learned:
+                self.assertIn(row["verdict"], (LOOK, UNUSABLE))
         self.assertLess(ran.out.rindex("expected Dice"), ran.out.rindex("volumes.csv"))
         tags = Tags((self.out / "volumes.html").read_text("utf-8"))
         self.assertEqual(tags.classes()[0], "failed")
@@ -356,13 +404,47 @@ class ManyVolumes(TrainedWorld):
             self.assertEqual(float(row["dice"]), round(one.dice, 4))
             self.assertEqual(float(row["reference_ml"]), round(one.reference_ml, 4))
             self.assertIn(row["verdict"], VERDICTS)
+            self.assertEqual(row["note"].startswith(SUPPORT), row["volume"] == "p2")
+        # p2 is a support: p1 alone is in the means.
+        self.assertEqual(ran.out.count("mean of 1 "), 2)
+        self.assertEqual(ran.out.count(SUPPORT), 2)
         written = json.loads((self.folder / "s.json").read_text("utf-8"))["volumes"]
         self.assertEqual(sorted(written), ["p1", "p2", "p3"])
+        self.assertTrue(written["p2"]["is_support"])
         pair = self.data / "p1" / "ct_seg.nii.gz", self.out / "p1_seg.nii.gz"
         arguments = ["evaluate", "--reference", str(pair[0]), "--prediction", str(pair[1])]
         ran = run(*arguments, "--csv", str(scores))
         self.assertEqual(ran.status, 2)
         self.assertIn("--csv is for a folder of results", ran.err)
+
+    def test_of_two_formats_the_newest_counts(self) -> None:
+        """p1 and p2 again by another adapter, p3 only as before."""
+        self.segmented("--format", "seg.nrrd")
+        before = {path.name: path.read_bytes() for path in self.out.glob("*.seg.nrrd")}
+        trained, other = TrainedAdapter.load(self.adapter), self.folder / "other.fseft"
+        trained.training["seed"] = 7
+        trained.save(other)
+        shutil.move(self.data / "p3", self.folder / "p3")
+        run(*self.segment_arguments(other, self.out, str(self.data), "--no-pictures"))
+        self.assertEqual(sorted(os.listdir(self.out / "pictures")), ["p3.jpg"])
+        for name, data in before.items():
+            self.assertEqual((self.out / name).read_bytes(), data)
+        both = ["p1_seg.nii.gz", "p2_seg.nii.gz", "p3.seg.nrrd"]
+        for wanted, again in ((both, None), (sorted(before), self.folder / "p3")):
+            if again is not None:  # nothing is left to do, but what was asked for is listed
+                shutil.move(again, self.data / "p3")
+                self.segmented("--format", "seg.nrrd")
+            rows = [row for row in self.table() if not row["error"]]
+            self.assertEqual(len(rows), 3 * 2)
+            self.assertEqual(sorted({row["result"] for row in rows}), wanted)
+            page = Tags((self.out / "volumes.html").read_text("utf-8"))
+            self.assertEqual(len(page.classes()), 4)
+            text = "".join(page.text)
+            by = " by 2 adapters" if again is None else ""
+            self.assertIn(f"{self.out.name}3 segmented{by}, 1 failed", text)
+        scored = run("evaluate", "--reference", str(self.data), "--prediction", str(self.out))
+        self.assertEqual(scored.status, 0, scored.err)
+        self.assertEqual(len(re.findall("(?m)^p[123] ", scored.out)), 3 * 2, scored.out)
 
     def test_another_table_in_the_way_stays(self) -> None:
         self.out.mkdir()

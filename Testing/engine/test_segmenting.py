@@ -205,8 +205,10 @@ class Reports(PipelineTestCase):
     def test_a_query_that_is_a_support(self) -> None:
         report = self.segment(self.supports[1].image).report
         self.assertTrue(any("is one of the adapter's supports" in w for w in report["warnings"]))
+        self.assertTrue(report["is_support"])
         report = self.segment().report
         self.assertFalse(any("one of the adapter's supports" in w for w in report["warnings"]))
+        self.assertFalse(report["is_support"])
 
     def test_another_kind_of_image(self) -> None:
         mr = write_patient(self.folder, "mr", 3, modality="MR")

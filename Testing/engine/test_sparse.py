@@ -182,6 +182,7 @@ class Sizes(SparseCase):
         self.assertEqual(loaded.priors, found.priors)
         self.assertEqual(loaded.content_sha256(), found.content_sha256())
         self.assertIn("estimated from drawn slices, to ", adapter_text(data))
+        self.assertIn("on 2 support(s) (2 of them annotated in part), ", adapter_text(data))
         self.assertIn("annotated in part it was measured there alone", adapter_text(data))
         report = self.segment(adapter=loaded).report["structures"]["bean"]
         self.assertEqual(report["prior"]["basis"], "slices")
@@ -192,6 +193,8 @@ class Sizes(SparseCase):
         patients = [self.whole[0], self.drawn(self.whole[1])]
         found = self.learn(patients, ["whole", "auto"])
         alone = self.learn(self.whole[:1], None)
+        self.assertIn("2 support(s) (1 of them annotated in part)", adapter_text(found.metadata()))
+        self.assertNotIn("annotated in part", adapter_text(alone.metadata()))
         for name, prior in found.priors.items():
             self.assertEqual((prior.basis, prior.count), (None, 1))
             self.assertEqual(prior.mean, alone.priors[name].mean)

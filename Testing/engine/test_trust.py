@@ -23,6 +23,7 @@ from FewShotSegLib.core.adapter_header import EVIDENCE_FORMAT, KEY, read_header
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.trust import (
     FINE,
+    LEARNED,
     LOOK,
     UNKNOWN,
     UNUSABLE,
@@ -30,6 +31,7 @@ from FewShotSegLib.core.trust import (
     Signals,
     TrustModel,
     Weights,
+    of_support,
     shipped_model,
     worst,
 )
@@ -64,6 +66,15 @@ def model(**loss: float) -> TrustModel:
     return TrustModel(
         Weights(0.1, weights, nothing), 0.1, 0.0, Weights(-2.0, foreign, nothing), 0.2, 0.8
     )
+
+
+class OfASupport(unittest.TestCase):
+    def test_it_is_never_fine_and_says_why_first(self) -> None:
+        for verdict, shown in (
+            (FINE, LOOK), (UNKNOWN, LOOK), (LOOK, LOOK), (UNUSABLE, UNUSABLE),
+        ):  # fmt: skip
+            found = of_support(Judgement(verdict, ("else",), 0.9))
+            self.assertEqual(found, Judgement(shown, (LEARNED, "else"), 0.9))
 
 
 class Verdicts(unittest.TestCase):

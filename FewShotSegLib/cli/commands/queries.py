@@ -139,7 +139,7 @@ def _list(
     """The table and the page of many results, and the same in words."""
     from ..describe import ranking_text
 
-    paths = [listing.write_table(), listing.write_page(Path(args.adapter).stem)]
+    paths = [listing.write_table(), listing.write_page()]
     for path, kind in zip(paths, ("table", "page"), strict=True):
         sink(make_event("result", kind=kind, path=str(path)))
     reports = {o.name: o.report["structures"] for o in done if o.report}
@@ -197,7 +197,9 @@ def _evaluate_many(
 
     found = list(evaluate_folder(args.reference, args.prediction, structures, args.tolerance))
     data = {
-        one.volume: scores_json(one.scores, args.tolerance) | {"note": one.note} for one in found
+        one.volume: scores_json(one.scores, args.tolerance)
+        | {"note": one.note, "is_support": one.is_support}
+        for one in found
     }
     if args.json:
         paths = {"reference": args.reference, "prediction": args.prediction}
