@@ -21,6 +21,30 @@ WIDTH = 720
 GAP = 6
 _STEEPNESS = 0.3
 _QUALITY = 82
+_COMMENT = b"\xff\xfe"
+
+
+def with_comment(picture: bytes, comment: str) -> bytes:
+    """A JPEG with a comment in its header, which no program shows."""
+    data, start = comment.encode("utf-8", "replace"), _header_end(picture)
+    segment = _COMMENT + (len(data) + 2).to_bytes(2, "big") + data
+    return picture[:start] + segment + picture[start:]
+
+
+def comment_of(picture: bytes) -> str:
+    """The comment that :func:`with_comment` put there; empty where there is none."""
+    start = _header_end(picture)
+    if picture[start : start + 2] != _COMMENT:
+        return ""
+    length = int.from_bytes(picture[start + 2 : start + 4], "big")
+    return picture[start + 4 : start + 2 + length].decode("utf-8", "replace")
+
+
+def _header_end(picture: bytes) -> int:
+    """Where a JPEG's other segments begin: after the one that every JFIF file has first."""
+    if picture[2:4] != b"\xff\xe0":
+        return 2
+    return 4 + int.from_bytes(picture[4:6], "big")
 
 
 def draw_thumbnail(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..core.quantities import ml_text
 from ..core.result_formats import volume_name
 from ..core.trust import VERDICTS, worst
 from ..overlay.contact_sheet import FAILED, MARK, Card, Line, contact_sheet
-from ..overlay.thumbnail import draw_thumbnail
+from ..overlay.thumbnail import comment_of, draw_thumbnail, with_comment
 from .adapter_file import TrainedAdapter
 from .batch import Outcome
 from .inputs import PathLike
@@ -59,16 +58,12 @@ class Listing:
         self._failed.pop(key, None)
         if outcome.error is not None:
             self._failed[key] = outcome
-        elif outcome.before is None:
-            # There is one a volume: that of an older result must not stand beside this one.
-            with suppress(OSError):
-                self._picture(key).unlink(missing_ok=True)
-        if self.pictures and outcome.error is None:
+        elif self.pictures:
             try:
                 picture = _picture_of(outcome, trained)
                 if picture:
                     with replacing(self._picture(key)) as partial:
-                        partial.write_bytes(picture)
+                        partial.write_bytes(with_comment(picture, _mark(key, outcome.report)))
             except (FewShotSegError, ValueError) as error:
                 message = f"There is no picture of {outcome.name}. {error}"
                 runtime.events(make_event("warning", message=message))
@@ -98,8 +93,7 @@ class Listing:
         ]
         results = self._results()
         for key, report in results:
-            path = self._picture(key)
-            picture = path.read_bytes() if self.pictures and path.is_file() else b""
+            picture = self._picture_beside(key, report) if self.pictures else b""
             cards.append(_card(self._name(key), report, picture))
         adapters = len({report.get("adapter", {}).get("sha256") for _, report in results})
         by = f" by {adapters} adapters" if adapters > 1 else ""
@@ -122,6 +116,22 @@ class Listing:
 
     def _picture(self, key: str) -> Path:
         return self.folder / PICTURES / f"{volume_name(key)}.jpg"
+
+    def _picture_beside(self, key: str, report: Mapping[str, Any]) -> bytes:
+        """The picture of this very result; empty where there is none. There is one a volume, which
+        may be of another of its results."""
+        path = self._picture(key)
+        if not path.is_file():
+            return b""
+        picture = path.read_bytes()
+        # Pictures of results of before reports had a time say nothing.
+        wanted = _mark(key, report) if "time" in report else ""
+        return picture if comment_of(picture) == wanted else b""
+
+
+def _mark(key: str, report: Mapping[str, Any] | None) -> str:
+    """What a picture says of the result that it is of."""
+    return f"{key} {(report or {}).get('time', '')}"
 
 
 def _picture_of(outcome: Outcome, trained: TrainedAdapter) -> bytes:

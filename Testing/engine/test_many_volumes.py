@@ -33,7 +33,7 @@ from FewShotSegLib.evaluation.metrics import evaluate_files
 from FewShotSegLib.io.queries import DicomSeries, find_queries
 from FewShotSegLib.io.volumes import read_image
 from FewShotSegLib.overlay.contact_sheet import Card, Line, contact_sheet
-from FewShotSegLib.overlay.thumbnail import draw_thumbnail
+from FewShotSegLib.overlay.thumbnail import comment_of, draw_thumbnail, with_comment
 from FewShotSegLib.pipeline import batch, listing
 from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 from FewShotSegLib.pipeline.batch import segment_each
@@ -425,8 +425,8 @@ class ManyVolumes(TrainedWorld):
         trained.training["seed"] = 7
         trained.save(other)
         shutil.move(self.data / "p3", self.folder / "p3")
-        run(*self.segment_arguments(other, self.out, str(self.data), "--no-pictures"))
-        self.assertEqual(sorted(os.listdir(self.out / "pictures")), ["p3.jpg"])
+        for more in (["--no-pictures"], []):  # what was done before gets no picture either
+            run(*self.segment_arguments(other, self.out, str(self.data), *more))
         for name, data in before.items():
             self.assertEqual((self.out / name).read_bytes(), data)
         both = ["p1_seg.nii.gz", "p2_seg.nii.gz", "p3.seg.nrrd"]
@@ -439,12 +439,33 @@ class ManyVolumes(TrainedWorld):
             self.assertEqual(sorted({row["result"] for row in rows}), wanted)
             page = Tags((self.out / "volumes.html").read_text("utf-8"))
             self.assertEqual(len(page.classes()), 4)
+            pictured = [a["alt"] for tag, a in page.tags if tag == "img"]
+            self.assertEqual(sorted(pictured), ["p3"] if again is None else ["p1", "p2", "p3"])
             text = "".join(page.text)
             by = " by 2 adapters" if again is None else ""
             self.assertIn(f"{self.out.name}3 segmented{by}, 1 failed", text)
         scored = run("evaluate", "--reference", str(self.data), "--prediction", str(self.out))
         self.assertEqual(scored.status, 0, scored.err)
         self.assertEqual(len(re.findall("(?m)^p[123] ", scored.out)), 3 * 2, scored.out)
+
+    def test_a_picture_of_a_report_of_before_is_shown(self) -> None:
+        """Neither of them says when it was made."""
+        self.segmented()
+        path = self.out / "report.json"
+        reports = json.loads(path.read_text("utf-8"))
+        for report in reports["results"].values():
+            del report["time"]
+        path.write_text(json.dumps(reports), "utf-8")
+        picture = self.out / "pictures" / "p1.jpg"
+        drawn = picture.read_bytes()
+        comment = comment_of(drawn)
+        self.assertIn("p1_seg.nii.gz", comment)
+        plain = drawn.replace(with_comment(b"", comment), b"")
+        self.assertEqual(with_comment(plain, comment), drawn)
+        picture.write_bytes(plain)
+        self.segmented()
+        page = Tags((self.out / "volumes.html").read_text("utf-8"))
+        self.assertEqual([a["alt"] for tag, a in page.tags if tag == "img"], ["p1"])
 
     def test_another_table_in_the_way_stays(self) -> None:
         self.out.mkdir()
