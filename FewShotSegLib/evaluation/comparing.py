@@ -16,6 +16,7 @@ from ..core.errors import InputError
 from ..core.geometry import Grid
 from ..core.plain_text import html_table
 from ..io.annotations import read_annotation
+from ..pipeline.batch import Outcome
 from ..pipeline.segmentation import Segmentation
 from . import metrics
 from .metrics import TOLERANCE_MM, Scores, evaluate_files, format_table, table_cells
@@ -42,6 +43,23 @@ class Comparison(dict[str, Scores]):
     def _repr_html_(self) -> str:
         header, rows = table_cells(self)
         return html_table(header, rows)
+
+
+def _one(value: Any) -> Any:
+    """What an outcome of several is of; a list of several is none.
+
+    Raises:
+        InputError: it is a list. FewShotSegError: why the outcome has no result.
+    """
+    if isinstance(value, Outcome):
+        if value.error is not None:
+            raise value.error
+        return value.result if value.result is not None else value.out
+    if isinstance(value, (list, tuple)):
+        raise InputError(
+            "evaluate compares one prediction with one reference; call it for each of a list."
+        )
+    return value
 
 
 def evaluate(
@@ -75,6 +93,8 @@ def evaluate(
         InputError: either can't be used, or they are not on one grid. TypeError: there are not two.
     """
     wanted = as_structures(structures)
+    pair = tuple(map(_one, pair[:2])) + pair[2:]
+    prediction, reference = _one(prediction), _one(reference)
     if pair and (len(pair) < 2 or len(pair) > 4 or prediction is not None or reference is not None):
         raise TypeError("evaluate takes a prediction and a reference, by place or by name")
     if pair:

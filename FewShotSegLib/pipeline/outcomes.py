@@ -13,6 +13,7 @@ from ..core.options import SegmentOptions
 from ..core.plain_text import html_table
 from ..core.quantities import ml_text
 from ..io.queries import find_queries
+from ..io.results import EXTENSIONS
 from .adapter_file import TrainedAdapter
 from .batch import Outcome, segment_each
 from .inputs import PathLike
@@ -92,6 +93,11 @@ def segment_list(
     trained = adapter if isinstance(adapter, TrainedAdapter) else TrainedAdapter.load(adapter)
     paths = [query for query in queries if not isinstance(query, Volume)]
     if out is not None:
+        if os.fspath(out).lower().endswith(EXTENSIONS):
+            raise InputError(
+                f"{os.fspath(out)} is a file's name, and a list of queries needs a folder for its "
+                "results. Give one query, or a folder."
+            )
         if len(paths) < len(queries):
             raise InputError(
                 "Volumes in memory have no names to be written by. Give one after the other, each "

@@ -92,6 +92,7 @@ class DifferencesTest(BenchmarkCase):
     def test_names_in_latex(self) -> None:
         for name, wanted in (
             ("a_b & 50 %", r"a\_b \& 50 \%"),
+            ("a|b<c", r"a\textbar{}b\textless{}c"),
             ("x^{$", r"x\textasciicircum{}\{\$"),
             ("C:\\~", r"C:\textbackslash{}\textasciitilde{}"),
         ):

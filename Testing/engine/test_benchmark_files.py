@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 from benchmark_case import BenchmarkCase, refused_method
 from filelock import FileLock
-from tiny_model import run, write_array
+from tiny_model import STRUCTURES, run, write_array
 
 from FewShotSegLib.cli.commands.benchmark import LOCK
 from FewShotSegLib.core.errors import InputError
@@ -191,6 +191,31 @@ class OutputTest(BenchmarkCase):
         self.assertEqual(ran.status, 2)
         self.assertIn("Stopped", ran.err)
         self.assertNotIn("second", ran.err)
+
+    def test_results_do_not_go_among_the_data(self) -> None:
+        before = sorted(p.name for p in self.data.iterdir())
+        for out in (self.data, self.data / "results"):
+            self.assertIn("where the data are", self.refused(self.write(), "--out", str(out)))
+        path = self.world / "data.json"  # whose results would go to data/
+        new = ("--new", str(self.data), "--structures", STRUCTURES, "--model", str(self.model))
+        self.assertIn("where the data are", self.refused(path, *new))
+        self.assertFalse(path.exists())
+        self.assertEqual(sorted(p.name for p in self.data.iterdir()), before)
+
+    def test_a_damaged_mask_costs_its_picture_alone(self) -> None:
+        path = self.write(methods=[PROBE], shots=[1])
+        self.assertEqual(self.benchmark(path).status, 0)
+        out = self.folder / "small"
+        self.assertTrue((out / "results.png").is_file())
+        self.assertNotIn("earlier run", (out / "table.md").read_text(encoding="utf-8"))
+        mask = next((out / "masks").iterdir())
+        whole = mask.read_bytes()
+        for content in (whole[:-40], whole[:30], b"", b"text"):
+            with self.subTest(len(content)):
+                mask.write_bytes(content)
+                ran = self.benchmark(path, "--render")
+                self.assertEqual(ran.status, 0, ran.err)
+                self.assertIn("results.png is of an earlier run", ran.out)
 
     def test_one_run_at_a_time(self) -> None:
         path = self.write(methods=[PROBE], shots=[1])

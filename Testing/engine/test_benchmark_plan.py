@@ -118,7 +118,7 @@ class PlanTest(BenchmarkCase):
             self.assertEqual(sorted([*draw.supports, *draw.queries]), list(CASES))
         self.assertIn("each is the query of one draw", new.notes[-1])
         self.assertIn("is not recorded", new.notes[0])
-        with self.assertRaisesRegex(InputError, "has 3 cases .*; 4 are needed"):
+        with self.assertRaisesRegex(InputError, "has 3 of 3 cases .*; 4 are needed"):
             draw_plan(self.patients(3), STRUCTURES, model=str(self.model))
 
     def test_what_a_model_has_seen_is_no_query_whatever_it_is_called(self) -> None:

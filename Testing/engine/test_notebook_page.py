@@ -110,6 +110,9 @@ class Lists(PipelineTestCase):
         volume = read_image(self.query.image)
         with self.assertRaisesRegex(InputError, "Volumes in memory have no names"):
             fss.segment(self.trained, [volume], out=self.folder / "x", model=str(self.model))
+        with self.assertRaisesRegex(InputError, "needs a folder"):
+            fss.segment(self.trained, [self.query.image], out=self.folder / "x.NII.gz")
+        self.assertFalse((self.folder / "x.NII.gz").exists())
         with self.assertRaises(fss.FewShotSegError):
             fss.segment(self.trained, [volume], model="nobody")
         with self.assertRaises(TypeError):
@@ -120,6 +123,18 @@ class Lists(PipelineTestCase):
         with mock.patch.dict(sys.modules, {"pandas": None}):
             with self.assertRaisesRegex(InputError, "pip install pandas"):
                 result.to_pandas()
+
+    def test_an_outcome_is_scored_and_a_list_is_not(self) -> None:
+        volume, missing = read_image(self.query.image), self.folder / "missing.nii.gz"
+        how = {"model": str(self.model), "runtime": self.runtime}
+        found = fss.segment(self.trained, [volume, missing], **how)
+        scores = fss.evaluate(found[0], self.query.segmentation)
+        self.assertEqual(scores, fss.evaluate(found[0].result, self.query.segmentation))
+        with self.assertRaisesRegex(InputError, "missing.nii.gz"):
+            fss.evaluate(found[1], self.query.segmentation)
+        for wrong in (found, [self.query.image]):
+            with self.assertRaisesRegex(InputError, "call it for each of a list"):
+                fss.evaluate(wrong, self.query.segmentation)
 
     def test_scores_as_a_table(self) -> None:
         scores = fss.evaluate(self.segment(), self.query.segmentation)

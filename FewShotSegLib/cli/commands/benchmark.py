@@ -28,36 +28,18 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     from ...evaluation.benchmark.cells import Models, cells, unsuited
     from ...evaluation.benchmark.export import CSV, LATEX
     from ...evaluation.benchmark.figure import PICTURE
-    from ...evaluation.benchmark.plan import draw_plan, part_of, read_plan
+    from ...evaluation.benchmark.plan import part_of, read_plan
     from ...evaluation.benchmark.plots import PICTURES
     from ...evaluation.benchmark.render import PAGE, render
     from ...evaluation.benchmark.results import NAME, Results
     from ...evaluation.benchmark.run import run_benchmark
 
     if args.new:
-        if os.path.exists(args.plan):
-            raise InputError(f"{args.plan} is there already; give the new plan another name.")
-        drawn = draw_plan(args.new, args.structures, model=args.model)
-        new = drawn.plan
-        write_json(args.plan, new)
-        sink(make_event("result", kind="plan", path=args.plan))
-        queries = sum(len(draw["queries"]) for task in new["tasks"] for draw in task["draws"])
-        times = len(new["methods"]) * len(new["shots"])
-        say(
-            args,
-            "\n".join(
-                [
-                    args.plan,
-                    f"{new['model']}, {len(new['methods'])} methods at {len(new['shots'])} numbers "
-                    f"of supports: {times * queries} queries.",
-                    *drawn.notes,
-                    "Read it, change what you like, and run it without --new.",
-                ]
-            ),
-        )
-        return 0
+        return _write_new(args, sink)
     out = _out(args)
     plan = read_plan(args.plan, args.data)
+    for task in plan.tasks:
+        _require_apart_from(out, task.folder)
     part = part_of(plan, args.methods or (), args.shots or (), args.tasks or ())
     models = Models(out / UNTRAINED)
     everything = list(cells(plan, models))
@@ -96,6 +78,35 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
     return 0
 
 
+def _write_new(args: argparse.Namespace, sink: EventSink) -> int:
+    """Write a plan for a folder."""
+    from ...evaluation.benchmark.plan import draw_plan
+
+    if os.path.exists(args.plan):
+        raise InputError(f"{args.plan} is there already; give the new plan another name.")
+    if args.out or Path(args.plan).suffix:
+        _require_apart_from(_out(args), Path(args.new))
+    drawn = draw_plan(args.new, args.structures, model=args.model)
+    new = drawn.plan
+    write_json(args.plan, new)
+    sink(make_event("result", kind="plan", path=args.plan))
+    queries = sum(len(draw["queries"]) for task in new["tasks"] for draw in task["draws"])
+    times = len(new["methods"]) * len(new["shots"])
+    say(
+        args,
+        "\n".join(
+            [
+                args.plan,
+                f"{new['model']}, {len(new['methods'])} methods at {len(new['shots'])} numbers "
+                f"of supports: {times * queries} queries.",
+                *drawn.notes,
+                "Read it, change what you like, and run it without --new.",
+            ]
+        ),
+    )
+    return 0
+
+
 def _on_cluster(
     args: argparse.Namespace,
     results: Results,
@@ -112,6 +123,20 @@ def _on_cluster(
     files = Files(os.path.abspath(args.plan), data, untrained, str(out), args.minutes)
     with connect(args.dask, runtime.events) as cluster:
         return run_benchmark_on(cluster, files, results, now, problems, runtime)
+
+
+def _require_apart_from(out: Path, data: Path) -> None:
+    """Refuse a folder for results among the data, which would be taken for data the next time.
+
+    Raises:
+        InputError: it is there.
+    """
+    out, data = out.resolve(), data.resolve()
+    if out == data or data in out.parents:
+        raise InputError(
+            f"The results would go to {out}, which is where the data are. Give the plan another "
+            "name, or another --out."
+        )
 
 
 def _out(args: argparse.Namespace) -> Path:

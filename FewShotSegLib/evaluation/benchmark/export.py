@@ -124,9 +124,12 @@ def _cell(score: Score | None, best: float | None) -> str:
     return text
 
 
-_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL = {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"},
+}
 
 
 def latex(text: str) -> str:
     """A name as LaTeX sets it."""
-    return re.sub(r"[\\&%$#_{}~^]", lambda m: _SPECIAL.get(m[0], "\\" + m[0]), text)
+    return re.sub(r"[\\&%$#_{}~^|<>]", lambda m: _SPECIAL.get(m[0], "\\" + m[0]), text)

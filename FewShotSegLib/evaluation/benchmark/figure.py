@@ -70,9 +70,12 @@ def draw_figure(plan: Plan, summary: Summary, out: Path) -> tuple[list[Path], li
         except FewShotSegError as error:
             problems.append(f"The picture of {task.name} was not drawn. {error}")
             continue
+        name = PICTURE if number == 1 else PICTURE.replace(".", f"-{number}.")
         if found is not None:
-            name = PICTURE if number == 1 else PICTURE.replace(".", f"-{number}.")
             written.append(save(_drawn(task, *found), out / name))
+        elif (out / name).exists():
+            text = "is of an earlier run: not all that it is drawn from is there any more."
+            problems.append(f"{name} {text}")
     return written, problems
 
 

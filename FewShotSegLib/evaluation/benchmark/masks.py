@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -51,5 +53,5 @@ def read_masks(
                 name: np.unpackbits(data[known[name]], count=count).reshape(shape).astype(bool)
                 for name in names
             }
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile, zlib.error):
         return None

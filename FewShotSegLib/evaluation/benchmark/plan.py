@@ -213,8 +213,8 @@ def draw_plan(
     names, notes = _new_to(model, pairs)
     if len(names) < LEAST_CASES:
         raise InputError(
-            f"{folder} has {len(names)} cases that the model was not pre-trained on; "
-            f"{LEAST_CASES} are needed."
+            f"{folder} has {len(names)} of {len(pairs)} cases that the model was not pre-trained "
+            f"on; {LEAST_CASES} are needed."
         )
     kept, drawn, note = _drawn(names, shots, draws, queries, seed)
     plan = {
