@@ -19,14 +19,19 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .. import __version__
-from ..core.errors import FewShotSegError, InputError, in_words
+from ..core.errors import ClusterError, FewShotSegError, InputError, in_words
 from ..core.events import EventSink, make_event
+from ..core.json_fields import load_json
 from .parallel import on_threads
 
 SECONDS = 10.0
 """So long a scheduler may take to answer."""
 SECONDS_BETWEEN_LOOKS = 1.0
 _ONE = threading.Lock()
+_LOST = (
+    "The connection to the Dask scheduler was lost. Start the same command again: it goes on from "
+    "here."
+)
 Task = Callable[..., Any]
 
 
@@ -64,13 +69,19 @@ class Cluster:
         Yields:
             the number of a job, and what the task returned or the error that it ended with; in the
             order in which they end.
+
+        Raises:
+            ClusterError: the scheduler has gone.
         """
-        place = Place(__version__, os.getcwd(), Counter(map(_host, self._client.nthreads())))
         ended: SimpleQueue[Any] = SimpleQueue()
-        numbers = {
-            self._client.submit(_alone, task, job, place, pure=False): number
-            for number, job in enumerate(jobs)
-        }
+        try:
+            place = Place(__version__, os.getcwd(), Counter(map(_host, self._client.nthreads())))
+            numbers = {
+                self._client.submit(_alone, task, job, place, pure=False): number
+                for number, job in enumerate(jobs)
+            }
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise ClusterError(_LOST) from error
         try:
             for future in numbers:
                 future.add_done_callback(ended.put)
@@ -95,6 +106,7 @@ def connect(address: str, events: EventSink) -> Iterator[Cluster]:
 
     Args:
         address: ``tcp://HOST:PORT``, or the file that a scheduler writes (``--scheduler-file``).
+            What can't be one is refused immediately.
         events: is informed while there are no workers.
 
     Raises:
@@ -108,16 +120,19 @@ def connect(address: str, events: EventSink) -> Iterator[Cluster]:
         )
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said in words
-    where = {"scheduler_file": address} if os.path.isfile(address) else {"address": address}
+    _silence()
+    place = _scheduler(address)
     try:
-        client = Client(**where, timeout=SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError, ImportError) as error:
+        client = Client(place, timeout=SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError, TimeoutError, ImportError, RuntimeError) as error:
         raise InputError(
             f"No Dask scheduler answers at {address}; check the address, and that it is running."
         ) from error
     try:
-        versions = client.run(version_here, on_error="return")
+        try:
+            versions = client.run(version_here, on_error="return")
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise ClusterError(_LOST) from error
         for worker, found in versions.items():
             if found != __version__:
                 raise InputError(
@@ -137,7 +152,51 @@ def connect(address: str, events: EventSink) -> Iterator[Cluster]:
             events(make_event("warning", message=message))
         yield Cluster(client)
     finally:
-        client.close()
+        with suppress(OSError, TimeoutError, RuntimeError):  # of one that has gone
+            client.close()
+
+
+def _silence() -> None:
+    """What matters is said in words. distributed gives loggers below its own a level each."""
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _scheduler(address: str) -> str:
+    """The address of a scheduler, as distributed takes it. It is checked here: a client of an
+    address that is none can't be closed.
+
+    Raises:
+        InputError: it is none, or the file is missing or has none.
+    """
+    from distributed.comm import get_address_host_port
+
+    place: Any = address
+    if os.path.isfile(address) or address.lower().endswith(".json"):
+        if not os.path.isfile(address):
+            raise InputError(
+                f"There is no file {address}; give the one that the scheduler writes "
+                "(dask scheduler --scheduler-file FILE)."
+            )
+        try:
+            place = load_json(address, "scheduler file")["address"]
+        except (InputError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{address} is not the file that a Dask scheduler writes; start it with "
+                "--scheduler-file, and give that file."
+            ) from error
+    try:
+        host, port = get_address_host_port(place)
+        usable = bool(host.strip()) and 0 < int(port) < 2**16
+    except (ValueError, TypeError, ImportError):
+        usable = False
+    if not usable:
+        raise InputError(
+            f"'{place}' is no address of a Dask scheduler; give one such as tcp://head:8786, or "
+            "the file that the scheduler writes."
+        )
+    return str(place)
 
 
 def version_here() -> str:
@@ -148,7 +207,7 @@ def version_here() -> str:
 def _alone(task: Task, job: Any, place: Place) -> Any:
     """On a worker: one piece at a time, on its part of the machine's cores."""
     if place.version != __version__:
-        raise InputError(
+        raise ClusterError(
             f"A worker has FewShotSeg {__version__}, and not {place.version}. Install the same on "
             "all."
         )
@@ -167,13 +226,13 @@ def _inside(folder: str) -> Iterator[None]:
     """In the folder that the command was started in.
 
     Raises:
-        InputError: it isn't here.
+        ClusterError: it isn't here.
     """
     before = os.getcwd()
     try:
         os.chdir(folder)
     except OSError as error:
-        raise InputError(
+        raise ClusterError(
             f"A worker has no folder {folder} ({error.strerror}); all machines must see the same "
             "files under the same paths."
         ) from error
@@ -206,13 +265,10 @@ def _reason(future: Any) -> FewShotSegError:
     from distributed import KilledWorker
 
     if future.status != "error":
-        return FewShotSegError(
-            "The connection to the Dask scheduler was lost. Start the same command again: it goes "
-            "on from here."
-        )
+        return ClusterError(_LOST)
     error = future.exception()
     if isinstance(error, KilledWorker):
-        return FewShotSegError(
+        return ClusterError(
             "Every worker that began with it ended; it may need more memory than workers have."
         )
     return in_words(error)

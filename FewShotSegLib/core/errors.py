@@ -18,6 +18,11 @@ class InputError(FewShotSegError):
     """A file, a volume, an annotation or an option can't be used as it is."""
 
 
+class ClusterError(InputError):
+    """Work was not done for a reason of the machines it was sent to, which says nothing of the
+    volume."""
+
+
 class ModelError(FewShotSegError):
     """A foundation model is unknown, missing, damaged, or not the one an adapter was made for."""
 

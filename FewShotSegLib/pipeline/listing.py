@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.atomic import replacing, require_writable
-from ..core.errors import FewShotSegError, InputError
+from ..core.errors import ClusterError, FewShotSegError, InputError
 from ..core.events import make_event
 from ..core.plain_text import path_text
 from ..core.quantities import ml_text
@@ -33,7 +33,8 @@ class Listing:
     """The table and the page of a folder of results, which grow with them.
 
     They have the newest result of each volume that the folder's report knows, and the failures of
-    this run. What a volume's older results were, in another format, is in ``report.json`` alone.
+    this run; but where a cluster failed, and not the volume, its result of before stands. What a
+    volume's older results were, in another format, is in ``report.json`` alone.
 
     Args:
         folder: of the results. pictures: whether each gets one.
@@ -76,7 +77,7 @@ class Listing:
         writer.writeheader()
         for key, report in self._results():
             writer.writerows(report_rows(self._name(key), key, report))
-        for key, outcome in self._failed.items():
+        for key, outcome in self._failures().items():
             writer.writerow({"volume": self._name(key), "error": str(outcome.error)})
         path = self.folder / TABLE
         with replacing(path) as partial:
@@ -87,9 +88,10 @@ class Listing:
     def write_page(self) -> Path:
         """The page of HTML, worst first, what failed before all. Its title is the folder's name:
         results of several adapters may be in it."""
+        failures = self._failures()
         cards = [
             Card(self._name(key), FAILED, note=str(outcome.error))
-            for key, outcome in self._failed.items()
+            for key, outcome in failures.items()
         ]
         results = self._results()
         for key, report in results:
@@ -97,7 +99,7 @@ class Listing:
             cards.append(_card(self._name(key), report, picture))
         adapters = len({report.get("adapter", {}).get("sha256") for _, report in results})
         by = f" by {adapters} adapters" if adapters > 1 else ""
-        subtitle = f"{len(results)} segmented{by}, {len(self._failed)} failed; worst first"
+        subtitle = f"{len(results)} segmented{by}, {len(failures)} failed; worst first"
         title = self.folder.resolve().name or str(self.folder)
         path = self.folder / PAGE
         with replacing(path) as partial:
@@ -106,10 +108,25 @@ class Listing:
 
     def _results(self) -> list[tuple[str, Mapping[str, Any]]]:
         """Result file and report of each volume, worst first."""
-        newest = newest_results(self.folder, read_reports(self.folder / REPORT), self._names)
-        failed = {volume_name(key) for key in self._failed}
+        newest = self._newest()
+        failed = {volume_name(key) for key in self._failures(newest)}
         known = [(k, v) for k, v in newest.items() if volume_name(k) not in failed]
         return sorted(known, key=lambda pair: (worst(judgements(pair[1])), pair[0]))
+
+    def _newest(self) -> dict[str, Mapping[str, Any]]:
+        return newest_results(self.folder, read_reports(self.folder / REPORT), self._names)
+
+    def _failures(
+        self, newest: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> dict[str, Outcome]:
+        """By result file, without those that say nothing of a volume that has a result."""
+        known = self._newest() if newest is None else newest
+        standing = {volume_name(key) for key in known if (self.folder / key).exists()}
+        return {
+            key: outcome
+            for key, outcome in self._failed.items()
+            if not (isinstance(outcome.error, ClusterError) and volume_name(key) in standing)
+        }
 
     def _name(self, key: str) -> str:
         return self._names.get(key) or volume_name(key)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import time
 import unittest
@@ -153,6 +155,23 @@ class ClusterTest(BenchmarkCase):
             times, [(self.out / f"{name}_seg.nii.gz").stat().st_mtime_ns for name in "abc"]
         )
         self.assertEqual(self.table(), rows)
+        # The scheduler ends before any result of this run: those of before stay listed.
+        lost = cluster._reason(mock.Mock(status="cancelled"))
+        every = [(number, lost) for number in range(4)]
+        with mock.patch.object(cluster.Cluster, "run", lambda *_: iter(every)):
+            ran = self.segmented(data, self.out, "--dask", self.address, "--again")
+        self.assertEqual(ran.status, 2)
+        self.assertIn("The connection to the Dask scheduler was lost", ran.err)
+        known = [row for row in self.table() if not row["error"]]
+        self.assertEqual(known, [row for row in rows if not row["error"]])
+        self.assertEqual([row["volume"] for row in self.table() if row["error"]], ["broken"])
+        page = (self.out / "volumes.html").read_text("utf-8")
+        self.assertIn("3 segmented, 1 failed", page)
+        # What fails of its own is a failure, also where it had a result.
+        every = [(number, InputError("It is damaged.")) for number in range(4)]
+        with mock.patch.object(cluster.Cluster, "run", lambda *_: iter(every)):
+            self.segmented(data, self.out, "--dask", self.address)
+        self.assertEqual(len([row for row in self.table() if row["error"]]), 4)
 
     def test_a_plan_and_a_worker_killed_in_the_middle(self) -> None:
         plan = self.write()
@@ -263,6 +282,68 @@ class ClusterTest(BenchmarkCase):
             cluster.connect(self.address, ignore),
         ):
             pass
+
+
+@unittest.skipUnless(find_spec("distributed"), "distributed is not installed")
+class Addresses(unittest.TestCase):
+    """What is no address is refused before there is a client, which could not be closed."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def refused(self, address: str, words: str) -> None:
+        with (
+            self.subTest(address),
+            mock.patch("distributed.Client") as client,
+            self.assertRaisesRegex(InputError, words),
+            cluster.connect(address, ignore),
+        ):
+            pass
+        client.assert_not_called()
+
+    def test_what_is_no_address(self) -> None:
+        for address in (
+            *("", " ", "foo", "http://x", "http://x:8786", "tcp://127.0.0.1", "tcp://:8786"),
+            *("tcp://head:port", "tcp://head:0", "tcp://head:99999", "::1:8786", "tcp://[::1"),
+            "tcp://a://b:1",
+        ):
+            self.refused(address, "is no address of a Dask scheduler; give one such as tcp://head")
+
+    def test_a_schedulers_file(self) -> None:
+        path = self.folder / "scheduler.json"
+        self.refused(str(path), "There is no file .*scheduler.json")
+        for text in ("", "[]", "{}", "no JSON"):
+            path.write_text(text)
+            self.refused(str(path), "is not the file that a Dask scheduler writes")
+        path.write_text('{"address": "foo"}')
+        self.refused(str(path), "'foo' is no address")
+        path.write_text('{"address": "tcp://10.0.0.7:8786"}')
+        self.assertEqual(cluster._scheduler(str(path)), "tcp://10.0.0.7:8786")
+        for address in ("tcp://head:8786", "head:8786", "tls://[::1]:8786"):
+            self.assertEqual(cluster._scheduler(address), address)
+
+    def test_an_empty_address_is_no_run_on_this_computer(self) -> None:
+        with (
+            mock.patch("FewShotSegLib.pipeline.adapter_file.TrainedAdapter.load"),
+            mock.patch("FewShotSegLib.pipeline.batch.segment_each") as here,
+        ):
+            given = (str(self.folder / name) for name in ("a.nii.gz", "b.nii.gz"))
+            ran = run("segment", "--adapter", "x.fseft", "--dask", "", "--out",
+                      str(self.folder / "out"), *given)  # fmt: skip
+        self.assertEqual(ran.status, 2)
+        self.assertIn("'' is no address", ran.err)
+        here.assert_not_called()
+
+    def test_its_loggers_say_nothing(self) -> None:
+        """Also those that distributed gives levels of their own."""
+        import distributed  # noqa: F401
+
+        log = logging.getLogger("distributed.client")
+        before = log.level
+        self.addCleanup(log.setLevel, before)
+        log.setLevel(logging.INFO)
+        cluster._silence()
+        self.assertFalse(log.isEnabledFor(logging.CRITICAL))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def benchmark_command(args: argparse.Namespace, sink: EventSink) -> int:
                 for sentence in problems:
                     sink(make_event("warning", message=sentence))
                 runtime = make_runtime(args, sink)
-                if args.dask:
+                if args.dask is not None:
                     failed = _on_cluster(args, results, now, problems, runtime)
                 else:
                     failed = run_benchmark(

@@ -51,7 +51,7 @@ def segment_command(args: argparse.Namespace, sink: EventSink) -> int:
         ],
         "runtime": runtime,
     }
-    if single and args.dask:
+    if single and args.dask is not None:
         raise InputError(f"--dask is for a folder of results, and --out {args.out} is one file.")
     if single:
         (one,) = found
@@ -117,7 +117,7 @@ def _each(
 ) -> Iterator[Outcome]:
     """An outcome for each query: here one after the other, or on a cluster as they are done."""
     how = {"resume": not args.again, "format": args.format}
-    if not args.dask:
+    if args.dask is None:
         from ...pipeline.batch import segment_each
 
         yield from segment_each(trained, found, args.out, **how, **shared)
