@@ -192,7 +192,7 @@ def _common_grid(reference: Path, prediction: Path) -> tuple[Grid, str]:
     own, may_be_part = annotation_grid(reference)
     if not may_be_part:
         return own, "reference"
-    other, may_be_part = annotation_grid(prediction)
+    other, may_be_part = annotation_grid(prediction, own)
     if not may_be_part:
         return other, "prediction"
     return union(own, other) or own, "reference"

@@ -103,8 +103,11 @@ def read_annotation(
     return annotation
 
 
-def annotation_grid(path: str | Path) -> tuple[Grid, bool]:
+def annotation_grid(path: str | Path, other: Grid | None = None) -> tuple[Grid, bool]:
     """The grid that a segmentation itself lies on, and whether it may be a part of the image's.
+
+    Args:
+        other: whose lattice a DICOM segmentation takes that lies on it but for a rounding.
 
     Raises:
         InputError: it can't be read, or is a folder without masks.
@@ -113,7 +116,8 @@ def annotation_grid(path: str | Path) -> tuple[Grid, bool]:
     if is_folder(path):
         path = _some_masks(path)[0]
     if is_dicom_file(path):
-        return read_dicom_masks(path).grid, True
+        read = read_dicom_masks(path)
+        return (read if other is None else read.on_lattice(other)).grid, True
     image = read_file(path)
     return grid_of(image), _is_segmentation(path, image)
 
@@ -185,7 +189,7 @@ def _read_segments(
 def _read_dicom(
     path: Path, place: Place, structures: Sequence[Structure] | None
 ) -> tuple[Annotation, list[str]]:
-    read = read_dicom_masks(path)
+    read = read_dicom_masks(path).on_lattice(place.grid)
     pairs = list(_matched(path, read.structures, structures, read.masks))
     inked = np.any(read.masks, axis=0) if read.masks else np.zeros(read.grid.shape, bool)
     if inked.any():

@@ -20,6 +20,11 @@ MOST_BYTES = 2**32
 """Of all planes, a byte a voxel: more is no segmentation of one image."""
 MOST_OFF = 0.2
 """How far a frame may lie from its place in a regular grid, in slice distances."""
+NEAR, NEAR_MM = 0.05, 0.1
+"""How far a frame may lie from a voxel of an image's grid to be on it, in voxels and in mm:
+positions are rounded, and slices displaced a little, where the image's grid is regular."""
+MOST_STRETCHED = 0.01
+"""How much its slice distance may differ from the image's, as a part of it."""
 _UNSPECIFIC = "85756007"
 _MASTER = "Segmentation category and type - DICOM master list"
 _REGIONS = "Anatomic codes - DICOM master list"
@@ -33,11 +38,50 @@ class DicomMasks:
         grid: that its frames lie on, from the first to the last that it has.
         structures: its segments; label values are segment numbers.
         masks: of each, boolean (i, j, k) on ``grid``.
+        positions: (frames, 3), LPS mm: where each frame says that its first pixel is.
+        places: the k of each frame on ``grid``.
     """
 
     grid: Grid
     structures: list[Structure]
     masks: list[np.ndarray]
+    positions: np.ndarray
+    places: list[int]
+
+    def on_lattice(self, image: Grid) -> DicomMasks:
+        """The same voxels on an image's lattice, where every frame lies on it but for a rounding,
+        in this order of slices or the other; else as it is.
+
+        Args:
+            image: of any handedness; masks may be a part of it, or stick out.
+        """
+        if not self.places or self.grid.offset_in(image) is not None:
+            return self
+        to_index = np.linalg.inv(np.reshape(image.direction, (3, 3)) * image.spacing)
+        start = (self.positions - image.origin) @ to_index.T
+        within = np.reshape(self.grid.direction, (3, 3))[:, :2] * self.grid.spacing[:2]
+        ends = np.subtract(self.grid.shape[:2], 1)
+        turned = np.abs((to_index @ within - np.eye(3, 2)) * ends).max(axis=1)
+        whole = np.rint(start).astype(int)
+        off = np.abs(start - whole).max(axis=0) + turned
+        allowed = np.minimum(NEAR, NEAR_MM / np.asarray(image.spacing))
+        slices = to_index[2] @ np.reshape(self.grid.direction, (3, 3))[:, 2] * self.grid.spacing[2]
+        sign = 1 if slices > 0 else -1
+        last = self.grid.shape[2] - 1 if sign < 0 else 0
+        first = whole - np.outer(sign * np.asarray(self.places) + last, [0, 0, 1])
+        # A thick slice's one plane is none of thin ones.
+        alike = abs(sign * slices - 1) <= MOST_STRETCHED and (first == first[0]).all()
+        if (off > allowed).any() or not alike:
+            return self
+        step = np.reshape(image.direction, (3, 3)) * image.spacing
+        origin = three((np.asarray(image.origin) + step @ first[0]).tolist())
+        return DicomMasks(
+            Grid(self.grid.shape, image.spacing, origin, image.direction),
+            self.structures,
+            [mask[..., ::sign] for mask in self.masks],
+            self.positions,
+            [last + sign * place for place in self.places],
+        )
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -94,7 +138,8 @@ def read_dicom_masks(path: Path) -> DicomMasks:
         raise InputError(
             f"{path} can't be read as a DICOM segmentation ({reason}); export it again."
         ) from error
-    return DicomMasks(grid, structures, [masks[s.value] for s in structures])
+    positions = np.array([frame.position for frame in frames]).reshape(-1, 3)
+    return DicomMasks(grid, structures, [masks[s.value] for s in structures], positions, places)
 
 
 def _require_small(path: Path, count: int) -> None:

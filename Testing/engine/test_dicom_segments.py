@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import unittest
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from FewShotSegLib.core.annotation import Structure
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.geometry import Grid
 from FewShotSegLib.evaluation.folders import evaluate_folder
+from FewShotSegLib.evaluation.metrics import evaluate_files
 from FewShotSegLib.io import dicom_segments
 from FewShotSegLib.io.annotations import annotation_grid, read_annotation
+from FewShotSegLib.io.dicom_masks import read_dicom_masks
 from FewShotSegLib.io.dicom_segments import Algorithm, require_source, write_dicom_segments
 from FewShotSegLib.io.dicom_terms import terms_of
 from FewShotSegLib.io.queries import find_queries
@@ -270,6 +273,52 @@ class Writing(unittest.TestCase):
         moved = Grid(grid.shape, grid.spacing, (0.0, 0.0, 0.0), grid.direction)
         with self.assertRaisesRegex(InputError, "different grids"):
             read_annotation(self.out, moved)
+
+    def test_one_on_rounded_or_displaced_slices_or_of_the_other_handedness_can_be_read(
+        self,
+    ) -> None:
+        """Voxel for voxel, though its frames are where the headers say and the image is regular."""
+        turn = TURNS["oblique"]
+        places = np.array(positions(turn, 2.5 * np.arange(SHAPE[2])))
+        jitter = np.random.default_rng(3).uniform(-5e-3, 5e-3, places.shape)
+        for name, where, order in (
+            ("rounded", places.round(2), None),
+            ("displaced", places + jitter, None),
+            ("descending", places, range(SHAPE[2] - 1, -1, -1)),
+            ("descending and rounded", places.round(2), range(SHAPE[2] - 1, -1, -1)),
+        ):
+            with self.subTest(name):
+                shutil.rmtree(self.series)
+                self.series.mkdir()
+                source = Written(stored_values(SHAPE), where.tolist(), cosines(turn))
+                if order is None:
+                    source.write(self.series)
+                else:
+                    save(source.enhanced(order, True), self.series / "all.dcm")
+                grid, masks = self.written()
+                handed = np.linalg.det(np.reshape(grid.direction, (3, 3)))
+                self.assertEqual(handed < 0, order is not None)
+                self.assertIsNone(read_dicom_masks(self.out).grid.offset_in(grid))
+                found = read_annotation(self.out, grid)
+                np.testing.assert_array_equal(found.masks["parotid_left"], masks["parotid_left"])
+                np.testing.assert_array_equal(found.masks["Öhr/1"], masks["Öhr\\1"])
+                again = self.folder / "again_seg.dcm"
+                only = masks | {"parotid_left": np.zeros(grid.shape, bool)}
+                write_dicom_segments(again, only, STRUCTURES, grid, self.series)
+                for pair in ((self.out, again), (again, self.out)):  # either is cropped otherwise
+                    self.assertEqual(evaluate_files(*pair)["Öhr/1"].dice, 1)
+                origin, spacing = np.array(grid.origin), np.array(grid.spacing)
+                axes = np.reshape(grid.direction, (3, 3))
+                for axis in range(3):
+                    moved = tuple(origin + 0.15 * axes[:, axis])
+                    with self.assertRaisesRegex(InputError, "different grids"):
+                        read_annotation(self.out, replace(grid, origin=moved))
+                turned = tuple((rotation(0, 0, 0.02) @ axes).ravel())
+                thin = (*spacing[:2], spacing[2] / 2)
+                finer = replace(grid, spacing=thin, shape=(*SHAPE[:2], 2 * SHAPE[2] - 1))
+                for other in (replace(grid, direction=turned), finer):
+                    with self.assertRaisesRegex(InputError, "different grids"):
+                        read_annotation(self.out, other)
 
     def test_what_can_not_be_read_as_an_annotation(self) -> None:
         Written(stored_values(SHAPE)).write(self.series)
