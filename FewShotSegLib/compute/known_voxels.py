@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy import ndimage
@@ -108,6 +109,47 @@ def drawn_axis(masks: Iterable[np.ndarray], name: str) -> int | None:
     )
 
 
+def gap_axis(mask: np.ndarray) -> int | None:
+    """The axis along which a mask (i, j, k) by itself looks drawn on some slices only; None where
+    along none."""
+    rows = [_runs(np.flatnonzero(_profile(mask, axis))) for axis in range(3)]
+    longest = [max(lengths) for lengths in rows]
+    best = min(range(3), key=lambda axis: longest[axis])
+    others = [longest[axis] for axis in range(3) if axis != best]
+    apart = len(rows[best]) > 1 or longest[best] == 1 < mask.shape[best]
+    return best if apart and 2 * longest[best] <= min(others) else None
+
+
+def is_regular(mask: np.ndarray, axis: int) -> bool:
+    """Whether a mask (i, j, k) is on thin slices along an axis with even gaps between them: no
+    structure is so by nature."""
+    places = np.flatnonzero(_profile(mask, axis))
+    lengths = _runs(places)
+    if len(lengths) < FEWEST or max(lengths) > THIN:
+        return False
+    steps = np.diff(places)
+    gaps = steps[steps > 1]
+    return bool(gaps.max() <= UNEVEN * gaps.mean())
+
+
+def alternating(masks: Mapping[str, np.ndarray], axis: int) -> list[str]:
+    """The structures that are missing again and again on slices between their own, on which
+    others are drawn: they were drawn in turns, it seems, and not all on each slice.
+
+    Args:
+        masks: (i, j, k), of a support's structures.
+    """
+    profiles = {name: _profile(mask, axis) for name, mask in masks.items()}
+    known = np.any(list(profiles.values()), axis=0)
+    found = {name for name, used in profiles.items() if _comes_and_goes(used[known])}
+    for (one, first), (other, second) in combinations(profiles.items(), 2):
+        turns = first[first | second]  # each slice is of one of them or of both
+        switches = np.count_nonzero(turns[1:] != turns[:-1])
+        if not (first & second).any() and switches >= FEWEST:
+            found |= {one, other}
+    return [name for name in masks if name in found]
+
+
 def drawn_slices(masks: Iterable[np.ndarray], axis: int) -> np.ndarray:
     """Known voxels (i, j, k), bool: the slices on which any of the structures has voxels."""
     arrays = list(masks)
@@ -186,14 +228,17 @@ def estimate_size(mask: np.ndarray, slices: Slices, grid: Grid) -> Estimate | No
         mask: (i, j, k), drawn on the slices.
 
     Returns:
-        None where too few slices have the structure, they are not evenly spread, or it seems to go
-        on beyond them: their areas say nothing of it all then.
+        None where too few slices have the structure, they are not evenly spread, it is missing
+        again and again between them, it has gaps as if it were drawn on slices along another axis,
+        or it seems to go on beyond them: their areas say nothing of it all then.
     """
     axis, numbers = slices.axis, slices.numbers
+    if gap_axis(mask) not in (None, axis):
+        return None
     across = tuple(a for a in range(3) if a != axis)
     counts = np.count_nonzero(mask, axis=across)[numbers]
     used = np.flatnonzero(counts)
-    if len(used) < FEWEST:
+    if len(used) < FEWEST or _comes_and_goes(counts > 0):
         return None
     first, last = int(used[0]), int(used[-1])
     own = numbers[first : last + 1].astype(float)
@@ -227,6 +272,11 @@ def _ends(areas: Sequence[float] | np.ndarray) -> bool:
     ellipsoid go on as a parabola, those of a cone as a line or less."""
     line, parabola = 2 * areas[0] - areas[1], 3 * areas[0] - 3 * areas[1] + areas[2]
     return bool(min(line, parabola) <= ENDED * max(areas))
+
+
+def _comes_and_goes(used: np.ndarray) -> bool:
+    """Whether there are two gaps or more: one is between a structure's two parts."""
+    return len(_runs(np.flatnonzero(used))) >= FEWEST
 
 
 def _profile(mask: np.ndarray, axis: int) -> np.ndarray:

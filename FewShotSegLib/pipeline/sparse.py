@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ..compute.known_voxels import axis_of, drawn_axis, drawn_slices, restricted
+from ..compute.known_voxels import (
+    alternating,
+    axis_of,
+    drawn_axis,
+    drawn_slices,
+    gap_axis,
+    is_regular,
+    plane_of,
+    restricted,
+)
 from ..core.errors import InputError
 from ..core.events import EventSink, make_event
 from ..core.limits import require_path
@@ -27,16 +36,23 @@ def sparse_supports(
 
     Args:
         sparse: see :class:`.core.options.AdaptOptions`.
-        events: gets a warning of each support that ``auto`` takes for whole.
+        events: gets a warning of each support that ``auto`` takes for whole, and of structures
+            that were drawn in turns or seem to be drawn on slices of another plane.
 
     Raises:
-        InputError: a mask can't be used, or leaves nothing; or it is not clear along which axis
-            slices were left out.
+        InputError: it is said of supports that aren't there; a mask can't be used, or leaves
+            nothing; or it is not clear along which axis slices were left out, or another than is
+            said.
     """
     if sparse is None:
         return list(supports)
     alone = isinstance(sparse, (str, os.PathLike))
     given = [sparse] * len(supports) if isinstance(sparse, (str, os.PathLike)) else sparse
+    if alone and not supports:
+        raise InputError(
+            f"It is said what is known of supports (--sparse {os.fspath(sparse)}), and there are "
+            "none. Give them with --support, or leave out --sparse."
+        )
     said = [os.fspath(word) for word in given]
     if len(said) != len(supports):
         raise InputError(
@@ -82,30 +98,79 @@ def _known_part(support: Support, said: str, name: str, events: EventSink) -> Su
     annotation = support.annotation
     if said == WHOLE or annotation.known is not None or not annotation.masks:
         return support
+    if said != AUTO and said not in PLANES:
+        return with_known(support, _read_mask(said, support, name), f"The mask {said} of {name}")
     masks, grid = annotation.masks, support.volume.grid
-    if said == AUTO:
-        axis = drawn_axis(masks.values(), name)
-        if axis is None:
+    axis = drawn_axis(masks.values(), name) if said == AUTO else axis_of(said, grid)
+    _require_plane(support, axis, said, name, events)
+    if axis is None:
+        message = (
+            f"{name} is drawn without a gap, and is taken for whole: where nothing is drawn "
+            "is background. If it was drawn on some slices only, say which: axial, coronal or "
+            "sagittal."
+        )
+        events(make_event("warning", message=message))
+        return support
+    turns = alternating(masks, axis)
+    if turns:
+        message = (
+            f"In {name} {_listed(turns)} are missing on slices between their own, on which other "
+            "structures are drawn, and that counts as background. If they were drawn in turns, "
+            "draw all structures on each slice, or give a mask of the slices on which all are."
+        )
+        events(make_event("warning", message=message))
+    return with_known(support, drawn_slices(masks.values(), axis), name)
+
+
+def _require_plane(
+    support: Support, axis: int | None, said: str, name: str, events: EventSink
+) -> None:
+    """No structure shows by its gaps that other slices were drawn on than those along an axis.
+
+    Args:
+        axis: None where the support is taken for whole. events: gets a warning where that is
+            likely and not certain.
+
+    Raises:
+        InputError: one has even gaps along another.
+    """
+    for structure, mask in support.annotation.masks.items():
+        other = gap_axis(mask)
+        if other is None or other == axis:
+            continue
+        plane = plane_of(other, support.volume.grid)
+        certain = is_regular(mask, other)
+        if certain and said == AUTO:
+            raise InputError(
+                f"In {name} '{structure}' is drawn on some {plane} slices, and other structures "
+                "are not drawn on the same ones alone. Draw all of them on slices of one kind, or "
+                "give a mask of what is known."
+            )
+        if certain:
+            raise InputError(
+                f"{name} is said to be drawn on {said} slices, and the gaps of '{structure}' show "
+                f"that it was drawn on {plane} ones. Say {plane}, or auto, or give a mask of what "
+                "is known."
+            )
+        if said != AUTO:
             message = (
-                f"{name} is drawn without a gap, and is taken for whole: where nothing is drawn "
-                "is background. If it was drawn on some slices only, say which: axial, coronal or "
-                "sagittal."
+                f"{name} is said to be drawn on {said} slices, and '{structure}' looks as if it "
+                f"was drawn on {plane} ones. If so, say {plane}: what lies between them is "
+                "learned as background now."
             )
             events(make_event("warning", message=message))
-            return support
-        known = drawn_slices(masks.values(), axis)
-    elif said in PLANES:
-        known = drawn_slices(masks.values(), axis_of(said, grid))
-    else:
-        known = _read_mask(said, support)
-    return with_known(support, known, f"The mask {said} of {name}")
 
 
-def _read_mask(path: str, support: Support) -> np.ndarray:
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _read_mask(path: str, support: Support, name: str) -> np.ndarray:
     """The voxels (i, j, k) that a file says are known: all that it labels.
 
     Raises:
-        InputError: there is none, it is empty, or of another grid.
+        InputError: there is none, it is empty, of another grid, or no mask; or it names no
+            background.
     """
     require_path(path)
     if not os.path.exists(path):
@@ -114,7 +179,21 @@ def _read_mask(path: str, support: Support) -> np.ndarray:
             "the path of a mask."
         )
     found = read_annotation(path, support.volume.grid, what="mask").masks
-    return np.any(list(found.values()), axis=0)
+    if len(found) > 1:
+        raise InputError(
+            f"{path} is no mask: it has {len(found)} labels or segments, and a mask of what is "
+            "known has one, 1 where the annotation is known and 0 elsewhere. An image or its "
+            "segmentation is none."
+        )
+    known = next(iter(found.values()))
+    drawn = np.any(list(support.annotation.masks.values()), axis=0)
+    if (known & drawn).any() and not (known & ~drawn).any():
+        raise InputError(
+            f"The mask {path} has only what is drawn in {name}, so that nothing is known to be "
+            "background. It is 1 on the structures and on what is known around them, such as the "
+            "whole of each slice that was drawn on."
+        )
+    return known
 
 
 def with_known(support: Support, known: np.ndarray, what: str) -> Support:
@@ -148,8 +227,8 @@ def tell_sizes(learned: SupportSet, given: Sequence[str], events: EventSink) -> 
         if prior.basis == "part" and name not in given:
             message = (
                 f"The size of {name} is not known: no annotation shows all of it, and what was "
-                "drawn doesn't tell it (fewer than three slices, not evenly spread, or it goes on "
-                "beyond them). Results are not adjusted to a size then. Give its volume if you "
-                "know it, or draw one volume in full."
+                "drawn doesn't tell it (fewer than three slices, not evenly spread, missing "
+                "between them, or it goes on beyond them). Results are not adjusted to a size "
+                "then. Give its volume if you know it, or draw one volume in full."
             )
             events(make_event("warning", message=message))

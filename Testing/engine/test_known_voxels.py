@@ -16,12 +16,15 @@ from tiny import PREPROCESSING, OneThread, make_model
 
 from FewShotSegLib.compute.known_voxels import (
     Slices,
+    alternating,
     axis_of,
     between,
     drawn_axis,
     drawn_slices,
     estimate_size,
     filled,
+    gap_axis,
+    is_regular,
     known_slices,
     plane_of,
     restricted,
@@ -123,6 +126,23 @@ class Sizes(unittest.TestCase):
         found = self.estimate(2, [5, 9, 13, 17, 21, 25])
         self.assertLess(abs(found.size - 1600 * self.grid.voxel_volume), 2 * found.uncertainty)
 
+    def test_gaps_along_another_axis_tell_none(self) -> None:
+        """Each slice of the other kind has less than all of its area then."""
+        for axis, other in itertools.permutations(range(3), 2):
+            for numbers in (every(axis, 4, 1), [14, 20], [18]):
+                drawn, _ = kept(self.mask, axis, numbers)
+                known = drawn_slices([drawn], other)
+                with self.subTest(axis=axis, other=other, numbers=numbers):
+                    self.assertIsNone(estimate_size(drawn, known_slices(known), self.grid))
+
+    def test_slices_on_which_it_was_not_drawn_in_between_tell_none(self) -> None:
+        whole = every(2, 2, 0)
+        _, known = kept(self.mask, 2, whole)
+        for left_out, told in ((whole[5:6], True), (whole[3:8:2], False)):
+            drawn = kept(self.mask, 2, [n for n in whole if n not in left_out])[0]
+            found = estimate_size(drawn, known_slices(known), self.grid)
+            self.assertEqual(found is not None, told)
+
     def test_known_background_all_around_shows_all_of_it(self) -> None:
         known = np.zeros(SHAPE, bool)
         known[3:40, 4:35, 1:36] = True
@@ -171,6 +191,49 @@ class Axes(unittest.TestCase):
         self.assertEqual(drawn_axis([one, other], "it"), 2)
         known = drawn_slices([one, other], 2)
         np.testing.assert_array_equal(known_slices(known).numbers, [8, 12, 16, 20])
+
+    def test_one_structure_shows_its_gaps_and_whether_they_are_regular(self) -> None:
+        mask = ellipsoid()
+        self.assertIsNone(gap_axis(mask))
+        flat = np.zeros((20, 20, 1), bool)
+        flat[5:15, 5:15] = True
+        self.assertIsNone(gap_axis(flat))  # the image has one slice
+        for axis in range(3):
+            pairs = [n + m for n in every(axis, 6, 2)[:4] for m in (0, 1)]
+            for numbers, regular in (
+                (every(axis, 4, 1), True),
+                (every(axis, 2, 0), True),
+                (pairs, True),
+                ([14, 20], False),
+                ([18], False),
+                ([12, 14, 16, 24], False),
+                ([10, 11, 12, 16, 17, 18, 22, 23, 24], False),
+            ):
+                drawn, _ = kept(mask, axis, numbers)
+                with self.subTest(axis=axis, numbers=numbers):
+                    self.assertEqual(gap_axis(drawn), axis)
+                    self.assertEqual(is_regular(drawn, axis), regular)
+                    across = [a for a in range(3) if a != axis]
+                    self.assertFalse(any(is_regular(drawn, a) for a in across))
+
+    def test_structures_that_were_drawn_in_turns(self) -> None:
+        mask = ellipsoid()
+        for axis in range(3):
+
+            def on(*numbers: int, axis: int = axis) -> np.ndarray:
+                return kept(mask, axis, list(numbers))[0]
+
+            for one, other, found in (
+                (on(8, 12, 16, 20), on(10, 14, 18), ["a", "b"]),
+                (on(8, 16), on(12, 20), ["a", "b"]),
+                (on(8, 12, 16, 20), on(8, 12, 16, 20), []),
+                (on(8, 12, 16, 20), on(12, 16), []),  # the smaller one
+                (on(8, 10, 12), on(16, 18, 20), []),  # one above the other
+                (on(8, 20), on(12, 16), []),  # left and right of it
+                (on(*range(8, 21)), on(8, 12, 16, 20), ["b"]),
+            ):
+                with self.subTest(axis=axis, found=found):
+                    self.assertEqual(alternating({"a": one, "b": other}, axis), found)
 
     def test_whole_is_whole(self) -> None:
         self.assertIsNone(drawn_axis([ellipsoid()], "it"))

@@ -64,6 +64,22 @@ class SparseCase(PipelineTestCase):
         path = self.folder / f"{name}.nii.gz"
         return write_array(path, known.astype(np.uint8), grid or make_grid())
 
+    def kept(self, name: str, axis: int, numbers: slice, in_turns: bool = False) -> Patient:
+        """The first patient on some of the slices along an axis that have structures; with
+        ``in_turns`` the second structure is on those between them instead."""
+        patient = self.whole[0]
+        labels = self.labels(patient)
+        along = np.moveaxis(labels, axis, 0)
+        used = np.flatnonzero(along.any((1, 2)))[numbers]
+        known = np.zeros(labels.shape, bool)
+        np.moveaxis(known, axis, 0)[used] = True
+        turns = np.zeros(labels.shape, bool)
+        np.moveaxis(turns, axis, 0)[used + 1] = True
+        second = 5 if in_turns else -1  # the pea
+        drawn = labels * np.where(labels == second, turns, known)
+        path = write_array(self.folder / f"{name}.nii.gz", drawn.astype(np.uint8), make_grid())
+        return Patient(patient.image, path)
+
     def warnings(self) -> str:
         return "\n".join(e["message"] for e in self.events if e["event"] == "warning")
 
@@ -247,6 +263,55 @@ class BadInput(SparseCase):
         self.refused("one for all 2 supports", self.mask("one", corner), self.whole)
         for wrong in (3, [], [None], "", {"auto": 1}):
             self.refused("What is known of supports is one of", wrong)
+
+    def test_a_plane_that_the_gaps_contradict(self) -> None:
+        for axis, other in ((0, 1), (1, 2), (2, 0)):
+            plane, wrong = plane_of(axis, make_grid()), plane_of(other, make_grid())
+            patients = [self.kept(f"every{axis}", axis, slice(0, None, 2))]
+            self.refused(
+                f"drawn on {wrong} slices, .* drawn on {plane} .*Say {plane}", wrong, patients
+            )
+            self.assertEqual(self.warnings(), "")
+
+    def test_a_plane_that_the_gaps_make_unlikely_is_a_warning(self) -> None:
+        wrong = plane_of(0, make_grid())
+        found = self.learn([self.drawn(self.whole[0], one=True)], wrong, validate=False)
+        self.assertRegex(self.warnings(), f"'bean' looks .* drawn on {self.plane} ones. If so, say")
+        self.assertEqual(found.priors["bean"].basis, "part")
+
+    def test_structures_on_slices_of_two_kinds(self) -> None:
+        first = self.labels(self.kept("first", 2, slice(0, None, 2)))
+        second = self.labels(self.kept("second", 1, slice(0, None, 2)))
+        one, other = 4, 5
+        both = np.where(first == one, one, 0) + np.where(
+            (second == other) & (first != one), other, 0
+        )
+        path = write_array(self.folder / "b.nii.gz", both.astype(np.uint8), make_grid())
+        patients = [Patient(self.whole[0].image, path)]
+        self.refused("slices of one kind|clear from Support 1", "auto", patients)
+        self.refused("Support 1 is said to be drawn on", self.plane, patients)
+
+    def test_a_mask_has_one_label_and_names_background(self) -> None:
+        labels = self.labels(self.whole[0])
+        self.refused("is no mask: it has 2 labels", self.whole[0].segmentation)
+        self.refused("nothing is known to be background", self.mask("own", labels > 0))
+        around = labels > 0
+        around[1:] |= labels[:-1] > 0
+        self.learn(self.whole[:1], self.mask("around", around), validate=False)
+
+    def test_a_word_of_supports_that_are_not_there(self) -> None:
+        found = self.learn(self.whole[:1], None, validate=False)
+        for sparse in ("auto", self.plane, str(self.mask("m", np.ones((2, 2, 2))))):
+            with self.assertRaisesRegex(InputError, "there are none.*--support.*--sparse"):
+                self.segment(adapter=found, sparse=sparse)
+
+    def test_structures_that_were_drawn_in_turns(self) -> None:
+        for sparse in ("auto", self.plane):
+            self.events.clear()
+            self.learn(
+                [self.kept("t", 2, slice(0, None, 2), in_turns=True)], sparse, validate=False
+            )
+            self.assertIn("draw all structures on each slice, or give a mask", self.warnings())
 
     def test_supports_of_a_refinement_are_as_at_the_training(self) -> None:
         patients = [self.drawn(p) for p in self.whole]
