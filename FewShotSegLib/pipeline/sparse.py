@@ -48,7 +48,7 @@ def sparse_supports(
         return list(supports)
     alone = isinstance(sparse, (str, os.PathLike))
     given = [sparse] * len(supports) if isinstance(sparse, (str, os.PathLike)) else sparse
-    if alone and not supports:
+    if isinstance(sparse, (str, os.PathLike)) and not supports:
         raise InputError(
             f"It is said what is known of supports (--sparse {os.fspath(sparse)}), and there are "
             "none. Give them with --support, or leave out --sparse."
@@ -134,19 +134,20 @@ def _require_plane(
     Raises:
         InputError: one has even gaps along another.
     """
-    for structure, mask in support.annotation.masks.items():
-        other = gap_axis(mask)
+    masks = support.annotation.masks
+    shown = {structure: gap_axis(mask) for structure, mask in masks.items()}
+    regular = {s: a for s, a in shown.items() if a is not None and is_regular(masks[s], a)}
+    for structure, other in shown.items():
         if other is None or other == axis:
             continue
         plane = plane_of(other, support.volume.grid)
-        certain = is_regular(mask, other)
-        if certain and said == AUTO:
+        if structure in regular and (said == AUTO or len(set(regular.values())) > 1):
             raise InputError(
                 f"In {name} '{structure}' is drawn on some {plane} slices, and other structures "
                 "are not drawn on the same ones alone. Draw all of them on slices of one kind, or "
                 "give a mask of what is known."
             )
-        if certain:
+        if structure in regular:
             raise InputError(
                 f"{name} is said to be drawn on {said} slices, and the gaps of '{structure}' show "
                 f"that it was drawn on {plane} ones. Say {plane}, or auto, or give a mask of what "

@@ -138,10 +138,10 @@ class Sizes(unittest.TestCase):
     def test_slices_on_which_it_was_not_drawn_in_between_tell_none(self) -> None:
         whole = every(2, 2, 0)
         _, known = kept(self.mask, 2, whole)
-        for left_out, told in ((whole[5:6], True), (whole[3:8:2], False)):
+        for left_out, known_size in ((whole[5:6], True), (whole[3:8:2], False)):
             drawn = kept(self.mask, 2, [n for n in whole if n not in left_out])[0]
             found = estimate_size(drawn, known_slices(known), self.grid)
-            self.assertEqual(found is not None, told)
+            self.assertEqual(found is not None, known_size)
 
     def test_known_background_all_around_shows_all_of_it(self) -> None:
         known = np.zeros(SHAPE, bool)

@@ -288,8 +288,8 @@ class BadInput(SparseCase):
         )
         path = write_array(self.folder / "b.nii.gz", both.astype(np.uint8), make_grid())
         patients = [Patient(self.whole[0].image, path)]
-        self.refused("slices of one kind|clear from Support 1", "auto", patients)
-        self.refused("Support 1 is said to be drawn on", self.plane, patients)
+        for sparse in ("auto", self.plane, plane_of(1, make_grid())):
+            self.refused("Draw all of them on slices of one kind", sparse, patients)
 
     def test_a_mask_has_one_label_and_names_background(self) -> None:
         labels = self.labels(self.whole[0])
