@@ -26,12 +26,13 @@ from ..core.annotation import Structure
 from ..core.atomic import replacing
 from ..core.colors import default_color
 from ..core.errors import InputError
-from ..core.geometry import Grid
+from ..core.geometry import Grid, three
 from ..core.limits import StrPath
 from ..core.plain_text import printable, sentence
 from .dicom.files import headers_of
 from .dicom.headers import DicomError, Frame, frames_of, text
 from .dicom.series import MAX_TURN
+from .dicom_repeated import complete, same_orientation
 from .dicom_terms import Term, terms_of
 from .file_names import is_folder
 from .slice_stack import MAX_SHIFT
@@ -40,11 +41,6 @@ NAME = "FewShotSeg"
 MOST_TEXT = 64
 """Characters of a description or a name."""
 _OTHERWISE = "choose another format, such as .nii.gz"
-_EMPTY_IF_MISSING = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"),
-    *("StudyDate", "StudyTime", "ReferringPhysicianName"),
-)
-"""What every image should have, if empty; anonymising may take it out."""
 _NEEDED = (
     *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"),
     "FrameOfReferenceUID",
@@ -91,14 +87,25 @@ def require_source(query: StrPath, series: str | None = None) -> None:
 
     Raises:
         InputError: highdicom is not installed, or the query is no DICOM, or its files don't say
-            what a segmentation has to repeat.
+            what a segmentation has to repeat, or not in a way that can be repeated.
     """
     if find_spec("highdicom") is None:
         raise InputError(
             "Writing DICOM needs the package highdicom, which is not installed. Install it with "
             "pip install highdicom, or give the result another name, such as one in .nii.gz."
         )
-    _images(query, series)
+    images = _images(query, series)
+    nothing, first = Structure("nothing", 1), images.frames[0]
+    axes = np.reshape(first.cosines, (2, 3))
+    # An empty one tells in time what would end the work when it is done.
+    with _in_words(query):
+        grid = Grid(
+            (int(images.headers[0].Columns), int(images.headers[0].Rows), 1),
+            three((*first.spacing, 1.0)),
+            three(first.position),
+            tuple(np.stack([*axes, np.cross(*axes)], axis=1).ravel().tolist()),
+        )
+        _segmentation({nothing.name: np.zeros(grid.shape, bool)}, [nothing], grid, images, None)
 
 
 def write_dicom_segments(
@@ -130,16 +137,28 @@ def write_dicom_segments(
         if mask.shape != grid.shape or mask.dtype != bool:
             raise ValueError(f"the mask of {structure.name} is {mask.dtype} {mask.shape}")
     images = _images(query, series)
+    with _in_words(query):
+        made = _segmentation(masks, structures, grid, images, algorithm)
+    with _lenient():
+        with replacing(path) as temporary, open(temporary, "wb") as stream:
+            made.save_as(stream, enforce_file_format=True)
+
+
+@contextmanager
+def _in_words(query: StrPath) -> Iterator[None]:
+    """What highdicom says of a series that it can't take.
+
+    Raises:
+        InputError: it said something.
+    """
     with _lenient():
         try:
-            made = _segmentation(masks, structures, grid, images, algorithm)
+            yield
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise InputError(
                 f"No DICOM segmentation can be made for the series in {query} "
                 f"({sentence(error)}); {_OTHERWISE}."
             ) from error
-        with replacing(path) as temporary, open(temporary, "wb") as stream:
-            made.save_as(stream, enforce_file_format=True)
 
 
 @contextmanager
@@ -211,8 +230,8 @@ def _segmentation(
     else:
         planes, sources = places, images.headers
     for header in images.headers:
-        _complete(header, grid)
-    _same_orientation(sources, images.frames[0], grid)
+        complete(header, grid)
+    same_orientation(sources, images.frames[0], grid)
     first = sources[0]
     return Segmentation(
         sources,
@@ -330,44 +349,6 @@ def _code(term: Term) -> Any:
     from highdicom.sr import CodedConcept
 
     return CodedConcept(term.value, term.scheme, term.meaning)
-
-
-def _complete(header: Dataset, grid: Grid) -> None:
-    """Give it all that is repeated of an image, as empty as it may be."""
-    for name in _EMPTY_IF_MISSING:
-        if name not in header:
-            setattr(header, name, "")
-    if not text(header, "SliceThickness"):
-        header.SliceThickness = _decimal(grid.spacing[2])
-    header.SpacingBetweenSlices = _decimal(grid.spacing[2])
-
-
-def _same_orientation(headers: Sequence[Dataset], first: Frame, grid: Grid) -> None:
-    """Directions and spacings that differ by a rounding alone, as one: highdicom asks for it, and
-    for having them where all frames share them."""
-    for header in headers:
-        if "PerFrameFunctionalGroupsSequence" not in header:
-            header.ImageOrientationPatient = headers[0].ImageOrientationPatient
-            header.PixelSpacing = headers[0].PixelSpacing
-            continue
-        shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
-        orientation, measures = Dataset(), Dataset()
-        orientation.ImageOrientationPatient = [_decimal(x) for x in first.cosines]
-        measures.PixelSpacing = [_decimal(x) for x in first.spacing[::-1]]
-        for item in shared[:1]:
-            old = (item.get("PixelMeasuresSequence") or [Dataset()])[0]
-            measures.SliceThickness = old.get("SliceThickness") or _decimal(grid.spacing[2])
-            measures.SpacingBetweenSlices = _decimal(grid.spacing[2])
-            item.PlaneOrientationSequence = [orientation]
-            item.PixelMeasuresSequence = [measures]
-        header.SharedFunctionalGroupsSequence = shared
-
-
-def _decimal(number: float) -> str:
-    """At most the 16 characters that DICOM has for a number."""
-    from pydicom.valuerep import format_number_as_ds
-
-    return format_number_as_ds(number)
 
 
 def _number(header: Dataset) -> int:

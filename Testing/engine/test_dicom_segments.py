@@ -229,6 +229,24 @@ class Writing(unittest.TestCase):
         self.require_same(*self.written())
         self.assertEqual(pydicom.dcmread(self.out).StudyInstanceUID, "1.2.009")
 
+    def test_values_that_can_not_be_repeated_are_left_out(self) -> None:
+        tags = {"PatientBirthDate": "unknown", "PatientSex": "weird", "StudyTime": "noon"}
+        Written(stored_values(SHAPE), tags=tags | {"StudyDate": "20200101"}).write(self.series)
+        require_source(self.series)
+        self.require_same(*self.written())
+        dataset = pydicom.dcmread(self.out)
+        self.assertEqual([str(dataset[name].value or "") for name in tags], ["", "", ""])
+        self.assertEqual(str(dataset.StudyDate), "20200101")
+
+    def test_what_highdicom_refuses_is_refused_before_the_work(self) -> None:
+        Written(stored_values(SHAPE)).write(self.series)
+        refusing = ValueError("a value is no value")
+        with (
+            mock.patch("highdicom.seg.Segmentation", side_effect=refusing),
+            self.assertRaisesRegex(InputError, r"series in .* \(a value is no value\); choose"),
+        ):
+            require_source(self.series)
+
     def test_a_name_in_another_character_set(self) -> None:
         tags = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Größe^Jürgen"}
         Written(stored_values(SHAPE), tags=tags).write(self.series)
