@@ -27,6 +27,12 @@ WORDS = (
     ("with --cache", "with the environment variable FEWSHOTSEG_HOME"),
     ("it now (--sparse), or", "it now (Only the slices I drew on), or"),
     (" If it is drawn in full by now, say --sparse whole.", ""),
+    (
+        ", or auto, or give a mask of what is known.",
+        ", or automatic, beside Only the slices I drew on.",
+    ),
+    (" of one kind, or give a mask of what is known.", " of one kind."),
+    (", or give a mask of the slices on which all are.", "."),
     ("use --features last", f"choose «Finest alone» {ADVANCED}"),
     (
         "Use the project's own settings (without --preset)",

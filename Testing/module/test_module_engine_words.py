@@ -24,7 +24,10 @@ HEARD = ("core", "compute", "models", "features", "methods", "inference", "train
 """Packages whose sentences a job of the panel can end with."""
 ELSEWHERE = {"models/formats/adding.py", "core/register.py", "compute/cluster.py"}
 """Of commands that the panel does not run, and for developers."""
-COMMAND_ALONE = ("with --cache-size ", "Give this one another id with --name", "(see --help)")
+COMMAND_ALONE = (
+    *("with --cache-size ", "Give this one another id with --name", "(see --help)"),
+    *("what is known of supports (--sparse ", "or leave out --sparse"),
+)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 
