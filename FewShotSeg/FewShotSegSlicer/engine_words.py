@@ -27,12 +27,6 @@ WORDS = (
     ("with --cache", "with the environment variable FEWSHOTSEG_HOME"),
     ("it now (--sparse), or", "it now (Only the slices I drew on), or"),
     (" If it is drawn in full by now, say --sparse whole.", ""),
-    (
-        ", or auto, or give a mask of what is known.",
-        ", or automatic, beside Only the slices I drew on.",
-    ),
-    (" of one kind, or give a mask of what is known.", " of one kind."),
-    (", or give a mask of the slices on which all are.", "."),
     ("use --features last", f"choose «Finest alone» {ADVANCED}"),
     (
         "Use the project's own settings (without --preset)",
@@ -44,6 +38,12 @@ WORDS = (
 
 
 TERMS = (
+    (
+        ", or auto, or give a mask of what is known.",
+        ", or automatic, beside Only the slices I drew on.",
+    ),
+    (" of one kind, or give a mask of what is known.", " of one kind."),
+    (", or give a mask of the slices on which all are.", "."),
     ("Transduction left it", "The adjustment to the expected volume left it"),
     ("Transduction more than", "The adjustment to the expected volume more than"),
     ("look at the result without transduction", "look at the result that is not adjusted"),

@@ -69,7 +69,7 @@ class EngineWordsTest(unittest.TestCase):
             self.assertIn(words, said)
         nodes = [
             node
-            for name in ("pipeline/remarks", "pipeline/report", "core/trust")
+            for name in ("pipeline/remarks", "pipeline/report", "pipeline/sparse", "core/trust")
             for node in ast.walk(ast.parse((ENGINE / f"{name}.py").read_text("utf-8")))
         ]
         values = [node.value for node in nodes if isinstance(node, ast.Constant)]
