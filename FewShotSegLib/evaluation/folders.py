@@ -18,6 +18,7 @@ from ..core.atomic import replacing
 from ..core.errors import FewShotSegError, InputError
 from ..core.result_formats import volume_name
 from ..core.tables import text_table
+from ..io.dicom_masks import is_dicom_file
 from ..io.file_names import children, is_folder
 from ..io.pairs import separated
 from ..io.queries import stem_of
@@ -113,7 +114,7 @@ def find_references(folder: str | os.PathLike[str]) -> dict[str, Path]:
     """The segmentations in a folder and in those within it, by volume.
 
     In a folder of images and segmentations (``pt_1_ct``, ``pt_1_seg``) the latter alone count; in
-    one of segmentations all.
+    one of segmentations all. DICOM files are segmentations where their headers say so.
 
     Raises:
         InputError: there is no such folder, or two segmentations of one volume.
@@ -132,9 +133,10 @@ def _references(root: Path, folder: Path, depth: int) -> Iterator[tuple[str, Pat
     entries = [child for child in sorted(children(folder)) if not child.name.startswith(".")]
     files = [child for child in entries if not child.is_dir() and extension_of(child)]
     images, segmentations = separated(files)
+    segmentations += _dicom_segmentations(entries)
     chosen = segmentations or images
     for path in chosen:
-        own = _key(stem_of(path))
+        own = _key(path.stem if is_dicom_file(path) else stem_of(path))
         # In a patient's folder there is one, whatever it is called.
         if folder != root and len(chosen) == 1 and segmentations:
             own = folder.relative_to(root).parts[0].casefold()
@@ -143,6 +145,16 @@ def _references(root: Path, folder: Path, depth: int) -> Iterator[tuple[str, Pat
         for child in entries:
             if child.is_dir():
                 yield from _references(root, child, depth + 1)
+
+
+def _dicom_segmentations(entries: Sequence[Path]) -> list[Path]:
+    """Those among files, whatever they are called: their headers say what they are."""
+    files = [path for path in entries if is_dicom_file(path)]
+    if not files:
+        return []
+    from ..io.dicom.files import holds_segmentation  # loads pydicom
+
+    return [path for path in files if holds_segmentation(path)]
 
 
 def _key(stem: str) -> str:

@@ -486,7 +486,10 @@ class Command(PipelineTestCase):
         compared = list(evaluate_folder(self.folder / "manual", self.out))
         (self.out / "p1_seg.nrrd").unlink()
         compared += evaluate_folder(self.folder / "manual", self.out)
-        self.assertEqual([one.volume for one in compared], ["p1", "p1"])
+        (self.folder / "manual" / "p1_seg.nrrd").unlink()
+        shutil.copy(self.out / "p1_seg.dcm", self.folder / "manual" / "p1_seg.dcm")
+        compared += evaluate_folder(self.folder / "manual", self.out)
+        self.assertEqual([one.volume for one in compared], ["p1"] * 3)
         for one in compared:  # the label map, which is newer, and the DICOM file
             self.assertEqual(one.scores["pea"].dice, 1, one.note)
         again = self.segmented(str(self.data / "p1"), "--format", "dicom-seg")

@@ -20,7 +20,7 @@ from unittest import mock
 
 import matplotlib.image
 import numpy as np
-from dicom_series import Written, stored_values
+from dicom_series import Written, save, stored_values
 from scipy import ndimage
 from tiny_model import STRUCTURES, Ran, TrainedWorld, run
 
@@ -39,6 +39,8 @@ from FewShotSegLib.pipeline.adapter_file import TrainedAdapter
 from FewShotSegLib.pipeline.batch import segment_each
 from FewShotSegLib.pipeline.newest import newest_results
 from FewShotSegLib.pipeline.rows import SUPPORT_WARNING, is_support
+
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 class Finding(unittest.TestCase):
@@ -132,6 +134,27 @@ class References(Finding):
     def test_a_folder_of_segmentations_alone(self) -> None:
         self.put("labels/case_1.nii.gz", "labels/case_2.nii.gz")
         self.assertEqual(sorted(find_references(self.folder)), ["case_1", "case_2"])
+
+    def test_dicom_segmentations_by_their_headers(self) -> None:
+        """The images beside them are none, nor is what can't be read."""
+        places = {"pt_1/scan": "1.dcm", "pt_2/scan": "2.dcm", "": "pt_3_seg.dcm"}
+        for place, name in places.items():
+            (self.folder / place).mkdir(parents=True, exist_ok=True)
+            series = Written(stored_values(), tags={"SOPClassUID": SEGMENTATION})
+            save(series.slice(0), self.folder / place / name)
+        Written(stored_values()).write(self.folder / "pt_1" / "scan", ending="_image.dcm")
+        (self.folder / "pt_4").mkdir()
+        Written(stored_values()).write(self.folder / "pt_4")
+        self.put("pt_5_seg.dcm")
+        found = find_references(self.folder)
+        self.assertEqual(
+            found,
+            {
+                "pt_1": self.folder / "pt_1" / "scan" / "1.dcm",
+                "pt_2": self.folder / "pt_2" / "scan" / "2.dcm",
+                "pt_3": self.folder / "pt_3_seg.dcm",
+            },
+        )
 
 
 class Tags(html.parser.HTMLParser):

@@ -52,6 +52,16 @@ def series_in(files: Sequence[Path]) -> dict[str, str]:
     return found
 
 
+def holds_segmentation(path: Path) -> bool:
+    """Whether a file is a DICOM segmentation, by its header; one that can't be read is none."""
+    try:
+        return is_segmentation(_header(path))
+    except MemoryError:
+        raise
+    except Exception:  # pydicom raises of any kind on damaged files
+        return False
+
+
 def headers_of(folder: Path, wanted: str | None = None) -> list[tuple[str, Dataset]]:
     """Name and elements before the pixels of the images of a folder's one series, or of the one
     with this UID, which was read as an image before.
