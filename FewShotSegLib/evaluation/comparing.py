@@ -55,7 +55,8 @@ def _one(value: Any) -> Any:
         if value.error is not None:
             raise value.error
         return value.result if value.result is not None else value.out
-    if isinstance(value, (list, tuple)):
+    several = (Outcome, Segmentation, str, os.PathLike)
+    if isinstance(value, (list, tuple)) and all(isinstance(one, several) for one in value):
         raise InputError(
             "evaluate compares one prediction with one reference; call it for each of a list."
         )
