@@ -221,12 +221,7 @@ def _add_adapt(add: Add) -> None:
         "parameters as well, which takes minutes, and average both (default: %(default)s)",
     )
     add_model_and_seed(sub)
-    sub.add_argument(
-        "--modality",
-        choices=("auto", "CT", "MR"),
-        default="auto",
-        help="what the images are (default: from their header or values)",
-    )
+    _add_modality(sub, "from their header or values")
     add_intensity_offset(sub)
     sub.add_argument(
         "--query",
@@ -325,6 +320,16 @@ def _add_segment(add: Add) -> None:
     add_runtime(sub)
 
 
+def _add_modality(sub: argparse.ArgumentParser, default: str) -> None:
+    """What the images are; where it is not said it is taken from ``default``."""
+    sub.add_argument(
+        "--modality",
+        choices=("auto", "CT", "MR"),
+        default="auto",
+        help=f"what the images are (default: {default})",
+    )
+
+
 def _add_suggest(add: Add) -> None:
     sub = add("suggest", "rank volumes by what annotating them would bring", cli_texts.SUGGEST)
     sub.add_argument(
@@ -363,11 +368,6 @@ def _add_suggest(add: Add) -> None:
         help="foundation model (default: the adapter's, or the embedded one for the images' "
         "modality)",
     )
-    sub.add_argument(
-        "--modality",
-        choices=("auto", "CT", "MR"),
-        default="auto",
-        help="what the images are (default: the adapter's, or from their header or values)",
-    )
+    _add_modality(sub, "the adapter's, or from their header or values")
     add_intensity_offset(sub)
     add_runtime(sub)

@@ -144,20 +144,14 @@ class TrainJob:
         return replace(options, settings=settings)
 
 
-@dataclass(frozen=True)
-class SegmentJob:
-    """Options as those of :class:`FewShotSegLib.core.options.SegmentOptions`; the adapter is in the
-    folder.
+@dataclass(frozen=True, kw_only=True)
+class SegmentFields:
+    """How queries are segmented: options as those of
+    :class:`FewShotSegLib.core.options.SegmentOptions`; the adapter is in the folder of the job."""
 
-    Leaves label arrays cropped to their structures, and ``uncertainty.npy`` if asked for (uint8,
-    100 where a probability is one half, 0 where it is 0 or 1).
-    """
-
-    query: ArrayFile
     adapter: FileName = ADAPTER
     model: str | None = None
     transductive: bool = True
-    uncertainty: bool = False
     largest_component: bool = False
     priors: dict[str, PriorChange] = field(default_factory=dict)
     seed: Seed = 0
@@ -174,6 +168,18 @@ class SegmentJob:
 
 
 @dataclass(frozen=True)
+class SegmentJob(SegmentFields):
+    """Segment a query.
+
+    Leaves label arrays cropped to their structures, and ``uncertainty.npy`` if asked for (uint8,
+    100 where a probability is one half, 0 where it is 0 or 1).
+    """
+
+    query: ArrayFile
+    uncertainty: bool = False
+
+
+@dataclass(frozen=True)
 class QueryPath:
     """Where a query's file is, or a folder of queries; of several DICOM series in a folder, which
     (its SeriesInstanceUID), and what it is called."""
@@ -184,31 +190,15 @@ class QueryPath:
 
 
 @dataclass(frozen=True)
-class FolderJob:
+class FolderJob(SegmentFields):
     """Segment files, what is in folders, and DICOM series, as the command ``segment`` does.
 
-    The adapter is in the folder of the job. Results, ``report.json``, table and page are written to
-    ``out`` and stay there, however the job ends; what is there already is not done again.
+    Results, ``report.json``, table and page are written to ``out`` and stay there, however the job
+    ends; what is there already is not done again.
     """
 
     queries: list[QueryPath]
     out: str
-    adapter: FileName = ADAPTER
-    model: str | None = None
-    transductive: bool = True
-    largest_component: bool = False
-    priors: dict[str, PriorChange] = field(default_factory=dict)
-    seed: Seed = 0
-    device: str = "auto"
-    cache: str | None = None
-
-    def options(self) -> SegmentOptions:
-        """As of a :class:`SegmentJob`.
-
-        Raises:
-            InputError: a value is none that the option can have.
-        """
-        return SegmentOptions(**shared_fields(SegmentOptions, self) | {"priors_ml": self.priors})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -172,18 +172,15 @@ def _read_segments(
     # Cropped to nothing, an empty Slicer segmentation has a grid of its own; never mind it.
     if any(segment.value in present[segment.layer] for segment in segments):
         place.require_part(path, lies, np.any(layers, axis=3))
-    annotation, found = Annotation({}), []
-    for segment, structure in pairs:
-        if segment.value not in present[segment.layer]:
-            continue
-        mask = paste(np.equal(layers[..., segment.layer], segment.value), lies, place.grid)
-        if not mask.any():
-            continue
-        found.append(segment.name)
-        if structure is not None:
-            annotation.masks[structure.name] = mask
-            annotation.structures.append(structure)
-    return annotation, found
+    return _gathered(
+        (
+            segment.name,
+            paste(np.equal(layers[..., segment.layer], segment.value), lies, place.grid),
+            structure,
+        )
+        for segment, structure in pairs
+        if segment.value in present[segment.layer]
+    )
 
 
 def _read_dicom(
@@ -194,16 +191,29 @@ def _read_dicom(
     inked = np.any(read.masks, axis=0) if read.masks else np.zeros(read.grid.shape, bool)
     if inked.any():
         place.require_part(path, read.grid, inked)
+    return _gathered(
+        (own.name, paste(mask, read.grid, place.grid), structure)
+        for own, (mask, structure) in zip(read.structures, pairs, strict=True)
+        if mask.any()
+    )
+
+
+def _gathered(
+    segments: Iterable[tuple[str, np.ndarray, Structure | None]],
+) -> tuple[Annotation, list[str]]:
+    """The masks that have voxels, of the structures that are wanted; and the names of all that
+    have.
+
+    Args:
+        segments: of each its name, its mask, and the structure that it is; None for another.
+    """
     annotation, found = Annotation({}), []
-    for own, (mask, structure) in zip(read.structures, pairs, strict=True):
+    for name, mask, structure in segments:
         if not mask.any():
             continue
-        whole = paste(mask, read.grid, place.grid)
-        if not whole.any():
-            continue
-        found.append(own.name)
+        found.append(name)
         if structure is not None:
-            annotation.masks[structure.name] = whole
+            annotation.masks[structure.name] = mask
             annotation.structures.append(structure)
     return annotation, found
 

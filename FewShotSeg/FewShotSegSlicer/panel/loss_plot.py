@@ -9,9 +9,10 @@ import qt
 from slicer.i18n import tr as _
 
 from ..interface.rows import Epoch
+from .plot_frame import BOTTOM, LEFT, TOP, draw_values_axis, label_row
 
-LEFT, TOP, RIGHT, BOTTOM = 40, 8, 8, 20
-"""Margins in pixels, for the axes' labels."""
+RIGHT = 8
+"""Margin in pixels."""
 
 
 class LossPlot(qt.QWidget):
@@ -62,26 +63,9 @@ class LossPlot(qt.QWidget):
     def paintEvent(self, event: Any) -> None:
         """Called by Qt."""
         painter = qt.QPainter(self)
-        width, height = self.width, self.height
-        palette = self.palette
-        painter.fillRect(self.rect, palette.color(qt.QPalette.Base))
-        text = palette.color(qt.QPalette.Text)
-        faint = qt.QColor(text.red(), text.green(), text.blue(), 60)
-        bottom = height - BOTTOM
+        draw_values_axis(painter, self, RIGHT, self.highest() if self.points else None)
         if self.points:
-            top = self.highest()
-            for part in (0.0, 0.5, 1.0):
-                y = bottom - round((bottom - TOP) * part)
-                painter.setPen(faint)
-                painter.drawLine(LEFT, y, width - RIGHT, y)
-                painter.setPen(text)
-                painter.drawText(
-                    qt.QRect(0, y - 8, LEFT - 6, 16),
-                    int(qt.Qt.AlignRight | qt.Qt.AlignVCenter),
-                    f"{top * part:g}",
-                )
-            painter.setPen(text)
-            row = qt.QRect(LEFT, bottom + 2, width - LEFT - RIGHT, BOTTOM - 2)
+            row = label_row(self, RIGHT)
             last = self.points[-1]
             painter.drawText(row, int(qt.Qt.AlignLeft | qt.Qt.AlignVCenter), _("loss"))
             painter.drawText(
@@ -89,11 +73,11 @@ class LossPlot(qt.QWidget):
                 int(qt.Qt.AlignRight | qt.Qt.AlignVCenter),
                 _("epoch {epoch} of {epochs}").format(epoch=last.epoch, epochs=last.epochs),
             )
-            pen = qt.QPen(palette.color(qt.QPalette.Highlight))
+            pen = qt.QPen(self.palette.color(qt.QPalette.Highlight))
             pen.setWidth(2)
             painter.setPen(pen)
             painter.setRenderHint(qt.QPainter.Antialiasing)
-            pixels = self.curve(width, height)
+            pixels = self.curve(self.width, self.height)
             for (x0, y0), (x1, y1) in zip(pixels, pixels[1:], strict=False):
                 painter.drawLine(x0, y0, x1, y1)
             if len(pixels) == 1:

@@ -11,9 +11,10 @@ from slicer.i18n import tr as _
 from FewShotSegLib.core.rounds import changes_text
 
 from ..messages import tooltip
+from .plot_frame import BOTTOM, LEFT, TOP, draw_values_axis, label_row
 
-LEFT, TOP, RIGHT, BOTTOM = 40, 8, 12, 20
-"""Margins in pixels, for the axes' labels."""
+RIGHT = 12
+"""Margin in pixels."""
 MARK = 3
 """Radius of a point."""
 Points = Sequence[tuple[int, float]]
@@ -63,22 +64,10 @@ class RoundsPlot(qt.QWidget):
     def paintEvent(self, event: Any) -> None:
         """Called by Qt."""
         painter = qt.QPainter(self)
-        width, height = self.width, self.height
-        palette = self.palette
-        painter.fillRect(self.rect, palette.color(qt.QPalette.Base))
-        text = palette.color(qt.QPalette.Text)
-        faint = qt.QColor(text.red(), text.green(), text.blue(), 60)
-        bottom = height - BOTTOM
-        right = int(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-        for part in (0.0, 0.5, 1.0) if self.curves else ():
-            y = bottom - round((bottom - TOP) * part)
-            painter.setPen(faint)
-            painter.drawLine(LEFT, y, width - RIGHT, y)
-            painter.setPen(text)
-            painter.drawText(qt.QRect(0, y - 8, LEFT - 6, 16), right, f"{part:g}")
+        draw_values_axis(painter, self, RIGHT, 1.0 if self.curves else None)
         if self.curves:
-            counts = self._counts()
-            row = qt.QRect(LEFT, bottom + 2, width - LEFT - RIGHT, BOTTOM - 2)
+            counts, row = self._counts(), label_row(self, RIGHT)
+            right = int(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             left = int(qt.Qt.AlignLeft | qt.Qt.AlignVCenter)
             painter.drawText(row, left, str(counts[0]))
             painter.drawText(row, right, str(counts[-1]))
@@ -89,7 +78,7 @@ class RoundsPlot(qt.QWidget):
             pen = qt.QPen(color)
             pen.setWidth(2)
             painter.setPen(pen)
-            points = self.pixels(name, width, height)
+            points = self.pixels(name, self.width, self.height)
             for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
                 painter.drawLine(x0, y0, x1, y1)
             for x, y in points:

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import QueryRow, SeriesRow
 from .dialogs import choose_folder
-from .tools import Cell, Table, busy_with, current_id, fill_combo, gate, reporting
+from .tools import Cell, Table, busy_with, current_id, fill_combo, gate, new_table, reporting
 
 WIDTHS = {1: 90}
 VOLUME = 0
@@ -55,13 +55,8 @@ class SeveralView:
         places = [(SCENE, _("Volumes of the scene")), (DATABASE, _("Series of the DICOM database"))]
         fill_combo(self.source, places, SCENE)
         self.source.connect("activated(int)", self.on_source)
-        table = qt.QTableWidget()
-        table.setObjectName("severalTable")
-        table.setColumnCount(2)
-        table.setHorizontalHeaderLabels([_("Volume"), _("State")])
-        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        table.setAccessibleName(_("Volumes to segment"))
-        table.verticalHeader().setVisible(False)
+        headers = [_("Volume"), _("State")]
+        table = new_table("severalTable", headers, _("Volumes to segment"))
         self.table = Table(table, VOLUME, WIDTHS)
         self.table.on_edit(self.on_tick)
         self.button = self._button("severalButton", _("Segment the ticked volumes"), self.on_start)

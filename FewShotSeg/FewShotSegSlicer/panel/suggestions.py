@@ -12,7 +12,7 @@ from ..interface.protocol import LogicProtocol
 from ..interface.rows import End, Progress, SuggestionRow
 from ..messages import make_plain
 from .progress import TaskView
-from .tools import Cell, Hint, Table, busy_with, gate, reporting
+from .tools import Cell, Hint, Table, busy_with, gate, new_table, reporting
 
 VOLUME, REASON = 0, 1
 WIDTHS = {VOLUME: 130}
@@ -50,13 +50,9 @@ class SuggestionsView:
         label.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Minimum)
         self.status = Hint(icon, label)
         self.task = TaskView(bar, cancel, self.status, logic)
-        table = qt.QTableWidget()
-        table.setObjectName("suggestTable")
-        table.setColumnCount(2)
-        table.setHorizontalHeaderLabels([_("Annotate next"), _("Why")])
-        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        table.setAccessibleName(_("Volumes in the order in which to annotate them"))
-        table.verticalHeader().setVisible(False)
+        headers = [_("Annotate next"), _("Why")]
+        order = _("Volumes in the order in which to annotate them")
+        table = new_table("suggestTable", headers, order)
         table.connect("cellClicked(int,int)", self.on_row)
         self.table = Table(table, REASON, WIDTHS)
         running, said = qt.QHBoxLayout(), qt.QHBoxLayout()

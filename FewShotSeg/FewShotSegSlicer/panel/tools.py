@@ -156,6 +156,18 @@ def disc(color: Sequence[float]) -> Any:
     return picture
 
 
+def new_table(name: str, headers: Sequence[str], accessible: str) -> Any:
+    """A table widget that a person reads and ticks, but does not write into."""
+    table = qt.QTableWidget()
+    table.setObjectName(name)
+    table.setColumnCount(len(headers))
+    table.setHorizontalHeaderLabels(list(headers))
+    table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+    table.setAccessibleName(accessible)
+    table.verticalHeader().setVisible(False)
+    return table
+
+
 class Table:
     """A table widget that is given rows, and changes no more than what differs.
 

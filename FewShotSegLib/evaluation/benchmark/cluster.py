@@ -17,13 +17,12 @@ from typing import Any
 
 from ...compute.cluster import Cluster
 from ...core.errors import FewShotSegError, InputError
-from ...core.events import make_event
 from ...pipeline import Runtime
 from .cells import Cell, Models, cells
 from .forecast import Forecast, Timing
 from .plan import Plan, read_plan
 from .results import Results
-from .run import CaseReader, CellRun, cases_of, cell_event, late_text, run_cell
+from .run import CaseReader, CellRun, Tally, cases_of, run_cell
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,9 @@ def run_benchmark_on(
     """
     for task in {cell.task.name: cell.task for cell in todo}.values():
         cases_of(task)
-    forecast = Forecast(todo, results)
-    work = forecast.workload()
-    done, total = work["queries_done"], work["queries"]
-    runtime.events(make_event("workload", phase="benchmark", **work))
-    failed: list[str] = []
-    refused: list[str] = []
-    if done == total:
-        return failed
-    runtime.events(make_event("phase", phase="benchmark", total=total))
-    runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
-    results.mend()
+    tally = Tally(Forecast(todo, results), results, problems, runtime.events)
+    if not tally.begin():
+        return []
     left = [cell for cell in todo if cell.missing(results)]
     end, late = time.time() + files.minutes * 60, 0
     cache = None if runtime.cache is None else str(Path(runtime.cache).absolute())
@@ -114,25 +105,14 @@ def run_benchmark_on(
             late += 1
             continue
         for row in said.rows:
-            results.add(row)
-            done += 1
-            runtime.events(make_event("result", kind="row", path=str(results.path), row=row))
-        runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
+            tally.keep(row)
+        tally.tell_progress()
         for sentence in said.ran.refused + said.ran.failed:
-            problems.append(sentence)
-            runtime.events(make_event("warning", message=sentence))
-        failed += said.ran.failed
-        refused += said.ran.refused
-        if not said.ran.trained:
-            forecast.skipped(cell)
-            continue
+            tally.warn(sentence)
         # So many are run side by side.
         seconds = (said.ran.train, said.ran.queries / len(jobs[number].queries))
-        forecast.finished(Timing(cell, *(part / cluster.size for part in seconds)))
-        runtime.events(cell_event(cell, results, said.ran.train + said.ran.queries, forecast))
-    if late:
-        runtime.events(make_event("warning", message=late_text(files.minutes, late)))
-    return failed if done > work["queries_done"] else [*failed, *refused]
+        tally.ended(cell, said.ran, Timing(cell, *(part / cluster.size for part in seconds)))
+    return tally.finish(files.minutes, late)
 
 
 def cell_task(job: CellTask) -> CellDone:

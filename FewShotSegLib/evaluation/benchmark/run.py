@@ -15,7 +15,7 @@ import numpy as np
 
 from ... import __version__
 from ...core.errors import Cancelled, InputError, StorageError, in_words
-from ...core.events import ignore, make_event
+from ...core.events import EventSink, ignore, make_event
 from ...core.geometry import Grid
 from ...io.pairs import Pair, find_pairs
 from ...pipeline import Runtime, adapt, read_support, segment
@@ -60,18 +60,10 @@ def run_benchmark(
     quiet = replace(runtime, events=ignore)
     end = time.monotonic() + minutes * 60
     cases = {task.name: cases_of(task) for task in plan.tasks}
-    forecast = Forecast(todo, results, cells(plan, models))
-    work = forecast.workload()
-    done, total = work["queries_done"], work["queries"]
-    runtime.events(make_event("workload", phase="benchmark", **work))
-    failed: list[str] = []
-    if done == total:
-        return failed
-    runtime.events(make_event("phase", phase="benchmark", total=total))
-    runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
-    results.mend()
+    tally = Tally(Forecast(todo, results, cells(plan, models)), results, problems, runtime.events)
+    if not tally.begin():
+        return []
     supports, late = CaseReader(cases, results.path.parent), 0
-    refused: list[str] = []
     for cell in todo:
         missing = cell.missing(results)
         if missing and time.monotonic() > end:
@@ -80,35 +72,89 @@ def run_benchmark(
             continue
 
         def keep(row: dict[str, Any]) -> None:
-            nonlocal done
-            results.add(row)
-            done += 1
-            runtime.events(make_event("result", kind="row", path=str(results.path), row=row))
-            runtime.events(make_event("progress", phase="benchmark", done=done, total=total))
+            tally.keep(row)
+            tally.tell_progress()
 
-        def warn(sentence: str) -> None:
-            runtime.events(make_event("warning", message=sentence))
+        ran = run_cell(cell, missing, supports, models.name(cell.method), quiet, (keep, tally.warn))
+        tally.ended(cell, ran, Timing(cell, ran.train, ran.queries / len(missing)))
+    return tally.finish(minutes, late)
 
-        ran = run_cell(cell, missing, supports, models.name(cell.method), quiet, (keep, warn))
-        problems += ran.refused + ran.failed
-        refused += ran.refused
-        failed += ran.failed
+
+class Tally:
+    """How far a benchmark is and what went wrong, which is said as it goes.
+
+    Args:
+        results: gets the rows. problems: gets what could not be run and why, a sentence each.
+    """
+
+    def __init__(
+        self, forecast: Forecast, results: Results, problems: list[str], events: EventSink
+    ) -> None:
+        self._forecast, self._results, self._events = forecast, results, events
+        self._problems = problems
+        self._refused: list[str] = []
+        self._failed: list[str] = []
+        work = forecast.workload()
+        self._before, self._total = work["queries_done"], work["queries"]
+        self._done = self._before
+        events(make_event("workload", phase="benchmark", **work))
+
+    def begin(self) -> bool:
+        """Whether there is anything to be run; then the rows can be written.
+
+        Raises:
+            StorageError: they can't.
+        """
+        if self._done == self._total:
+            return False
+        self._events(make_event("phase", phase="benchmark", total=self._total))
+        self.tell_progress()
+        self._results.mend()
+        return True
+
+    def keep(self, row: dict[str, Any]) -> None:
+        """A query was run.
+
+        Raises:
+            StorageError: its row can't be written.
+        """
+        self._results.add(row)
+        self._done += 1
+        path = str(self._results.path)
+        self._events(make_event("result", kind="row", path=path, row=row))
+
+    def tell_progress(self) -> None:
+        """How many queries are done."""
+        self._events(make_event("progress", phase="benchmark", done=self._done, total=self._total))
+
+    def warn(self, sentence: str) -> None:
+        """Something could not be run."""
+        self._events(make_event("warning", message=sentence))
+
+    def ended(self, cell: Cell, ran: CellRun, timing: Timing) -> None:
+        """A cell was run, whose rows are kept."""
+        self._problems += ran.refused + ran.failed
+        self._refused += ran.refused
+        self._failed += ran.failed
         if not ran.trained:
-            forecast.skipped(cell)
-            continue
-        forecast.finished(Timing(cell, ran.train, ran.queries / len(missing)))
-        runtime.events(cell_event(cell, results, ran.train + ran.queries, forecast))
-    if late:
-        runtime.events(make_event("warning", message=late_text(minutes, late)))
-    return failed if done > work["queries_done"] else [*failed, *refused]
+            self._forecast.skipped(cell)
+            return
+        self._forecast.finished(timing)
+        seconds = ran.train + ran.queries
+        self._events(cell_event(cell, self._results, seconds, self._forecast))
 
+    def finish(self, minutes: float, late: int) -> list[str]:
+        """What failed; methods that can't be trained at all count where nothing else was run.
 
-def late_text(minutes: float, late: int) -> str:
-    """What is said of cells that were not started in time."""
-    return (
-        f"The {minutes:g} minutes are over; {late} cell{'s were' if late > 1 else ' was'} "
-        "not started. The same command goes on with them."
-    )
+        Args:
+            late: so many cells were not started when the minutes were over.
+        """
+        if late:
+            self.warn(
+                f"The {minutes:g} minutes are over; {late} cell{'s were' if late > 1 else ' was'} "
+                "not started. The same command goes on with them."
+            )
+        return self._failed if self._done > self._before else [*self._failed, *self._refused]
 
 
 @dataclass
@@ -232,6 +278,11 @@ class CaseReader:
 
 
 def cases_of(task: Task) -> dict[str, Pair]:
+    """The files of a task's cases, by name.
+
+    Raises:
+        InputError: one that the plan names is not there.
+    """
     pairs = {pair.name: pair for pair in find_pairs(task.folder)}
     for draw in task.draws:
         for name in (*draw.supports, *draw.queries):

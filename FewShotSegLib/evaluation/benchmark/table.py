@@ -67,14 +67,19 @@ def _surfaces_text(task: Task, group: str, summary: Summary) -> str:
         found = [summary.surfaces(task, group, method, k, field) for k in shots]
         if any(found):
             rows.append([markdown(name), *(_surface_cell(one) for one in found)])
+    about = (
+        f"Mean surface Dice within {TOLERANCE_MM:g} mm, median HD95 in mm (a structure that was "
+        "missed is infinitely far), and mean error of the volume in ml:"
+    )
+    return _by_shots(about, shots, rows)
+
+
+def _by_shots(about: str, shots: Sequence[int], rows: Sequence[Sequence[str]]) -> str:
+    """A table with a column a number of shots, and what it is; empty where it has no rows."""
     if not rows:
         return ""
     header = ["method", *(f"K = {count}" for count in shots)]
-    return (
-        f"Mean surface Dice within {TOLERANCE_MM:g} mm, median HD95 in mm (a structure that was "
-        "missed is infinitely far), and mean error of the volume in ml:\n\n"
-        f"{markdown_table(header, rows)}"
-    )
+    return f"{about}\n\n{markdown_table(header, rows)}"
 
 
 def _surface_cell(one: Surfaces | None) -> str:
@@ -94,14 +99,12 @@ def _differences_text(task: Task, group: str, summary: Summary) -> str:
         own = [found[k].get(name) for k in shots]
         if any(one is not None and one.p is not None for one in own):
             rows.append([markdown(name), *map(_difference_cell, own)])
-    if not rows:
-        return ""
-    header = ["method", *(f"K = {count}" for count in shots)]
-    return (
+    about = (
         f"Difference of the mean Dice from {markdown(first)} on the same queries, one value a "
         "patient: mean, 95 % interval (bootstrap over patients), p (Wilcoxon's signed-rank test, "
-        f"Holm's correction over the lines):\n\n{markdown_table(header, rows)}"
+        "Holm's correction over the lines):"
     )
+    return _by_shots(about, shots, rows)
 
 
 def _difference_cell(one: Difference | None) -> str:

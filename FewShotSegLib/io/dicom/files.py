@@ -41,25 +41,16 @@ def series_in(files: Sequence[Path]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for path in files:
-        try:
-            dataset = _header(path)
-        except MemoryError:
-            raise
-        except Exception:  # pydicom raises of any kind on damaged files
-            continue
-        if "Rows" in dataset and not is_segmentation(dataset):
+        dataset = _readable_header(path)
+        if dataset is not None and _is_part_of_image(dataset):
             found.setdefault(text(dataset, "SeriesInstanceUID"), text(dataset, "SeriesDescription"))
     return found
 
 
 def holds_segmentation(path: Path) -> bool:
     """Whether a file is a DICOM segmentation, by its header; one that can't be read is none."""
-    try:
-        return is_segmentation(_header(path))
-    except MemoryError:
-        raise
-    except Exception:  # pydicom raises of any kind on damaged files
-        return False
+    dataset = _readable_header(path)
+    return dataset is not None and is_segmentation(dataset)
 
 
 def headers_of(folder: Path, wanted: str | None = None) -> list[tuple[str, Dataset]]:
@@ -73,20 +64,30 @@ def headers_of(folder: Path, wanted: str | None = None) -> list[tuple[str, Datas
     for path in sorted(children(folder)):
         if path.is_dir():
             continue
-        try:
-            dataset = _header(path)
-        except MemoryError:
-            raise
-        except Exception:  # pydicom raises of any kind on damaged files
+        dataset = _readable_header(path)
+        if dataset is None or not _is_part_of_image(dataset):
             continue
-        image = "Rows" in dataset and not is_segmentation(dataset)
-        if image and wanted in (None, text(dataset, "SeriesInstanceUID")):
+        if wanted in (None, text(dataset, "SeriesInstanceUID")):
             found.append((path.name, dataset))
     if len({text(dataset, "SeriesInstanceUID") for _, dataset in found}) != 1:
         raise InputError(
             f"The folder {folder} has not the DICOM images of one series; give a folder that has."
         )
     return found
+
+
+def _is_part_of_image(dataset: Dataset) -> bool:
+    return "Rows" in dataset and not is_segmentation(dataset)
+
+
+def _readable_header(path: Path) -> Dataset | None:
+    """A file's elements before its pixels; None where they can't be read."""
+    try:
+        return _header(path)
+    except MemoryError:
+        raise
+    except Exception:  # pydicom raises of any kind on damaged files
+        return None
 
 
 def _header(path: Path) -> Dataset:
