@@ -1,8 +1,14 @@
-"""Tables as text: aligned for a terminal, or as Markdown."""
+"""Tables: aligned for a terminal, as Markdown, or as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .atomic import replacing
 
 
 def text_table(
@@ -36,3 +42,25 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: 
     rule = ["---:" if flag == ">" else "---" for flag in right.ljust(len(header))]
     lines = [f"| {' | '.join(row)} |" for row in (header, *rows)]
     return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A header and rows; what a row lacks, or has as None, is empty."""
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def write_csv(
+    path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Write :func:`csv_text` for a spreadsheet.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    with replacing(path) as partial:
+        # With its mark spreadsheets know that it is UTF-8.
+        partial.write_text(csv_text(columns, rows), encoding="utf-8-sig")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..core.annotation import Structure
-from ..core.atomic import replacing
 from ..core.errors import FewShotSegError, InputError
 from ..core.result_formats import volume_name
-from ..core.tables import text_table
+from ..core.tables import text_table, write_csv
 from ..io.dicom_masks import is_dicom_file
 from ..io.file_names import children, is_folder
 from ..io.pairs import separated
@@ -170,21 +167,16 @@ def write_table(path: str | os.PathLike[str], compared: Sequence[Compared]) -> N
     Raises:
         StorageError: it can't be written.
     """
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    rows: list[dict[str, Any]] = []
     for one in compared:
         if one.note:
-            writer.writerow({"volume": one.volume, "note": one.note})
+            rows.append({"volume": one.volume, "note": one.note})
         for name, scores in one.scores.items():
             data, trust = scores.to_json(), one.trust.get(name, {})
             row = {key: data[key] for key in COLUMNS if key in data}
             row |= {"verdict": trust.get("verdict"), "expected_dice": trust.get("dice")}
-            writer.writerow(
-                {"volume": one.volume, "structure": name, "note": one.note_of(name), **row}
-            )
-    with replacing(path) as partial:
-        partial.write_text(stream.getvalue(), encoding="utf-8-sig")
+            rows.append({"volume": one.volume, "structure": name, "note": one.note_of(name), **row})
+    write_csv(path, COLUMNS, rows)
 
 
 def folder_text(compared: Sequence[Compared]) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from ..core.annotation import Structure
 
@@ -80,7 +81,7 @@ def _term(part: str) -> Term | None:
 
 
 def _named(name: str) -> Terms | None:
-    words = [word.casefold() for word in _WORDS.findall(name)]
+    words = _words(name)
     sides = {_SIDES[word] for word in words if word in _SIDES}
     rest = [word for word in words if word not in _SIDES]
     if not rest or len(sides) > 1:
@@ -92,6 +93,10 @@ def _named(name: str) -> Terms | None:
         return None
     category, kind = found
     return Terms(category, kind, _snomed(sides.pop()) if sides else None)
+
+
+def _words(name: str) -> list[str]:
+    return [word.casefold() for word in _WORDS.findall(name)]
 
 
 def _keys(words: Sequence[str]) -> tuple[str, str]:
@@ -117,16 +122,18 @@ def _listed() -> Iterator[tuple[tuple[str, str], Term, Term]]:
     for group, category in _LISTS:
         members = getattr(codes, group)
         for name in members.dir():
-            code = getattr(members, name)
-            words = [word.casefold() for word in _WORDS.findall(name)]
-            kind = Term(code.value, code.scheme_designator, code.meaning[:MOST_MEANING])
-            yield _keys(words), _snomed(category), kind
+            kind = _term_of(getattr(members, name))
+            yield _keys(_words(name)), _snomed(category), kind
 
 
 def _snomed(name: str) -> Term:
     from pydicom.sr.codedict import codes
 
-    code = getattr(codes.SCT, name)
+    return _term_of(getattr(codes.SCT, name))
+
+
+def _term_of(code: Any) -> Term:
+    """A code of pydicom's."""
     return Term(code.value, code.scheme_designator, code.meaning[:MOST_MEANING])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from ..core.events import make_event
 from ..core.plain_text import path_text
 from ..core.quantities import ml_text
 from ..core.result_formats import volume_name
+from ..core.tables import write_csv
 from ..core.trust import VERDICTS, worst
 from ..overlay.contact_sheet import FAILED, MARK, Card, Line, contact_sheet
 from ..overlay.thumbnail import comment_of, draw_thumbnail, with_comment
@@ -72,28 +71,21 @@ class Listing:
 
     def write_table(self) -> Path:
         """The CSV, worst first."""
-        stream = io.StringIO(newline="")
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for key, report in self._results():
-            writer.writerows(report_rows(self._name(key), key, report))
-        for key, outcome in self._failures().items():
-            writer.writerow({"volume": self._name(key), "error": str(outcome.error)})
+        results, failures = self._known()
+        rows = [row for key, report in results for row in report_rows(self._name(key), key, report)]
+        rows += [{"volume": self._name(k), "error": str(o.error)} for k, o in failures.items()]
         path = self.folder / TABLE
-        with replacing(path) as partial:
-            # With its mark spreadsheets know that it is UTF-8.
-            partial.write_text(stream.getvalue(), encoding="utf-8-sig")
+        write_csv(path, COLUMNS, rows)
         return path
 
     def write_page(self) -> Path:
         """The page of HTML, worst first, what failed before all. Its title is the folder's name:
         results of several adapters may be in it."""
-        failures = self._failures()
+        results, failures = self._known()
         cards = [
             Card(self._name(key), FAILED, note=str(outcome.error))
             for key, outcome in failures.items()
         ]
-        results = self._results()
         for key, report in results:
             picture = self._picture_beside(key, report) if self.pictures else b""
             cards.append(_card(self._name(key), report, picture))
@@ -106,27 +98,19 @@ class Listing:
             partial.write_text(contact_sheet(title, subtitle, cards), encoding="utf-8")
         return path
 
-    def _results(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Result file and report of each volume, worst first."""
-        newest = self._newest()
-        failed = {volume_name(key) for key in self._failures(newest)}
-        known = [(k, v) for k, v in newest.items() if volume_name(k) not in failed]
-        return sorted(known, key=lambda pair: (worst(judgements(pair[1])), pair[0]))
-
-    def _newest(self) -> dict[str, Mapping[str, Any]]:
-        return newest_results(self.folder, read_reports(self.folder / REPORT), self._names)
-
-    def _failures(
-        self, newest: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> dict[str, Outcome]:
-        """By result file, without those that say nothing of a volume that has a result."""
-        known = self._newest() if newest is None else newest
-        standing = {volume_name(key) for key in known if (self.folder / key).exists()}
-        return {
+    def _known(self) -> tuple[list[tuple[str, Mapping[str, Any]]], dict[str, Outcome]]:
+        """Result file and report of each volume, worst first; and failures by result file, without
+        those that say nothing of a volume that has a result."""
+        newest = newest_results(self.folder, read_reports(self.folder / REPORT), self._names)
+        standing = {volume_name(key) for key in newest if (self.folder / key).exists()}
+        failures = {
             key: outcome
             for key, outcome in self._failed.items()
             if not (isinstance(outcome.error, ClusterError) and volume_name(key) in standing)
         }
+        failed = {volume_name(key) for key in failures}
+        known = [(k, v) for k, v in newest.items() if volume_name(k) not in failed]
+        return sorted(known, key=lambda p: (worst(judgements(p[1])), p[0])), failures
 
     def _name(self, key: str) -> str:
         return self._names.get(key) or volume_name(key)

@@ -43,12 +43,12 @@ class Segmentation:
 
     def __repr__(self) -> str:
         """One line for people: without it a notebook shows every array."""
-        parts = (
-            f"{name} {np.count_nonzero(mask) * self.grid.voxel_volume / 1000:.1f} ml"
-            for name, mask in self.masks.items()
-        )
+        parts = (f"{name} {self._ml(name):.1f} ml" for name in self.masks)
         shape = " x ".join(map(str, self.grid.shape))
         return f"<{type(self).__name__}: {', '.join(parts)}; {shape} voxels>"
+
+    def _ml(self, name: str) -> float:
+        return float(np.count_nonzero(self.masks[name]) * self.grid.voxel_volume / 1000)
 
     def to_pandas(self) -> Any:
         """A ``DataFrame`` with a row a structure: its ml, verdict and expected Dice.
@@ -60,16 +60,15 @@ class Segmentation:
         known = {row["structure"] for row in rows}
         rows += [{"structure": name} for name in self.masks if name not in known]
         for row in rows:
-            count = np.count_nonzero(self.masks[row["structure"]])
-            row["ml"] = count * self.grid.voxel_volume / 1000
+            row["ml"] = self._ml(row["structure"])
         return data_frame(rows, OF_ONE, "structure")
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the picture, and each structure with its verdict."""
         header, rows = ["structure", "ml", "verdict", "expected Dice", "reasons"], []
-        for name, mask in self.masks.items():
+        for name in self.masks:
             trust = self.report.get("structures", {}).get(name, {}).get("trust", {})
-            dice, ml = trust.get("dice"), np.count_nonzero(mask) * self.grid.voxel_volume / 1000
+            dice, ml = trust.get("dice"), self._ml(name)
             rows.append(
                 [name, ml_text(ml), trust.get("verdict", ""), "" if dice is None else f"{dice:.2f}",
                  "; ".join(trust.get("reasons", ()))]

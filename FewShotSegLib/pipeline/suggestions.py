@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
-from ..core.atomic import replacing
 from ..core.geometry import Volume
 from ..core.limits import require_path
 from ..core.plain_text import html_table
+from ..core.tables import write_csv
 from .inputs import PathLike
 
 NAMED = 3
@@ -109,29 +106,25 @@ class Suggestions(Sequence[Suggestion]):
         Raises:
             StorageError: it can't be written.
         """
-        stream = io.StringIO(newline="")
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for one in self.suggestions:
-            writer.writerow(
-                {
-                    "place": one.place,
-                    "volume": one.name,
-                    "reasons": "; ".join(one.reasons),
-                    "stands_for": "; ".join(one.stands_for),
-                    "distance": "" if one.distance is None else round(one.distance, 4),
-                    "expected_dice": one.dice,
-                    "structure": one.structure,
-                    "verdict": one.verdict,
-                    "path": _path_text(one.query),
-                }
-            )
-        for left in self.left_out:
-            row = {"volume": left.name, "path": _path_text(left.query), "left_out": left.why}
-            writer.writerow(row)
-        with replacing(Path(require_path(path))) as partial:
-            # With its mark spreadsheets know that it is UTF-8.
-            partial.write_text(stream.getvalue(), encoding="utf-8-sig")
+        rows: list[dict[str, Any]] = [
+            {
+                "place": one.place,
+                "volume": one.name,
+                "reasons": "; ".join(one.reasons),
+                "stands_for": "; ".join(one.stands_for),
+                "distance": "" if one.distance is None else round(one.distance, 4),
+                "expected_dice": one.dice,
+                "structure": one.structure,
+                "verdict": one.verdict,
+                "path": _path_text(one.query),
+            }
+            for one in self.suggestions
+        ]
+        rows += [
+            {"volume": left.name, "path": _path_text(left.query), "left_out": left.why}
+            for left in self.left_out
+        ]
+        write_csv(require_path(path), COLUMNS, rows)
 
 
 def _path_text(query: PathLike | Volume | None) -> str:

@@ -103,7 +103,7 @@ def _folder(job: FolderJob, folder: Path, events: EventSink, cancel: Cancel) -> 
     runtime = _runtime(job, _of_the_whole(events), cancel)
     listing = Listing(job.out)
     events(make_event("phase", phase="volumes", total=len(found)))
-    done: list[Outcome] = []
+    done = 0
     failed: list[Outcome] = []
     try:
         each = segment_each(
@@ -116,8 +116,8 @@ def _folder(job: FolderJob, folder: Path, events: EventSink, cancel: Cancel) -> 
                 message = f"{outcome.name} was left out: {outcome.error}"
                 events(make_event("warning", message=message))
             else:
-                done.append(replace(outcome, result=None, before=None))
-            count = len(done) + len(failed)
+                done += 1
+            count = done + len(failed)
             events(make_event("progress", phase="volumes", done=count, total=len(found)))
             del outcome
     finally:
@@ -125,7 +125,7 @@ def _folder(job: FolderJob, folder: Path, events: EventSink, cancel: Cancel) -> 
     return write_result(
         folder,
         "folder",
-        done=len(done),
+        done=done,
         failed=[[outcome.name, str(outcome.error)] for outcome in failed],
         page=str(page),
     )

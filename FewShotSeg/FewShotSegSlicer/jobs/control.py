@@ -18,7 +18,13 @@ from .task import Run, Task, WholeRun
 from .worker_process import WaitingWorker
 
 WORK = {"train": train, "segment": segment}
-"""What has blockers and an estimate, by kind of task."""
+"""What has an estimate, by kind of task."""
+BLOCKERS = {
+    "train": train.blockers,
+    "segment": segment.blockers,
+    "suggest": suggest.blockers,
+}
+"""What is in the way of a task, by its kind."""
 
 
 class TaskControl:
@@ -44,9 +50,7 @@ class TaskControl:
             )
         if self.running() not in (None, "devices"):
             found.append(_("Wait until the running task has ended, or cancel it."))
-        if kind == "suggest":
-            return found + suggest.blockers(self.session)
-        return found + (WORK[kind].blockers(self.session) if kind in WORK else [])
+        return found + (BLOCKERS[kind](self.session) if kind in BLOCKERS else [])
 
     def doubt(self, kind: TaskKind) -> str:
         try:

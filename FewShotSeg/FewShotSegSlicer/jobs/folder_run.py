@@ -23,7 +23,7 @@ class SegmentFolder:
     """Part of the logic: results are files, and the scene stays as it is."""
 
     session: Session
-    missingPackages: Callable[[], list[str]]
+    _require: Callable[[list[str]], None]
     _start: Callable[[Run], None]
     _report: str
 
@@ -31,9 +31,7 @@ class SegmentFolder:
         return dicom_database.series_rows()
 
     def startFolder(self, paths: Sequence[str], out: str, series_ids: Sequence[str] = ()) -> None:
-        obstacles = segment.adapter_blockers(self.session)
-        if obstacles:
-            raise InputError(obstacles[0])
+        self._require(segment.adapter_blockers(self.session))
         queries = [QueryPath(str(Path(path).expanduser().absolute())) for path in paths]
         rows = {row.id: row for row in self.databaseSeries()} if series_ids else {}
         for series_id in series_ids:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,36 +37,33 @@ Order = list[tuple[str, SuggestedVolume]]
 """IDs of volumes, the first to annotate first, each with what is said of it."""
 
 
-def candidates(session: Session) -> list[Any]:
-    """The images of the scene that nobody has annotated."""
-    done = annotated(session)
-    return [volume for volume in image_volumes(session.state) if volume not in done]
-
-
 def annotated(session: Session) -> list[Any]:
     """The volumes that are annotated."""
     return [row.volume for row in support_rows(session.state) if row.state == "ready"]
 
 
+def candidates(session: Session, done: Collection[Any]) -> list[Any]:
+    """The images of the scene that are not annotated, given the volumes that are."""
+    return [volume for volume in image_volumes(session.state) if volume not in done]
+
+
 def blockers(session: Session) -> list[str]:
     """Why nothing can be suggested, one sentence each; empty where it can."""
-    found = []
-    if len(candidates(session)) < 2:
+    found, done = [], annotated(session)
+    left = candidates(session, done)
+    if len(left) < 2:
         found.append(_("Load two or more volumes that are not annotated yet."))
-    elif not segment.adapter_blockers(session):
-        pass  # its own model
-    else:
-        model = session.models.row(_model(session))
+    elif segment.adapter_blockers(session):  # an adapter would have its own model
+        model = session.models.row(_model(session, (*done, *left)))
         if model is None or model.problem:
             found.append(model.problem if model else _("Choose a foundation model."))
     return found
 
 
-def _model(session: Session) -> str:
+def _model(session: Session, volumes: Iterable[Any]) -> str:
     """The foundation model before anything was trained: for what the volumes look like."""
     wanted = session.parameters.modality
-    kinds = [wanted] if wanted in MODALITIES else []
-    kinds += [modality_of_volume(v) for v in (*annotated(session), *candidates(session))]
+    kinds = [wanted] if wanted in MODALITIES else map(modality_of_volume, volumes)
     return session.models.chosen(next(filter(None, kinds), "CT"))
 
 
@@ -86,6 +83,8 @@ class SuggestNext:
         self._start(SuggestRun(self.session, self._keep_order))
 
     def suggestions(self) -> list[SuggestionRow]:
+        if not self._order:
+            return []
         rows, done = [], annotated(self.session)
         for volume_id, found in self._order:
             volume = slicer.mrmlScene.GetNodeByID(volume_id)
@@ -121,11 +120,14 @@ class SuggestRun(WholeRun):
 
     def __init__(self, session: Session, keep: Callable[[Order], None]) -> None:
         self._session, self._keep = session, keep
-        self._volumes, self._annotated = candidates(session), annotated(session)
+        self._annotated = annotated(session)
+        self._volumes = candidates(session, self._annotated)
         self._adapter = ""
         if not segment.adapter_blockers(session):
             self._adapter = session.parameters.adapterId
-        self._model = None if self._adapter else _model(session)
+        self._model = None
+        if not self._adapter:
+            self._model = _model(session, (*self._annotated, *self._volumes))
         self._order: Order = []
 
     def prepare(self, folder: Path) -> Iterator[Any]:

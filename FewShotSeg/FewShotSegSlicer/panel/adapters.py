@@ -18,7 +18,7 @@ from .loss_plot import LossPlot
 from .method import MethodChoice
 from .progress import TaskView
 from .rounds_plot import RoundsPlot
-from .tools import Cell, Hint, Table, busy_with, gate, reporting
+from .tools import Cell, Hint, Table, busy_text, busy_with, gate, reporting
 
 NAME = 0
 WIDTHS = {1: 110, 2: 40, 3: 92}
@@ -99,7 +99,7 @@ class AdaptersSection:
 
     def refresh_buttons(self) -> None:
         """Enable what makes sense for the selection."""
-        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        busy = busy_text(self.logic)
         none = "" if self.table.selected() else _("Select an adapter in the table first.")
         gate(self.ui.loadAdapterButton, busy, _("Add an adapter from a .fseft file."))
         gate(

@@ -29,7 +29,7 @@ from ..scene.verdict import (
 from ..scene.views import has_3d_view
 from ..text import ml_text, range_text
 from .navigation import open_segment_editor
-from .tools import Cell, Hint, Table, busy_with, current_id, fill_combo, gate, reporting
+from .tools import Cell, Hint, Table, busy_text, current_id, fill_combo, gate, reporting
 
 MARKS = {FINE: (0.18, 0.6, 0.3), LOOK: (0.93, 0.62, 0.1), UNUSABLE: (0.8, 0.16, 0.16)}
 """Green, amber and red, of the verdicts; the text beside the mark says the same."""
@@ -126,7 +126,7 @@ class ResultView:
         named = self._query is None
         entries = [(r.id, result_text(r, names.get(r.adapter_id, ""), named)) for r in results]
         fill_combo(self.ui.resultCombo, entries, result.id, RESULT_LETTERS)
-        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        busy = busy_text(self.logic)
         gate(self.ui.deleteResultButton, busy, _("Delete this result from the scene."))
         self.table.fill(
             [row.name for row in result.rows], [result_cells(row) for row in result.rows]
@@ -150,7 +150,7 @@ class ResultView:
         changed = alive or (
             "" if result.unrefined is not None else _("The adjustment was off, or changed nothing.")
         )
-        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        busy = busy_text(self.logic)
         gate(
             ui.correctButton,
             alive or busy,

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from ..interface.protocol import LogicProtocol
 from ..interface.rows import QueryRow, SeriesRow
 from .dialogs import choose_folder
-from .tools import Cell, Table, busy_with, current_id, fill_combo, gate, new_table, reporting
+from .tools import Cell, Table, busy_text, current_id, fill_combo, gate, new_table, reporting
 
 WIDTHS = {1: 90}
 VOLUME = 0
@@ -81,7 +81,6 @@ class SeveralView:
 
     def refresh(self) -> None:
         """Show what the logic says."""
-        self._rows = self.logic.queries()
         if self._where() == DATABASE:
             ids = [row.id for row in self._series]
             cells = [
@@ -92,6 +91,7 @@ class SeveralView:
                 for row in self._series
             ]
         else:
+            self._rows = self.logic.queries()
             ids = [row.id for row in self._rows]
             cells = [
                 (
@@ -158,7 +158,7 @@ class SeveralView:
         return button
 
     def _refresh_buttons(self) -> None:
-        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        busy = busy_text(self.logic)
         if self._where() == DATABASE:
             none = _("Tick the series to segment.")
             if not self._series:

@@ -12,7 +12,7 @@ from ..interface.protocol import LogicProtocol
 from ..interface.rows import StructureRow
 from ..text import ml_text, number, range_text
 from .dialogs import choose_color
-from .tools import Cell, Hint, Table, busy_with, gate, reporting, section_title
+from .tools import Cell, Hint, Table, busy_text, gate, reporting, section_title
 
 TICK, NAME, SUPPORTS, MEAN, SPREAD, GAMMA, PRIOR = range(7)
 WIDTHS = {TICK: 44, SUPPORTS: 44, MEAN: 48, SPREAD: 44, GAMMA: 44, PRIOR: 30}
@@ -88,7 +88,7 @@ class StructuresSection:
 
     def refresh_buttons(self) -> None:
         """Enable what makes sense for the selection."""
-        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        busy = busy_text(self.logic)
         count = len(self.table.selected())
         none = _("Select a row of the table first.") if count == 0 else ""
         two = _("Select two or more rows that are the same structure.") if count < 2 else ""

@@ -12,7 +12,7 @@ from ..interface.protocol import LogicProtocol
 from ..interface.rows import End, Progress, SuggestionRow
 from ..messages import make_plain
 from .progress import TaskView
-from .tools import Cell, Hint, Table, busy_with, gate, new_table, reporting
+from .tools import Cell, Hint, Table, busy_text, gate, new_table, reporting
 
 VOLUME, REASON = 0, 1
 WIDTHS = {VOLUME: 130}
@@ -73,7 +73,7 @@ class SuggestionsView:
         self.table.widget.setVisible(bool(self._rows))
         running = self.logic.running() == self.KIND
         self.task.refresh(running)
-        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        busy = busy_text(self.logic)
         obstacles = [] if busy else self.logic.blockers(self.KIND)
         tip = _(
             "Rank the volumes that are not annotated by what annotating them would bring, and say "

@@ -21,7 +21,7 @@ from .tools import (
     Cell,
     Hint,
     Table,
-    busy_with,
+    busy_text,
     current_id,
     fill_combo,
     gate,
@@ -167,7 +167,7 @@ class SupportsSection:
         """Enable what makes sense for the selection."""
         ui, count = self.ui, len(self.table.selected())
         self.chooser.refresh(self.logic.supports(), self.table.selected())
-        busy = _("Wait until the running task has ended.") if busy_with(self.logic) else ""
+        busy = busy_text(self.logic)
         none = _("Select a row of the table first.") if count == 0 else ""
         many = _("Select one row alone.") if count > 1 else ""
         gate(ui.showSupportButton, none or many, _("Show this volume in the slice views."))

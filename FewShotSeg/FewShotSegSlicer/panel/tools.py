@@ -107,6 +107,11 @@ def busy_with(logic: LogicProtocol) -> str:
     return "" if kind in (None, "devices") else kind
 
 
+def busy_text(logic: LogicProtocol) -> str:
+    """Why a button is off while a task runs; empty while none does."""
+    return _("Wait until the running task has ended.") if busy_with(logic) else ""
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """Show what goes wrong in words: the engine's errors as they are, others with their trace."""

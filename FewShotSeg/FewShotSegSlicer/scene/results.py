@@ -224,11 +224,11 @@ def go_to(result: Result, structure: str = "", flagged: bool = False) -> None:
     largest = max(found, key=lambda row: row.volume_ml).name if found else ""
     segments = result.segmentation.GetSegmentation()
     about = next((r.trust.place for r in result.rows if r.name == structure), None)
-    place = views.middle_of(
-        result.segmentation, segments.GetSegmentIdBySegmentName(structure or largest)
-    )
     if flagged and about is not None:
-        place = views.in_world(result.segmentation, about)
+        views.bring_into_view(views.in_world(result.segmentation, about))
+        return
+    segment = segments.GetSegmentIdBySegmentName(structure or largest)
+    place = views.middle_of(result.segmentation, segment)
     if place is not None:
         views.bring_into_view(place)
 

@@ -6,7 +6,6 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +77,7 @@ def _segment_many(
 
     listing = Listing(args.out, args.pictures) if len(found) > 1 else None
     failed: list[Outcome] = []
-    done: list[Outcome] = []
+    done: dict[str, Any] = {}
     try:
         for outcome in _each(args, trained, found, shared):
             if listing is not None:
@@ -87,8 +86,8 @@ def _segment_many(
                 if outcome.result is None:  # of before: reported as one of now
                     sink(make_event("result", kind="segmentation", path=outcome.out))
                 _tell(args, outcome)
-                before = outcome.report
-                done.append(replace(outcome, result=None, elsewhere=None, before=before))
+                assert outcome.report is not None
+                done[outcome.name] = outcome.report["structures"]
             elif listing is None:
                 raise outcome.error
             else:
@@ -134,7 +133,7 @@ def _each(
 
 
 def _list(
-    args: argparse.Namespace, sink: EventSink, listing: Listing, done: Sequence[Outcome]
+    args: argparse.Namespace, sink: EventSink, listing: Listing, done: Mapping[str, Any]
 ) -> None:
     """The table and the page of many results, and the same in words."""
     from ..describe import ranking_text
@@ -142,8 +141,7 @@ def _list(
     paths = [listing.write_table(), listing.write_page()]
     for path, kind in zip(paths, ("table", "page"), strict=True):
         sink(make_event("result", kind=kind, path=str(path)))
-    reports = {o.name: o.report["structures"] for o in done if o.report}
-    say(args, "\n".join([ranking_text(reports), *map(str, paths)]))
+    say(args, "\n".join([ranking_text(done), *map(str, paths)]))
 
 
 def _tell(args: argparse.Namespace, outcome: Outcome) -> None:

@@ -123,12 +123,13 @@ def cell_task(job: CellTask) -> CellDone:
     """
     if time.time() > job.end:
         return CellDone()
-    plan, models = _plan(job.files, os.stat(job.files.plan).st_mtime_ns)
+    plan, models, reader = _plan(job.files, os.stat(job.files.plan).st_mtime_ns)
     cell = next((one for one in cells(plan, models) if one.setting == job.setting), None)
     if cell is None:
         raise InputError(f"{job.files.plan} has changed; start the same command again.")
     runtime = Runtime(job.device, job.cache, job.cache_bytes)
-    reader = CaseReader({cell.task.name: cases_of(cell.task)}, Path(job.files.out))
+    if cell.task.name not in reader.cases:
+        reader.cases[cell.task.name] = cases_of(cell.task)
     done = CellDone()
     listeners = (done.rows.append, lambda sentence: None)
     model = models.name(cell.method)
@@ -137,6 +138,7 @@ def cell_task(job: CellTask) -> CellDone:
 
 
 @lru_cache(maxsize=1)
-def _plan(files: Files, changed: int) -> tuple[Plan, Models]:
-    """The plan of this worker's last cell, with the hashes of its models."""
-    return read_plan(files.plan, files.data), Models(Path(files.untrained))
+def _plan(files: Files, changed: int) -> tuple[Plan, Models, CaseReader]:
+    """The plan of this worker's last cell, with the hashes of its models and what was read."""
+    models = Models(Path(files.untrained))
+    return read_plan(files.plan, files.data), models, CaseReader({}, Path(files.out))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from pathlib import Path
 from statistics import stdev
 
+from ...core import tables
 from ...core.atomic import replacing
 from .comparison import differences
 from .plan import Plan
@@ -36,9 +35,7 @@ def write_tables(plan: Plan, summary: Summary, folder: Path) -> list[Path]:
 
 def csv_text(plan: Plan, summary: Summary) -> str:
     """A row a line of a table and number of shots; empty where nothing is known."""
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    rows = []
     for task in plan.tasks:
         for group in task.groups:
             for shots in summary.shots(task):
@@ -72,8 +69,8 @@ def csv_text(plan: Plan, summary: Summary) -> str:
                         if one.lower is not None and one.upper is not None and one.p is not None:
                             row |= {"lower": round(one.lower, 5), "upper": round(one.upper, 5)}
                             row["p"] = round(one.p, 6)
-                    writer.writerow(row)
-    return stream.getvalue()
+                    rows.append(row)
+    return tables.csv_text(COLUMNS, rows)
 
 
 def latex_text(plan: Plan, summary: Summary) -> str:

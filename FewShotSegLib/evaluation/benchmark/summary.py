@@ -23,14 +23,13 @@ class Score:
     Attributes:
         draws: of each complete draw, the mean Dice over the group's structures and its queries.
         wanted: how many draws the plan has.
-        parameters: trained. seconds: of training, the mean over draws.
+        parameters: trained.
         suited: whether the method has a meaning on the model's network.
     """
 
     draws: tuple[float, ...]
     wanted: int
     parameters: float = 0
-    seconds: float = 0
     suited: bool = True
 
     @property
@@ -121,7 +120,7 @@ class Summary:
         cells = self._cells.get((task.name, method.name, shots))
         if cells is None:
             return None
-        draws, parameters, seconds = [], [], []
+        draws, parameters = [], []
         for cell in cells:
             rows = self._rows(cell)
             values = [row[field].get(name) for row in rows for name in names]
@@ -129,10 +128,9 @@ class Summary:
             if len(rows) == len(cell.draw.queries) and values:
                 draws.append(mean(values))
                 parameters.append(rows[0]["parameters"])
-                seconds.append(rows[0]["train_seconds"])
         if not draws:
             return Score((), len(cells), suited=cells[0].suited)
-        return Score(tuple(draws), len(cells), mean(parameters), mean(seconds))
+        return Score(tuple(draws), len(cells), mean(parameters))
 
     def queries(
         self, task: Task, group: str, method: Method, shots: int, field: str = "dice"

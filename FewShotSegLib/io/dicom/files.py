@@ -49,8 +49,12 @@ def series_in(files: Sequence[Path]) -> dict[str, str]:
 
 def holds_segmentation(path: Path) -> bool:
     """Whether a file is a DICOM segmentation, by its header; one that can't be read is none."""
-    dataset = _readable_header(path)
-    return dataset is not None and is_segmentation(dataset)
+    try:
+        return is_segmentation(_header(path))
+    except MemoryError:
+        raise
+    except Exception:  # pydicom raises of any kind on damaged files
+        return False
 
 
 def headers_of(folder: Path, wanted: str | None = None) -> list[tuple[str, Dataset]]:
