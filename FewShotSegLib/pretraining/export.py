@@ -70,7 +70,7 @@ def export_model(
         window=assembly.training.crop,
         classes={name: row for row, name in enumerate(assembly.classes)},
     )
-    return write_model(folder, _halved(network.backbone), recipe, about)
+    return write_model(folder, halved(network.backbone), recipe, about)
 
 
 def write_model(
@@ -111,14 +111,21 @@ def write_model(
     return path
 
 
-def _halved(module: torch.nn.Module) -> dict[str, Tensor]:
-    """Tensors by name in half precision, each once although some have two names."""
+def halved(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Tensors by name for the registry, each once although some have two names: weights in half
+    precision, statistics of norms in single.
+
+    Raises:
+        InputError: a weight is too large for half precision.
+    """
     tensors, seen = {}, set()
     for name, tensor in module.state_dict(keep_vars=True).items():
         if id(tensor) in seen or not tensor.is_floating_point():
             continue
         seen.add(id(tensor))
-        tensors[name] = tensor.detach().half().contiguous().clone()
+        # A norm makes up for weights of any size, so that variances may be beyond half precision.
+        kind = torch.float32 if name.split(".")[-1].startswith("running_") else torch.float16
+        tensors[name] = tensor.detach().to("cpu", kind).contiguous().clone()
         if not torch.isfinite(tensors[name]).all():
             raise InputError(
                 f"The training has diverged: {name} is too large; lower learning_rate."

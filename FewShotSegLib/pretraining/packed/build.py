@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ...io.volumes import array_of, extension_of, grid_of, read_file, read_image
 from ...models.preprocessing import Preprocessing
 from ...pipeline.adapter_file import content_hash
 from ..cases import nearest_to_model
+from .correspondence import registered_supervoxels
 from .pack import Group, PackedVolume, find_places, write_pack
 
 GREYS = 64
@@ -51,7 +53,7 @@ def build_pack(
     groups, volumes, seen = [], [], set()
     for number, part in enumerate(head["groups"]):
         try:
-            group, members, images = _group(part, Path(data), number)
+            group, members, images = _group(part, Path(data), number, say)
             seen |= {content_hash(read_image(image)) for image in images}
         except FewShotSegError as error:
             raise InputError(f"The description {description}: {str(error).rstrip('.')}.") from error
@@ -62,14 +64,16 @@ def build_pack(
     say(f"{out}: {Path(out).stat().st_size / 2**20:.1f} MiB")
 
 
-def _group(data: Any, folder: Path, number: int) -> tuple[Group, list[PackedVolume], list[Path]]:
+def _group(
+    data: Any, folder: Path, number: int, say: Callable[[str], None]
+) -> tuple[Group, list[PackedVolume], list[Path]]:
     """A group, its volumes, and the files of its images."""
     data = json_object(
         data,
         "a group",
         ("name", "folder", "modality", "spacing", "zoom"),
         ("labels", "together", "hidden", "weight", "images", "cases", "exclude", "most")
-        + ("low", "high", "supervoxels"),
+        + ("low", "high", "supervoxels", "registered"),
     )
     if data["modality"] not in MODALITIES:
         raise InputError("a group's modality is CT or MR")
@@ -96,13 +100,15 @@ def _group(data: Any, folder: Path, number: int) -> tuple[Group, list[PackedVolu
         table |= {int(v): table[int(several[0])] for v in several}
     # One that no volume shows needs no hiding.
     hidden = tuple(sorted({table[int(v)] for v in data.get("hidden", []) if int(v) in table}))
+    maps = [_numbered(labels, table) for _, labels, _ in read]
+    shared = len(values)
+    if data.get("supervoxels"):
+        side, images = data["supervoxels"], [image for _, _, image in read if image is not None]
+        if data.get("registered"):
+            maps, shared = _with_registered(maps, images, data["spacing"], shared, side, say)
+        maps = [_with_supervoxels(m, i, shared, side) for m, i in zip(maps, images, strict=True)]
     volumes: list[PackedVolume] = []
-    for name, labels, image in read:
-        numbered = np.zeros(labels.shape, np.int16)
-        for value, place in table.items():
-            numbered[labels == value] = place
-        if data.get("supervoxels"):
-            numbered = _with_supervoxels(numbered, image, len(values), data["supervoxels"])
+    for (name, _, image), numbered in zip(read, maps, strict=True):
         box = _box(numbered if image is None else image)
         numbered = numbered[box]
         places = find_places(numbered, hidden, len(volumes))
@@ -123,7 +129,7 @@ def _group(data: Any, folder: Path, number: int) -> tuple[Group, list[PackedVolu
         raise InputError(f"the weight of '{data['name']}' is a number above 0")
     zoom = tuple(float(z) for z in data["zoom"])
     return (
-        Group(data["name"], data["modality"], len(values), hidden, zoom, float(weight)),
+        Group(data["name"], data["modality"], shared, hidden, zoom, float(weight)),
         [replace(volume, group=number) for volume in volumes],
         [image for _, image, _ in sources if image is not None],
     )
@@ -158,9 +164,43 @@ def _read(
     return name, labels, np.rint(np.rint(values * (GREYS - 1)) * step).astype(np.uint8)
 
 
+def _numbered(labels: np.ndarray, table: dict[int, int]) -> np.ndarray:
+    """Label values as the group numbers them, 0 for those that are no structure (int16)."""
+    numbered = np.zeros(labels.shape, np.int16)
+    for value, place in table.items():
+        numbered[labels == value] = place
+    return numbered
+
+
+def _with_registered(
+    maps: list[np.ndarray],
+    images: list[np.ndarray],
+    spacing: Sequence[float],
+    shared: int,
+    side: int,
+    say: Callable[[str], None],
+) -> tuple[list[np.ndarray], int]:
+    """Label values above ``shared`` for supervoxels that mean the same in all volumes, where no
+    structure is and the body is; and the highest of them."""
+    drawn = registered_supervoxels(images, maps, spacing, partial(_supervoxels, side=side), say)
+    found = []
+    for labels, image, cells in zip(maps, images, drawn, strict=True):
+        if cells is not None:
+            free = (labels == 0) & (cells > 0) & (image > AIR * 255)
+            labels = np.where(free, shared + cells, labels).astype(np.int16)
+        found.append(labels)
+    return found, max(shared, *(int(labels.max()) for labels in found))
+
+
 def _with_supervoxels(labels: np.ndarray, image: np.ndarray, shared: int, side: int) -> np.ndarray:
-    """Label values above ``shared`` for supervoxels about ``side`` voxels wide, where no structure
-    is and the body is."""
+    """Label values above ``shared`` for a volume's own supervoxels, where no structure is and the
+    body is."""
+    cells = _supervoxels(image, side)
+    return np.where((labels == 0) & (cells > 0), shared + cells, labels).astype(np.int16)
+
+
+def _supervoxels(image: np.ndarray, side: int) -> np.ndarray:
+    """Numbers of supervoxels about ``side`` voxels wide, from 1; 0 in air (int16)."""
     picture = sitk.GetImageFromArray(image.astype(np.float32))
     picture = sitk.SmoothingRecursiveGaussian(picture, 1.0)
     cells = sitk.SLIC(
@@ -175,9 +215,8 @@ def _with_supervoxels(labels: np.ndarray, image: np.ndarray, shared: int, side: 
     kept, counts = np.unique(cells[cells >= 0], return_counts=True)
     kept = kept[counts >= 30]
     table = np.zeros(int(cells.max()) + 2, np.int16)
-    table[kept] = shared + 1 + np.arange(len(kept))
-    numbered = np.where(cells >= 0, table[cells], 0).astype(np.int16)
-    return np.where(labels > 0, labels, numbered)
+    table[kept] = 1 + np.arange(len(kept))
+    return np.where(cells >= 0, table[cells], 0).astype(np.int16)
 
 
 def _box(array: np.ndarray) -> tuple[slice, ...]:

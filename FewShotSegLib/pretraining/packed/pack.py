@@ -31,7 +31,7 @@ from ...core.ranges import SHARE, require_within
 
 FORMAT = 1
 MOST_LABELS = 32767
-MOST_PLACES = 48
+MOST_PLACES = 12
 """Voxels of a label that are kept as places to cut crops around."""
 
 

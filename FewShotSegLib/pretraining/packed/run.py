@@ -17,15 +17,15 @@ from ...core.events import make_event
 from ...core.limits import BATCH, EPISODES, MINUTES, SEED
 from ...features.extraction import choose_device
 from ...pipeline.runtime import Runtime
-from ..export import FinishedModel, write_model
+from ..export import FinishedModel, halved, write_model
 from ..state import NAME, alone_in, require_new, restore_state, save_state
 from .pack import Pack, read_pack
 from .recipe import Recipe, read_recipe
-from .trainer import EpisodeTrainer, kept_tensors, learning_rate
+from .trainer import EpisodeTrainer, learning_rate
 
 SAVE_EVERY_SECONDS = 180.0
 RECORD = "pretraining.json"
-FORMAT = 1
+FORMAT = 2
 """Part of every checkpoint's hash: raised when the same recipe would be trained in another way."""
 
 
@@ -185,7 +185,7 @@ def export(trainer: EpisodeTrainer, recipe: Recipe, pack: Pack, seed: int, out: 
     )
     done = {"seed": seed, "episodes": trainer.done, "seen": list(pack.seen)}
     done |= {"recipe": recipe.to_json(), "pack": pack.sha256}
-    return write_model(out, kept_tensors(trainer), done, about)
+    return write_model(out, halved(trainer.averaged.backbone), done, about)
 
 
 def _key(recipe: Recipe, pack: str, seed: int) -> str:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...compute.precision import at_speed
-from ...core.errors import InputError
 from ..network import move_average
 from ..steps import require_finite, scheduled_rate, take_means
 from .episodes import Episode, Episodes
@@ -137,10 +136,16 @@ class EpisodeTrainer:
 
     def _set_mode(self) -> None:
         self.network.train()
-        if self.done >= self.plan.freeze_statistics * self.plan.episodes:
-            for module in self.network.backbone.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        frozen_from = self.plan.freeze_statistics * self.plan.episodes
+        if self.done < frozen_from:
+            return
+        pairs = zip(self.network.backbone.modules(), self.averaged.backbone.modules(), strict=True)
+        for module, mean in pairs:
+            if isinstance(module, _BatchNorm):
+                module.eval()
+                if self.done - self.plan.batch < frozen_from:
+                    # A batch is one region in one contrast; the average has seen them all.
+                    module.load_state_dict({**module.state_dict(), **_statistics(mean)})
 
     def _drawn(self) -> Iterator[list[Episode]]:
         """The episodes of every step; drawn ahead in threads where a GPU would wait for them."""
@@ -169,20 +174,5 @@ class EpisodeTrainer:
             pool.shutdown(cancel_futures=True)
 
 
-def kept_tensors(trainer: EpisodeTrainer) -> dict[str, Tensor]:
-    """The weights of the averaged backbone in half precision, for the registry.
-
-    Raises:
-        InputError: a weight is too large for half precision.
-    """
-    tensors, seen = {}, set()
-    for name, tensor in trainer.averaged.backbone.state_dict(keep_vars=True).items():
-        if id(tensor) in seen or not tensor.is_floating_point():
-            continue
-        seen.add(id(tensor))
-        tensors[name] = tensor.detach().cpu().half().contiguous().clone()
-        if not torch.isfinite(tensors[name]).all():
-            raise InputError(
-                f"The training has diverged: {name} is too large; lower learning_rate."
-            )
-    return tensors
+def _statistics(norm: nn.Module) -> dict[str, Tensor]:
+    return {k: v for k, v in norm.state_dict().items() if k.startswith("running_")}
