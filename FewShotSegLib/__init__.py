@@ -4,7 +4,7 @@
 
     adapter = fss.adapt([("ct1.nii.gz", "seg1.nii.gz"), ("ct2.nii.gz", "seg2.nii.gz")],
                         structures="4=parotid_right,5=parotid_left",
-                        model="embedded-small", out="parotids.fseft")
+                        out="parotids.fseft")
     result = fss.segment(adapter, "ct3.nii.gz", out="ct3_seg.nii.gz")
     print(result.report["structures"]["parotid_left"]["volume_ml"])
 

@@ -23,9 +23,11 @@ from .private_folders import make_private, require_private
 _T = TypeVar("_T")
 
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "Models"
-DEFAULT_MODELS = {"CT": "embedded-ct", "MR": "embedded-mr"}
-"""What is used where nobody chose: for each modality the embedded model that is best at it."""
+DEFAULT_MODELS = {"CT": "embedded", "MR": "embedded"}
+"""What is used where nobody chose, for each modality."""
 DEFAULT_MODEL = DEFAULT_MODELS["CT"]
+SUPERSEDED = ("embedded-ct", "embedded-mr", "embedded-small")
+"""Models that shipped before; what was trained on their features can't be used with others."""
 PART = ".part-"
 """How the name of half-fetched weights begins; the weights' own follows."""
 PIECE = 2**20

@@ -27,6 +27,7 @@ from ..core.limits import StrPath
 from ..core.model_entry import CHECKSUMS, entry_fields
 from ..core.model_folders import (
     DEFAULT_MODEL,
+    SUPERSEDED,
     UnusableEntry,
     file_sha256,
     read_entries,
@@ -335,6 +336,11 @@ def find_model(name: StrPath = DEFAULT_MODEL) -> Model:
     for fault in unusable:
         if fault.path.stem == name:
             raise ModelError(fault.reason)
+    if name in SUPERSEDED:
+        raise ModelError(
+            f"The model '{name}' does not ship any more: '{DEFAULT_MODEL}' has taken its place, "
+            "with other features. Train the adapter again with it."
+        )
     known = ", ".join(entry.id for entry in entries) or "none"
     paths = ", ".join(str(fault.path) for fault in unusable)
     others = f" These can't be used: {paths}." if unusable else ""

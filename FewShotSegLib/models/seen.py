@@ -1,21 +1,18 @@
 """Which volumes a foundation model has seen, so that no benchmark takes them for new ones.
 
 Hashes of their voxels, whatever the files are called, in the metadata of the weights: they go where
-those go. Of the models that were made before that was kept, ``Resources/seen.json`` has them. A
-hash names nobody.
+those go. A hash names nobody.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
-from ..core.json_fields import load_json, parse_json
+from ..core.json_fields import parse_json
 from .registry import find_model
 
-RESOURCE = Path(__file__).parents[1] / "Resources" / "seen.json"
 SUFFIX = ".safetensors"
 MOST_BYTES = 2**26
 
@@ -30,10 +27,9 @@ def seen_by(model: str) -> frozenset[str] | None:
         ModelError: there is no such model, or its weights are not here.
     """
     found = find_model(model)
-    digest = found.weights_sha256
-    recorded = _resource().get(digest)
-    if recorded is None and found.entry.weights.suffix == SUFFIX:
-        recorded = _of_metadata(found.entry.weights)
+    _ = found.weights_sha256  # raises where they are not here
+    weights = found.entry.weights
+    recorded = _of_metadata(weights) if weights.suffix == SUFFIX else None
     return None if recorded is None else frozenset(recorded)
 
 
@@ -53,9 +49,3 @@ def _of_metadata(weights: Path) -> list[str] | None:
 
 def _is_hash(value: object) -> bool:
     return isinstance(value, str) and len(value) == 16
-
-
-@cache
-def _resource() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = load_json(RESOURCE, "list of what the models have seen")
-    return found

@@ -1,4 +1,5 @@
-"""The picture of a pre-training: its losses, and Dice by class on the held-out cases."""
+"""The picture of a pre-training: its losses, and Dice by class on the held-out cases, or the part
+of the episodes' points that were classified right."""
 
 from __future__ import annotations
 
@@ -46,3 +47,29 @@ def draw_curve(history: Sequence[Mapping[str, Any]], classes: Sequence[str], pat
             axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)
+
+
+@rc_context({"text.parse_math": False})
+def draw_episodes(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a PNG of the losses, and of the share of points classified right, over the episodes.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, right = figure.subplots(1, 2)
+    names = {name for record in history for name in record} - {"episodes", "learning_rate", "right"}
+    for axes, shown in ((losses, sorted(names)), (right, ["right"])):
+        for name in shown:
+            points = [(r["episodes"], r[name]) for r in history if name in r]
+            if points and not (name == "loss" and len(names) == 2):  # the one loss is the sum
+                axes.plot(*zip(*points, strict=True), label=name)
+        axes.grid(alpha=0.3)
+        axes.set_xlabel("episodes")
+        if len(axes.get_lines()) > 1:
+            axes.legend(fontsize=8)
+    losses.set_title("Loss")
+    right.set_title("Points classified right")
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")

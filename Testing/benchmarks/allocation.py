@@ -82,13 +82,13 @@ def window():
 
 
 def tuning_step():
-    """A step on two crops of 64 voxels a side, of the network of ``embedded-ct``."""
+    """A step on two crops of 64 voxels a side, of the network of ``embedded``."""
     import torch
 
     from FewShotSegLib.compute.precision import at_speed
     from FewShotSegLib.models.registry import find_model
 
-    network = find_model("embedded-ct").backbone.train()
+    network = find_model("embedded").backbone.train()
     network.to(memory_format=torch.channels_last_3d)
     network.requires_grad_(True)
     images = torch.rand(2, 1, 64, 64, 64).contiguous(memory_format=torch.channels_last_3d)

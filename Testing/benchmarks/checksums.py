@@ -3,7 +3,7 @@
     python Testing/benchmarks/checksums.py
     python Testing/benchmarks/checksums.py --folder /a/folder/on/the/disk/to/measure
 
-Features as of a CT of 512 x 512 x 300 voxels (0.8 x 0.8 x 1.5 mm) by embedded-ct, and by a Swin
+Features as of a CT of 512 x 512 x 300 voxels (0.8 x 0.8 x 1.5 mm) by embedded, and by a Swin
 UNETR with 48 features on a part of it. Printed: the speed of each hash of the same bytes in memory,
 by one thread and by as many as are used; the seconds to write an entry as it is written, and what
 of them the sums and the syncing are; the seconds to open one, verified or not, read from the disk
@@ -32,7 +32,7 @@ from FewShotSegLib.features import writer as feature_writer
 from FewShotSegLib.features.store import FeatureStore
 
 ENTRIES = {
-    "embedded-ct": ((16, 32, 64, 128, 192), (1, 2, 4, 8, 16), (144, 144, 160)),
+    "embedded": ((8, 32, 64, 128, 256), (1, 2, 4, 8, 16), (144, 144, 160)),
     "Swin UNETR": ((48, 48, 96, 192, 384), (1, 2, 4, 8, 16), (192, 192, 192)),
 }
 TURNS = 3

@@ -1,7 +1,7 @@
 """Whether it pays to choose what to annotate next, over many draws: with a probe in closed form.
 
     python Testing/benchmarks/suggest_probe.py --data hippocampus=HIPPOCAMPUS \
-        --structures 1=anterior,2=posterior --model embedded-mr --pool 20 --draws 200 --cache FOLDER
+        --structures 1=anterior,2=posterior --model embedded --pool 20 --draws 200 --cache FOLDER
 
 As ``suggest.py``, for which the training of the adapters takes too long for many draws. Here a
 ridge regression of each structure on the frozen features takes their place, of voxels drawn in each

@@ -39,6 +39,7 @@ from FewShotSegLib.core.job_protocol import (  # noqa: E402
     make_private,
     write_job,
 )
+from FewShotSegLib.core.size_prior import PriorChange  # noqa: E402
 from FewShotSegLib.core.tables import text_table  # noqa: E402
 from FewShotSegLib.phantoms.patients import make_phantom  # noqa: E402
 
@@ -49,7 +50,8 @@ SIZES = (
     ((400, 400, 150), (0.9, 0.9, 1.6)),
 )
 STRUCTURES = 2
-MODEL = "embedded-ct"
+EXPECTED_ML = 60.0
+MODEL = "embedded"
 
 
 def main() -> None:
@@ -122,12 +124,15 @@ def train_job(world: Path) -> Path:
 
 
 def segment_job(world: Path, number: int) -> Path:
-    """A patient of one of the sizes."""
+    """A patient of one of the sizes, whose structures are expected to be larger than they are, so
+    that transduction has the same to do in each."""
     shape, spacing = SIZES[number]
-    volume, _annotation = make_phantom(20 + number, spacing, shape)
+    volume, annotation = make_phantom(20 + number, spacing, shape)
+    larger = PriorChange(mean_ml=EXPECTED_ML, gamma=0.05)
+    priors = dict.fromkeys(list(annotation.masks)[:STRUCTURES], larger)
     folder = make_private(world / f"query{number}")
     query = put(folder, "query.npy", volume.array, volume.grid.affine)
-    write_job(folder, SegmentJob(query, uncertainty=True, device="cpu"))
+    write_job(folder, SegmentJob(query, priors=priors, uncertainty=True, device="cpu"))
     return folder
 
 

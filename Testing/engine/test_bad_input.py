@@ -222,7 +222,7 @@ class BadModels(BadInputTestCase):
     """Foundation models and adapters that don't fit or aren't there."""
 
     def test_a_model_that_nobody_knows(self) -> None:
-        telling = "no model 'nobody'. Known models: embedded-ct"
+        telling = "no model 'nobody'. Known models: embedded"
         self.adapt(telling, "--model", "nobody")
         self.segment(telling, None, "--model", "nobody")
         self.adapt("no model entry at", "--model", str(self.bad / "x.json"))
@@ -275,7 +275,7 @@ class BadModels(BadInputTestCase):
         ran = run("models")
         self.assertEqual((ran.status, ran.err), (0, ""))
         usable, _, unusable = ran.out.partition("Can't be used")
-        self.assertIn("embedded-ct", usable)
+        self.assertIn("embedded", usable)
         self.assertRegex(unusable, "broken.json is not JSON")
 
 

@@ -172,7 +172,7 @@ class WholeJob(CommandTestCase):
         self.assertRegex(listed["btcv"], r"SwinUNETR \(62 M\).*not here, download$")
         self.assertRegex(listed["fseft"], "not here, by hand$")
         self.assertRegex(listed["abdomen-unet"], r"not here, download of 3\.6 MB$")
-        self.assertIn("Default: embedded-ct", text)
+        self.assertIn("Default: embedded", text)
         self.assertEqual(
             {entry["id"]: entry["installed"] for entry in data},
             {entry.id: entry.weights.is_file() for entry in list_entries()},
@@ -232,7 +232,7 @@ class WholeJob(CommandTestCase):
         for name, way in (
             ("btcv", "fewshotseg download btcv"),
             ("fseft", "fewshotseg import fseft FILE"),
-            ("embedded-ct", entries["embedded-ct"]["weights"]),
+            ("embedded", entries["embedded"]["weights"]),
         ):
             text = " ".join(self.done("models", name).out.split())
             for field in ("title", "description", "licence", "citation", "source_url"):

@@ -126,7 +126,7 @@ class Command(DownloadTestCase):
         status, out, err = self.run_command("remove", "tiny")
         self.assertEqual(status, 0, err)
         self.assertFalse(self.weights.exists())
-        status, _, err = self.run_command("remove", "embedded-ct")
+        status, _, err = self.run_command("remove", "embedded")
         self.assertEqual(status, 2)
         self.assertIn("ships with FewShotSeg", err)
 

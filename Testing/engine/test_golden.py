@@ -46,8 +46,7 @@ class GoldenNumbers(OneThread):
         for name in (
             "abdomen-unet",
             "btcv",
-            "embedded-ct",
-            "embedded-mr",
+            "embedded",
             "suprem_unet",
             "vista3d",
         ):
@@ -96,7 +95,7 @@ class Changes(OneThread):
         ("abdomen-unet", "epsilon", set_everywhere(nn.BatchNorm3d, eps=1.1e-5)),
         ("suprem_unet", "epsilon", set_everywhere(nn.BatchNorm3d, eps=1.1e-5)),
         ("vista3d", "epsilon", set_everywhere(nn.InstanceNorm3d, eps=1.1e-5)),
-        ("embedded-mr", "epsilon", set_everywhere(nn.BatchNorm3d, eps=1.1e-5)),
+        ("embedded", "epsilon", set_everywhere(nn.BatchNorm3d, eps=1.1e-5)),
         ("btcv", "epsilon", set_everywhere(nn.LayerNorm, eps=1.1e-5)),
         (
             "btcv",

@@ -135,7 +135,7 @@ class SameAsCpuTest(unittest.TestCase):
     def trained(self, device: str) -> TrainedAdapter:
         return adapt(
             self.supports[:2],
-            model="embedded-ct",
+            model="embedded",
             settings=self.settings,
             runtime=self.runtimes[device],
         )

@@ -49,7 +49,7 @@ class ProtocolTest(unittest.TestCase):
             TrainJob(
                 [SupportFiles(array, [MaskFile("bean", array, 3)])],
                 [Structure("bean", 1, (0.1, 0.2, 0.3), "a~b"), Structure("pea", 2)],
-                "embedded-ct",
+                "embedded",
                 settings={"epochs": 3},
                 priors={"bean": PriorChange(mean_ml=3.5, gamma=0.2, enabled=False)},
                 exclusive=False,

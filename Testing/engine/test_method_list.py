@@ -98,7 +98,7 @@ class SizesTest(unittest.TestCase):
         self.assertEqual(counted_sizes(), counted, again)
 
     def test_networks_without_values_have_the_sizes_of_real_ones(self) -> None:
-        entry = next(e for e in list_entries() if e.id == "embedded-ct")
+        entry = next(e for e in list_entries() if e.id == "embedded")
         with without_values():
             empty = entry.build().state_dict()
         real = entry.build().state_dict()
@@ -126,13 +126,13 @@ class SizesTest(unittest.TestCase):
                     self.assertEqual(count is not None, suits)
 
     def test_some_sizes(self) -> None:
-        """By hand: 16 filters, and a 1x1x1 classifier with a bias on each of five levels."""
-        network = {"name": "DynamicUNet", "filters": [16, 32, 64, 128, 192], "out_channels": 3}
-        levels = (16, 32, 64, 128, 192)
+        """By hand: 8 filters, and a 1x1x1 classifier with a bias on each of five levels."""
+        network = {"name": "DynamicUNet", "filters": [8, 32, 64, 128, 256], "out_channels": 3}
+        levels = (8, 32, 64, 128, 256)
         self.assertEqual(
             trained_parameters("linear-probe", "auto", "multi", network), sum(levels) + 5
         )
-        self.assertEqual(trained_parameters("linear-probe", "auto", "last", network), 17)
+        self.assertEqual(trained_parameters("linear-probe", "auto", "last", network), 9)
         frozen, tuned = (
             trained_parameters("bias", choice, "last", network) for choice in ("frozen", "tuned")
         )
@@ -140,7 +140,7 @@ class SizesTest(unittest.TestCase):
         whole = trained_parameters("ft", "auto", "last", network)
         encoder = trained_parameters("ft", "frozen", "last", network)
         self.assertEqual(tuned - frozen, whole - encoder)
-        self.assertEqual(whole, network_parameters(network) + 17)
+        self.assertEqual(whole, network_parameters(network) + 9)
 
     def test_a_network_of_another_size_is_not_counted(self) -> None:
         other = {"name": "DynamicUNet", "filters": [8, 16, 32], "out_channels": 3}

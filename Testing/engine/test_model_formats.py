@@ -174,4 +174,4 @@ class SafetyTest(FormatCase):
                 "is not used: it is", lambda: add_model(self.theirs, orientation="R")
             )
         self.assertEqual(self.left(), set())
-        self.assertEqual(json.loads(run("models", "--json").out)[0]["id"], "embedded-ct")
+        self.assertEqual(json.loads(run("models", "--json").out)[0]["id"], "embedded")

@@ -25,6 +25,7 @@ from FewShotSegLib.core.model_folders import (
     DEFAULT_MODEL,
     DEFAULT_MODELS,
     EMBEDDED_FOLDER,
+    SUPERSEDED,
     home_folder,
 )
 from FewShotSegLib.evaluation.metrics import dice
@@ -141,7 +142,15 @@ class WhereModelsAre(RegistryTestCase):
     def test_an_entry_anywhere_is_found_by_its_path(self) -> None:
         path = write_model(self.folder, "mine")
         self.assertEqual(find_model(str(path)).entry.id, "mine")
-        self.assert_refused("no model 'mine'. Known models: embedded-ct", find_model, "mine")
+        self.assert_refused("no model 'mine'. Known models: embedded", find_model, "mine")
+
+    def test_a_model_that_does_not_ship_any_more_is_said_to(self) -> None:
+        for name in SUPERSEDED:
+            with self.subTest(name):
+                self.assertFalse((EMBEDDED_FOLDER / f"{name}.json").exists())
+                self.assert_refused("does not ship any more: 'embedded' has", find_model, name)
+        write_model(self.home / "models", SUPERSEDED[0])  # who kept it has it
+        self.assertEqual(find_model(SUPERSEDED[0]).entry.id, SUPERSEDED[0])
 
     def test_weights_beside_the_entry_come_before_those_in_the_home(self) -> None:
         """The home is where a user puts what an entry elsewhere lacks."""

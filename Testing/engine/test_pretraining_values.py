@@ -194,7 +194,7 @@ class PackedCommandTest(PackedCase):
         out = self.folder / "run"
         out.mkdir()
         name = make_recipe().model["id"]
-        for file in (f"{name}.json", f"{name}.safetensors", "pretraining.json"):
+        for file in (f"{name}.json", f"{name}.safetensors", "pretraining.json", "curve.png"):
             (out / file).write_text("mine")
             with self.subTest(file):
                 self.assertIn("would be replaced", self.train()[1])
@@ -208,6 +208,7 @@ class PackedCommandTest(PackedCase):
             f"{name}.json",
             f"{name}.safetensors",
             "pretraining.json",
+            "curve.png",
             "checkpoint.safetensors",
         }
         self.assertEqual(set(os.listdir(out)), files)  # and no lock

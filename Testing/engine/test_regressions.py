@@ -98,7 +98,7 @@ class Regressions(TrainedWorld):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "broken.json").write_text("{", encoding="utf-8")
         self.addCleanup((folder / "broken.json").unlink)
-        self.assertEqual(find_model().entry.id, "embedded-ct")
+        self.assertEqual(find_model().entry.id, "embedded")
         ran = run("models")
         self.assertEqual(ran.status, 0)
         self.assertIn("broken.json", ran.out.partition("Can't be used")[2])

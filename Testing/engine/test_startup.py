@@ -80,7 +80,7 @@ class CommandTest(TrainedWorld):
             ["--help"],
             ["adapt", "--help"],
             ["models"],
-            ["models", "embedded-ct", "--events"],
+            ["models", "embedded", "--events"],
             ["inspect", str(self.adapter)],
         ):
             with self.subTest(arguments[0]):

@@ -26,7 +26,7 @@ from walk_case import WalkTestCase, masks_of
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SUPPORTS, QUERY = (13, 17, 19), 20
 NAMES = {4: "parotid_right", 5: "parotid_left"}
-MODEL, EPOCHS, SEED = "embedded-ct", 4, 3
+MODEL, EPOCHS, SEED = "embedded", 4, 3
 MOVED = affine_of((1, 1, 1), (4, -7, 20), (12.5, -30, 8))
 TURNED = affine_of((1, 1, 1), (-10, 3, 35), (-5, 6, 70))
 COMMANDS = """

@@ -40,7 +40,7 @@ class EstimateTest(LogicTestCase):
 
     def test_a_large_model_on_a_cpu_is_minutes_and_fits_24_gb(self) -> None:
         small, large = (
-            estimate([LARGE], entry_of(name), "CT", 1, "cpu") for name in ("embedded-ct", "btcv")
+            estimate([LARGE], entry_of(name), "CT", 1, "cpu") for name in ("embedded", "btcv")
         )
         self.assertLess(small.seconds, 90)
         self.assertGreater(large.seconds, 300)
@@ -53,10 +53,10 @@ class EstimateTest(LogicTestCase):
     def test_memory_is_unknown_until_psutil_is_installed(self) -> None:
         words = "is known once the packages are installed"
         self.assertGreater(total_memory(), 2**28)
-        self.assertNotIn(words, estimate([LARGE], entry_of("embedded-ct"), "CT", 1, "cpu").text)
+        self.assertNotIn(words, estimate([LARGE], entry_of("embedded"), "CT", 1, "cpu").text)
         with mock.patch.dict(sys.modules, {"psutil": None}):
             self.assertIsNone(total_memory())
-            heard = estimate([LARGE], entry_of("embedded-ct"), "CT", 1, "cpu")
+            heard = estimate([LARGE], entry_of("embedded"), "CT", 1, "cpu")
         self.assertIn(words, heard.text)
         self.assertTrue(heard.enough_memory, "nobody is warned of what is not known")
 

@@ -202,7 +202,7 @@ class ImportTest(slicer_world.SceneTestCase):
         with self.assertRaisesRegex(InputError, "no model «none»"):
             self.logic.importModel("none", str(self.theirs))
         with self.assertRaisesRegex(InputError, "here already"):
-            self.logic.importModel("embedded-ct", str(self.theirs))
+            self.logic.importModel("embedded", str(self.theirs))
         (self.models / "broken.json").write_text("{")
         with self.assertRaisesRegex(InputError, "is not JSON"):
             self.logic.importModel("broken.json", str(self.theirs))

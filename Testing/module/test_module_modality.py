@@ -14,6 +14,7 @@ from FewShotSegSlicer.scene import supports
 from FewShotSegSlicer.scene.supports import likely_modality
 from module_logic import LogicTestCase
 from module_scenes import adapter_bytes, add_segmentation, add_volume, affine_of
+from tiny_model import write_model
 
 from FewShotSegLib.core import requirements
 from FewShotSegLib.core.errors import InputError
@@ -60,6 +61,13 @@ class ModelsForImagesTest(LogicTestCase):
         super().setUp()
         values = np.random.default_rng(0).gamma(2, 150, (12, 11, 10)).astype(np.int16)
         self.arrays = {"CT": values - 1000, "MR": values}
+        window = {**{"orientation": "RAS", "spacing": [3, 3, 3]}, "intensity": "window"}
+        write_model(
+            self.folder / "home" / "models",
+            "mine",
+            modality=["CT"],
+            preprocessing={"CT": {**window, "low": -200, "high": 300}},
+        )
 
     def add(self, kind: str) -> Any:
         """A support of this kind; its volume."""
@@ -72,7 +80,7 @@ class ModelsForImagesTest(LogicTestCase):
     def test_a_model_of_the_wrong_modality(self) -> None:
         self.add("MR")
         self.assertEqual(self.logic.blockers("train"), [])
-        self.logic.setModel("embedded-ct")
+        self.logic.setModel("mine")
         (text,) = self.logic.blockers("train")
         self.assertIn("look like MR, and the foundation model «", text)
         self.assertIn("» is for CT. Under Advanced, choose another model", text)
@@ -91,18 +99,18 @@ class ModelsForImagesTest(LogicTestCase):
 
     def test_a_model_does_not_follow_into_a_scene_that_it_is_not_for(self) -> None:
         self.add("MR")
-        self.logic.setModel("embedded-ct")
-        self.assertEqual(self.logic.model(), "embedded-ct")
+        self.logic.setModel("mine")
+        self.assertEqual(self.logic.model(), "mine")
         slicer_world.clear_scene()
         self.add("MR")
         self.assertEqual(self.logic.model(), DEFAULT_MODELS["MR"])
         self.assertEqual(self.logic.blockers("train"), [])
         slicer_world.clear_scene()
         self.add("CT")
-        self.logic.setModel("embedded-small")
+        self.logic.setModel("mine")
         slicer_world.clear_scene()
         self.add("CT")
-        self.assertEqual(self.logic.model(), "embedded-small", "it is for this one, too")
+        self.assertEqual(self.logic.model(), "mine", "it is for this one, too")
 
     def test_a_query_of_another_kind_is_doubted_not_refused(self) -> None:
         query = self.add("MR")
@@ -117,6 +125,21 @@ class ModelsForImagesTest(LogicTestCase):
         self.assertIn("one of those learned from", self.logic.doubt("segment"))
         self.logic.removeSupport(self.logic.supports()[0].id)
         self.assertEqual(self.logic.doubt("segment"), "")
+
+    def test_an_adapter_of_a_model_that_does_not_ship_any_more(self) -> None:
+        for name, words in (
+            ("embedded-ct", "train the adapter again"),
+            ("no", "Add its checkpoint"),
+        ):
+            path = self.folder / f"{name}.fseft"
+            path.write_bytes(
+                adapter_bytes(model={"id": name, "title": "", "weights_sha256": "0" * 64})
+            )
+            self.logic.loadAdapter(str(path))
+            self.logic.getParameterNode().queryVolume = self.add("CT")
+            (text,) = self.logic.blockers("segment")
+            self.assertIn(f"«{name}»", text)
+            self.assertIn(words, text)
 
     def test_packages_that_this_python_lacks_are_named_before(self) -> None:
         self.add("CT")

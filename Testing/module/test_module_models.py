@@ -77,7 +77,7 @@ class OwnModelsTest(slicer_world.SceneTestCase):
             with self.subTest(chosen):
                 qt.QSettings().setValue("FewShotSeg/Model", chosen)
                 self.open_panel()
-                expected = "good" if chosen == "good" else "embedded-ct"
+                expected = "good" if chosen == "good" else "embedded"
                 self.assertEqual(self.logic.model(), expected)
                 self.assertEqual(
                     self.items()[-3:],
@@ -95,10 +95,8 @@ class OwnModelsTest(slicer_world.SceneTestCase):
         choose(self.ui.modelCombo, "mine.json")
         (message,) = self.reported.call_args.args
         self.assertIn("lacks the field 'title'", message)
-        self.assertEqual(self.logic.model(), "embedded-ct")
-        self.assertEqual(
-            self.ui.modelCombo.itemData(self.ui.modelCombo.currentIndex), "embedded-ct"
-        )
+        self.assertEqual(self.logic.model(), "embedded")
+        self.assertEqual(self.ui.modelCombo.itemData(self.ui.modelCombo.currentIndex), "embedded")
 
     def test_two_checkpoints_of_one_file_name_are_both_there(self) -> None:
         self.open_panel()

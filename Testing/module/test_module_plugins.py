@@ -78,7 +78,7 @@ class MissingTest(LogicTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.logic.setModel("embedded-ct")
+        self.logic.setModel("embedded")
         node = self.logic.getParameterNode()
         node.parameterNode.SetParameter("method", "local-mean")
 

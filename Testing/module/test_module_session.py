@@ -209,7 +209,7 @@ class OneReadTest(SessionTestCase):
         models = self.folder / "home" / "models"
         models.mkdir(parents=True, mode=0o700)
         (models / "broken.json").write_text("{", encoding="utf-8")
-        entry = json.loads((EMBEDDED_FOLDER / "embedded-ct.json").read_text(encoding="utf-8"))
+        entry = json.loads((EMBEDDED_FOLDER / "embedded.json").read_text(encoding="utf-8"))
         entry |= {"id": "own", "title": "My own", "weights": "own.safetensors", "sha256": None}
         self.own = models / "own.json"
         self.own.write_text(json.dumps(entry), encoding="utf-8")

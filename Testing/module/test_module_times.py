@@ -16,7 +16,7 @@ from module_logic import LogicTestCase
 
 RECORDED = slicer_world.ROOT / "Testing" / "support" / "recorded_times.json"
 MODELS = slicer_world.ROOT / "FewShotSegLib" / "Resources" / "Models"
-FACTOR = 2.0
+FACTOR = 2.5
 
 
 class RecordedTest(LogicTestCase):

@@ -54,7 +54,7 @@ class ExampleTest(unittest.TestCase):
         (line,) = (line for line in models.splitlines() if line.startswith("example-pyramid"))
         self.assertIn("BoxPyramid", line)
         self.assertIn("here, ", line)
-        self.assertIn("embedded-ct", models)
+        self.assertIn("embedded", models)
         self.assertIn("local-mean", self.run_with("adapt", "--help").stdout)
         for name, arguments in (("example-pyramid", ["models"]), ("local-mean", ["adapt", "-h"])):
             self.assertNotIn(name, run_command(self.without, *arguments).stdout)

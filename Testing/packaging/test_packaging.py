@@ -86,8 +86,7 @@ class DistributionTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         where, *lines = done.stdout.splitlines()
         self.assertTrue(where.startswith(str(site)), where)
-        for model in ("embedded-ct", "embedded-mr", "embedded-small"):
-            self.assertTrue([line for line in lines if model in line], model)
+        self.assertTrue([line for line in lines if "embedded" in line], lines)
 
 
 if __name__ == "__main__":

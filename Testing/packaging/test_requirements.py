@@ -108,7 +108,7 @@ class OutdatedTest(unittest.TestCase):
             self.assertEqual(cli.main(["models"]), 0)
         self.assertIn("torch 2.9.1 is installed, and FewShotSeg needs 2.10", stderr.getvalue())
         self.assertIn('pip install --upgrade "torch>=2.10"', stderr.getvalue())
-        self.assertIn("embedded-ct", stdout.getvalue())
+        self.assertIn("embedded", stdout.getvalue())
         with installed(torch="2.9.1"), contextlib.redirect_stdout(io.StringIO()) as stdout:
             self.assertEqual(cli.main(["models", "--events"]), 0)
         events = [json.loads(line) for line in stdout.getvalue().splitlines()]

@@ -115,7 +115,7 @@ def adapter_bytes(structures: tuple[str, ...] = ("bean", "pea"), **metadata: Any
     data = {
         "format": 1,
         "version": "0.1.0",
-        "model": {"id": "embedded-ct", "title": "", "weights_sha256": "0" * 64},
+        "model": {"id": "embedded", "title": "", "weights_sha256": "0" * 64},
         "modality": "CT",
         "preprocessing": {
             **{"orientation": "RAS", "spacing": [3.0, 3.0, 3.0]},

@@ -104,7 +104,7 @@ def check(folder: Path, torch: list[str]) -> None:
     place.run("python", *pip, "check")
     require(str(folder / "venv") in place.run("python", "-c", WHERE), "the checkout is imported")
     models = place.run("fewshotseg", "models")
-    for name in ("embedded-ct", "embedded-mr", "embedded-small", "fseft"):
+    for name in ("embedded", "fseft"):
         require(name in models, f"fewshotseg models does not list {name}")
     place.run("fewshotseg", "demo", "--out", "demo-output")
     made = {path.name for path in (place.empty / "demo-output").iterdir()}

@@ -15,7 +15,6 @@ import torch
 
 from FewShotSegLib.compute.precision import at_speed
 from FewShotSegLib.models.registry import find_model
-from FewShotSegLib.pretraining.packed.network import build_backbone
 from FewShotSegLib.pretraining.packed.pack import read_pack
 from FewShotSegLib.pretraining.packed.recipe import read_recipe
 from FewShotSegLib.pretraining.packed.trainer import EpisodeTrainer
@@ -37,9 +36,8 @@ def main() -> None:
     found: dict[str, float] = {}
     for device in dict.fromkeys(("cpu", args.device)):
         where = torch.device(device)
-        embedded = find_model("embedded-ct").backbone
-        for name, network in (("embedded-ct", embedded), ("recipe", build_backbone(recipe).eval())):
-            found[f"{device}: windows of {side} a second, {name}"] = windows(network, side, where)
+        network = find_model("embedded").backbone
+        found[f"{device}: windows of {side} a second"] = windows(network, side, where)
     for batch in (1, 4, 16) if args.scale == 1 else (1,):
         plan = replace(recipe.training, batch=batch)
         trainer = EpisodeTrainer(replace(recipe, training=plan), pack, 0, torch.device(args.device))

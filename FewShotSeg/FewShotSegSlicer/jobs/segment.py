@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from FewShotSegLib.core.errors import InputError
 from FewShotSegLib.core.job_protocol import ADAPTER, ArrayFile, SegmentJob, write_job
+from FewShotSegLib.core.model_folders import SUPERSEDED
 from FewShotSegLib.core.size_prior import PriorChange
 
 from ..interface.rows import Changed, End, Estimate, TaskKind
@@ -46,13 +47,17 @@ def adapter_blockers(session: Session) -> list[str]:
     parameters = session.parameters
     try:
         header = session.adapters.header(parameters.adapterId)
-        model = session.models.row(header["model"]["id"])
-        if model is None:
-            found.append(
-                _(
-                    "The adapter's foundation model «{model}» is not here. Add its checkpoint."
-                ).format(model=header["model"]["id"])
+        name = header["model"]["id"]
+        model = session.models.row(name)
+        if model is None and name in SUPERSEDED:
+            text = _(
+                "The adapter's foundation model «{model}» does not ship any more: train the "
+                "adapter again."
             )
+            found.append(text.format(model=name))
+        elif model is None:
+            text = _("The adapter's foundation model «{model}» is not here. Add its checkpoint.")
+            found.append(text.format(model=name))
         elif model.problem:
             found.append(model.problem)
     except InputError:

@@ -17,6 +17,7 @@ from ...core.events import make_event
 from ...core.limits import BATCH, EPISODES, MINUTES, SEED
 from ...features.extraction import choose_device
 from ...pipeline.runtime import Runtime
+from ..curve import draw_episodes
 from ..export import FinishedModel, halved, write_model
 from ..state import NAME, alone_in, require_new, restore_state, save_state
 from .pack import Pack, read_pack
@@ -24,7 +25,7 @@ from .recipe import Recipe, read_recipe
 from .trainer import EpisodeTrainer, learning_rate
 
 SAVE_EVERY_SECONDS = 180.0
-RECORD = "pretraining.json"
+CURVE, RECORD = "curve.png", "pretraining.json"
 FORMAT = 2
 """Part of every checkpoint's hash: raised when the same recipe would be trained in another way."""
 
@@ -119,7 +120,7 @@ def _pretrain(
             f"The pack has {missing.pop()}, which 'preprocessing' of the recipe lacks."
         )
     name = recipe.model["id"]
-    checkpoint = require_new(out, resume, (f"{name}.json", f"{name}.safetensors", RECORD))
+    checkpoint = require_new(out, resume, (f"{name}.json", f"{name}.safetensors", RECORD, CURVE))
     trainer = EpisodeTrainer(recipe, pack, seed, choose_device(runtime.device))
     networks = {"network": trainer.network, "averaged": trainer.averaged}
     key = _key(recipe, pack.sha256, seed)
@@ -155,6 +156,8 @@ def _pretrain(
             kept = now
     save()
     entry = export(trainer, recipe, pack, seed, out)
+    if history:
+        draw_episodes(history, out / CURVE)
     write_json(
         out / RECORD,
         {
