@@ -339,7 +339,7 @@ def find_model(name: StrPath = DEFAULT_MODEL) -> Model:
     if name in SUPERSEDED:
         raise ModelError(
             f"The model '{name}' does not ship any more: '{DEFAULT_MODEL}' has taken its place, "
-            "with other features. Train the adapter again with it."
+            "with other features. Use that, and train again what was trained on the old one."
         )
     known = ", ".join(entry.id for entry in entries) or "none"
     paths = ", ".join(str(fault.path) for fault in unusable)

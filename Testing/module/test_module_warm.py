@@ -74,6 +74,8 @@ class WarmTest(ProcessTestCase):
         pid = self.waiting()
         os.kill(pid, signal.SIGKILL)
         slicer_world.process_events_until(lambda: not self.logic._waiting.is_there(), 60)
+        # It is over before its folder is gone.
+        slicer_world.process_events_until(lambda: not self.desks(), 60)
         self.assertEqual(self.desks(), [])
         self.assertTrue(self.logic.train(epochs=1))
         self.assertNotEqual(self.waiting(), pid)
